@@ -1,0 +1,91 @@
+//! Acts on the whole cluster: the decommissioning bit and cluster settings.
+
+use std::fmt::{self, Debug};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::PortError;
+use crate::topology::{Address, HostName, NodeId};
+
+/// A node that stays, through which an act is done.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+pub struct Gateway {
+    /// The node.
+    pub node: NodeId,
+    /// Its RPC address (`--host`).
+    pub address: Address,
+    /// Its SQL address (equal to `address` unless `--sql-addr` was given).
+    pub sql_address: Address,
+    /// The host it runs on by the caller's inventory, when known: where a command line is run.
+    pub host: Option<HostName>,
+}
+
+impl fmt::Display for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.node, self.address)
+    }
+}
+
+/// What the server says of a node when it is marked, recommissioned or asked about.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DecommissionStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Whether the server holds it for live.
+    pub is_live: bool,
+    /// Replicas by a scan of the meta ranges, learners counted: authoritative.
+    pub replicas: u64,
+    /// The decommissioning bit.
+    pub decommissioning: bool,
+    /// The draining bit.
+    pub draining: bool,
+}
+
+/// Sets and clears the decommissioning bit.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait DecommissionControl: Debug + Send + Sync {
+    /// Sets the bit of all `nodes` in one call and returns at once, without waiting for replicas to move.
+    ///
+    /// Durable in the cluster when it returns `Ok`. May be repeated. Not atomic on the server: when it fails some
+    /// nodes may be marked, so the caller proves every id first and looks again after an error. `nodes` is never
+    /// empty (an empty list means the gateway itself to the server): implementations refuse it.
+    async fn mark(
+        &self,
+        via: &Gateway,
+        nodes: &[NodeId],
+        deadline: Duration,
+    ) -> Result<Vec<DecommissionStatus>, PortError>;
+
+    /// Clears the bit of `nodes`; works on nodes that are down too. Durable when `Ok`; may be repeated.
+    async fn recommission(
+        &self,
+        via: &Gateway,
+        nodes: &[NodeId],
+        deadline: Duration,
+    ) -> Result<Vec<DecommissionStatus>, PortError>;
+
+    /// Reads the authoritative status without changing anything, where the implementation can: `Ok(None)` says
+    /// that it cannot (the command line has no such command; asking it again would mark again).
+    async fn status(
+        &self,
+        _via: &Gateway,
+        _nodes: &[NodeId],
+        _deadline: Duration,
+    ) -> Result<Option<Vec<DecommissionStatus>>, PortError> {
+        Ok(None)
+    }
+}
+
+/// Reads and sets cluster settings.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait SettingsControl: Debug + Send + Sync {
+    /// The value in force, `None` when the server does not know the setting. Only reads.
+    async fn get(&self, gateway: &Address, name: &str) -> Result<Option<String>, PortError>;
+
+    /// `SET CLUSTER SETTING name = value`. Durable in the cluster when `Ok`; may be repeated.
+    async fn set(&self, gateway: &Address, name: &str, value: &str) -> Result<(), PortError>;
+}

@@ -1,0 +1,126 @@
+//! Starting, stopping and looking at the process of a node.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::{Gateway, PortError};
+use crate::fact::Fact;
+use crate::topology::{Address, HostName, NodeId, StartMode};
+
+/// What was found in a store directory.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreContent {
+    /// The directory does not exist.
+    Absent,
+    /// It exists and holds nothing that a node leaves behind.
+    Empty,
+    /// It holds a node's files: the names found, such as `kwbase.start_mode`, `CURRENT`, `STORAGE_VERSION`.
+    InUse(Vec<String>),
+}
+
+/// One store directory of a host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StoreFacts {
+    /// Absolute path on the host.
+    pub path: String,
+    /// What is in it.
+    pub content: Fact<StoreContent>,
+}
+
+/// What is known of a host without changing anything on it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HostFacts {
+    /// The host.
+    pub host: HostName,
+    /// Build tag by `kwbase version`, such as `V3.2.1`.
+    pub build: Fact<String>,
+    /// The configured store directories.
+    pub stores: Vec<StoreFacts>,
+    /// Configured addresses at which something listens already (a fresh host has none).
+    pub listening: Fact<Vec<Address>>,
+    /// Secure mode: whether the root client certificate and key can be read where commands run; `Known(true)` on
+    /// an insecure cluster.
+    pub can_authenticate: Fact<bool>,
+    /// Whether the host is configured for a secure cluster.
+    pub secure: bool,
+}
+
+/// Starts a node that joins. There is always at least one address to join.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StartNode {
+    /// Where.
+    pub host: HostName,
+    /// With which sub-command.
+    pub mode: StartMode,
+    /// Members that stay.
+    pub join: Vec<Address>,
+    /// How long to wait for the start command to come back.
+    pub deadline: Duration,
+}
+
+/// What became of a start command. None of these proves that the node joined.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartOutcome {
+    /// The command came back with success: the process is up, and may or may not have joined yet.
+    Started,
+    /// The command had not come back by the deadline. The process goes on: this is its id.
+    StillStarting(u32),
+    /// The process ended with a failure; the last lines of its output.
+    Failed(String),
+}
+
+/// Names a node to drain or stop.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StopNode {
+    /// The node's id; the caller has proven that the address is this node's.
+    pub node: NodeId,
+    /// Its RPC address (`--host`).
+    pub address: Address,
+    /// The host it runs on by the caller's inventory, when known.
+    pub host: Option<HostName>,
+    /// A node that stays, for implementations that need one.
+    pub via: Gateway,
+    /// How long it may take.
+    pub deadline: Duration,
+}
+
+/// Whether a node's process is there.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// Something accepts connections at the node's address.
+    Running,
+    /// Nothing listens there.
+    Stopped,
+    /// Could not be told.
+    Unknown,
+}
+
+/// The life of a node's process. What a Kubernetes operator would implement without any shell.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait NodeLifecycle: Debug + Send + Sync {
+    /// Looks at a host. Only reads. A part that cannot be had is an unknown in the result; `Err` is for a host
+    /// that cannot be looked at at all.
+    async fn inspect(&self, host: &HostName) -> Result<HostFacts, PortError>;
+
+    /// Starts a node. Not to be repeated blindly: the caller looks first whether the node came up. Dropping the
+    /// future never ends the node.
+    async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError>;
+
+    /// Makes the node refuse new clients and hand over its leases (cannot be undone without a restart). May be
+    /// repeated.
+    async fn drain(&self, node: &StopNode) -> Result<(), PortError>;
+
+    /// Drains and ends the node's process. May be repeated: a node that is down already is `Ok`. Only the cluster
+    /// and [`process`](Self::process) prove that it is gone.
+    async fn stop(&self, node: &StopNode) -> Result<(), PortError>;
+
+    /// Whether the node's process is there. Only reads.
+    async fn process(&self, node: &StopNode) -> Result<ProcessState, PortError>;
+}

@@ -1,0 +1,34 @@
+//! The traits that the outside implements. Core does no I/O of its own; it asks these.
+//!
+//! Each method says what is durable when it returns, whether it may be repeated, and what dropping its future
+//! does. All are object-safe ([`macro@async_trait`]), so that wrappers (dry run, audit, fault injection) can stand
+//! between. Every method that talks to the outside ends by its own deadline.
+
+mod clock;
+mod control;
+mod error;
+mod facts;
+mod host;
+mod journal;
+mod lifecycle;
+
+pub use async_trait::async_trait;
+pub use clock::Clock;
+pub use control::{DecommissionControl, DecommissionStatus, Gateway, SettingsControl};
+pub use error::{PortError, PortErrorKind};
+pub use facts::FactSource;
+pub use host::{Command, CommandEnd, CommandOutput, Detached, HostTransport, PortState, Spawned};
+pub use journal::{Journal, LockGuard, OperationLock};
+pub use lifecycle::{
+    HostFacts, NodeLifecycle, ProcessState, StartNode, StartOutcome, StopNode, StoreContent, StoreFacts,
+};
+
+#[cfg(feature = "mock")]
+pub use {
+    clock::MockClock,
+    control::{MockDecommissionControl, MockSettingsControl},
+    facts::MockFactSource,
+    host::MockHostTransport,
+    journal::{MockJournal, MockOperationLock},
+    lifecycle::MockNodeLifecycle,
+};
