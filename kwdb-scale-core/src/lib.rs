@@ -1,8 +1,12 @@
 //! Topology, safety checks, plans and their execution for scaling KWDB clusters.
 
+pub mod assess;
 pub mod execute;
 pub mod fact;
+pub mod observation;
+pub mod policy;
 pub mod ports;
+pub mod request;
 pub mod rows;
 pub mod secret;
 pub mod topology;

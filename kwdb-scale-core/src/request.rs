@@ -1,0 +1,153 @@
+//! What the caller wants: the operation, the inventory of hosts, and the choices the KWDB page leaves open.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::topology::{Address, HostName, NodeId};
+
+/// A membership change that is asked for.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Request {
+    /// What to do.
+    pub operation: Operation,
+    /// The hosts that the caller knows.
+    pub inventory: Inventory,
+    /// The choices.
+    #[serde(default)]
+    pub options: Options,
+}
+
+/// The kinds of membership change.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Operation {
+    /// Start a node on each host; they join one after another.
+    ScaleOut {
+        /// The hosts, in order of joining.
+        hosts: Vec<HostName>,
+    },
+    /// Move everything off these nodes, all marked in one command, then stop them.
+    ScaleIn {
+        /// The nodes that leave.
+        nodes: Vec<NodeRef>,
+    },
+    /// Add nodes on `hosts` first, then move everything off `nodes`.
+    Replace {
+        /// The nodes that leave.
+        nodes: Vec<NodeRef>,
+        /// The hosts that take their place.
+        hosts: Vec<HostName>,
+    },
+    /// Make the members be exactly the nodes of these hosts. Empty when that is true already.
+    Reach {
+        /// The hosts whose nodes shall be the members.
+        members: Vec<HostName>,
+    },
+}
+
+/// Names a node by its id or by the host it runs on.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeRef {
+    /// By id.
+    Id(NodeId),
+    /// By the inventory's name of its host.
+    Host(HostName),
+}
+
+impl NodeRef {
+    /// Digits are an id, anything else is a host name.
+    pub fn parse(text: &str) -> Self {
+        match text.parse::<u32>() {
+            Ok(id) => Self::Id(NodeId(id)),
+            Err(_) => Self::Host(HostName::new(text)),
+        }
+    }
+}
+
+impl fmt::Display for NodeRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "node {}", id.0),
+            Self::Host(host) => write!(f, "host {host}"),
+        }
+    }
+}
+
+/// The hosts that the caller knows.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Inventory {
+    /// By name.
+    pub hosts: BTreeMap<HostName, InventoryHost>,
+}
+
+/// What planning needs to know of a host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct InventoryHost {
+    /// The RPC address that its node advertises.
+    pub address: Address,
+    /// The SQL address that its node advertises; `None` when it is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql_address: Option<Address>,
+}
+
+impl Inventory {
+    /// The host whose node advertises `address`.
+    pub fn host_at(&self, address: &Address) -> Option<&HostName> {
+        self.hosts.iter().find(|(_, h)| h.address == *address).map(|(name, _)| name)
+    }
+}
+
+/// What to do with `kv.allocator.ts_consider_rebalance.enabled` (KWDB page, "Data Redistribution").
+///
+/// The setting stops only the balancing of time-series ranges; decommissioning, repair and relational ranges go on.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Redistribution {
+    /// Leave the setting as it is.
+    #[default]
+    Leave,
+    /// Set it to false and leave it so.
+    Off,
+    /// Set it to false for the time of the operation and restore the former value after it.
+    OffDuring,
+}
+
+/// What ends a scale-in (the KWDB page calls the quit optional).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// Stop the emptied node's process: the end state is Removed.
+    #[default]
+    Stop,
+    /// Leave the emptied node running: the end state is Drained (it still serves SQL).
+    LeaveDrained,
+}
+
+/// The choices that the KWDB page leaves to the operator.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Options {
+    /// Time-series redistribution.
+    pub redistribution: Redistribution,
+    /// How a scale-in ends.
+    pub finish: Finish,
+    /// Whether to wait, once at the end, until ranges and leases are spread evenly after a scale-out.
+    pub await_balance: bool,
+    /// Whether to drain an emptied node (`node drain`) as a step of its own before it is stopped.
+    pub drain: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            redistribution: Redistribution::Leave,
+            finish: Finish::Stop,
+            await_balance: true,
+            drain: false,
+        }
+    }
+}
