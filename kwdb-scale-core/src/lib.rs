@@ -9,5 +9,6 @@ pub mod ports;
 pub mod request;
 pub mod rows;
 pub mod secret;
+pub mod statement;
 pub mod topology;
 pub mod version;
