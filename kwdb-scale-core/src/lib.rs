@@ -3,6 +3,7 @@
 pub mod assess;
 pub mod execute;
 pub mod fact;
+pub mod health;
 pub mod observation;
 pub mod policy;
 pub mod ports;
@@ -12,3 +13,4 @@ pub mod secret;
 pub mod statement;
 pub mod topology;
 pub mod version;
+pub mod zone;

@@ -40,6 +40,8 @@ pub struct Observation {
     pub schema: String,
     /// SQL address of the node through which it was made.
     pub gateway: Address,
+    /// That node's own id.
+    pub gateway_node: Fact<NodeId>,
     /// That node's clock when it answered the liveness question; unknown when it did not.
     pub server_time: Fact<Timestamp>,
     /// Identity of the cluster.
@@ -239,6 +241,7 @@ impl Observation {
         Self {
             schema: SCHEMA.to_owned(),
             gateway: primary.clone(),
+            gateway_node: cluster.clone().map(|c: &ClusterRow| c.gateway_node),
             server_time: liveness.time,
             cluster_id: cluster.clone().map(|c: &ClusterRow| c.cluster_id.clone()),
             is_admin: flatten(cluster, "is_admin", |c| c.is_admin),
@@ -282,11 +285,13 @@ impl Observation {
             .collect()
     }
 
-    /// The one start mode of all nodes that are not Removed.
+    /// The one start mode of all nodes that are not Removed. A dead node whose descriptor has left the gossip (two
+    /// hours after its death) has no say.
     pub fn start_mode(&self) -> Fact<StartMode> {
         let mut found: Option<&StartMode> = None;
         for node in self.nodes.values().filter(|n| n.class != NodeClass::Removed) {
             match (&node.start_mode, found) {
+                (Fact::Unknown(_), _) if node.class == NodeClass::Dead => {}
                 (Fact::Unknown(why), _) => return Fact::Unknown(format!("of {}: {why}", node.id)),
                 (Fact::Known(mode), None) => found = Some(mode),
                 (Fact::Known(mode), Some(other)) if mode != other => {
@@ -298,12 +303,14 @@ impl Observation {
         Fact::from_option(found.cloned(), "no node is known")
     }
 
-    /// The lowest release among nodes that are not Removed.
+    /// The lowest release among nodes that are not Removed. A dead node whose descriptor has left the gossip has no
+    /// say.
     pub fn version(&self) -> Fact<Version> {
         let mut lowest: Option<Version> = None;
         for node in self.nodes.values().filter(|n| n.class != NodeClass::Removed) {
             match node.version() {
                 Fact::Known(v) => lowest = Some(lowest.map_or(v, |l| l.min(v))),
+                Fact::Unknown(_) if node.class == NodeClass::Dead && node.build.known().is_none() => {}
                 Fact::Unknown(why) => return Fact::Unknown(format!("of {}: {why}", node.id)),
             }
         }
