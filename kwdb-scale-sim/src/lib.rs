@@ -1,1 +1,5 @@
-//! Laid out; see the modules as they land.
+//! A simulated KWDB for tests: one deterministic model, in memory on a virtual clock.
+
+pub mod cli;
+pub mod memory;
+pub mod model;

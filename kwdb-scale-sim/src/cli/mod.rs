@@ -1,0 +1,1 @@
+//! The `kwbase` command line over a [`Cluster`](crate::model::Cluster).

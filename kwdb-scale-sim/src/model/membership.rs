@@ -1,0 +1,199 @@
+//! The admin service: decommission, recommission, status, drain, shutdown.
+
+use std::time::Duration;
+
+use kwdb_scale_core::ports::DecommissionStatus;
+use kwdb_scale_core::topology::{Address, NodeId, StoreId};
+
+use super::cluster::{Cluster, Event};
+use super::time::nanos;
+use super::types::{Phase, RpcError};
+
+impl Cluster {
+    /// Marks nodes through the node at this RPC address; an empty list is the node itself, as in reality.
+    ///
+    /// # Errors
+    /// Ids before an unknown one stay marked.
+    pub fn decommission(
+        &mut self,
+        via: &Address,
+        nodes: &[NodeId],
+    ) -> Result<Vec<DecommissionStatus>, RpcError> {
+        self.set_bit(via, nodes, true)
+    }
+
+    /// Takes the mark off; works on nodes that are down too.
+    ///
+    /// # Errors
+    /// As [`decommission`](Self::decommission).
+    pub fn recommission(
+        &mut self,
+        via: &Address,
+        nodes: &[NodeId],
+    ) -> Result<Vec<DecommissionStatus>, RpcError> {
+        self.set_bit(via, nodes, false)
+    }
+
+    /// The authoritative status; an empty list is every node.
+    ///
+    /// # Errors
+    /// Unknown ids are errors.
+    pub fn decommission_status(
+        &self,
+        via: &Address,
+        nodes: &[NodeId],
+    ) -> Result<Vec<DecommissionStatus>, RpcError> {
+        self.serving(via)?;
+        self.status_rows(nodes, false)
+    }
+
+    /// One `Drain` call: hands over the leases, refuses new clients from now on. Returns how much there was to do,
+    /// zero when the drain is complete. A call takes about a second of real time, which the caller lets go by.
+    ///
+    /// # Errors
+    /// The node is not there, waits for `init`, or has no quorum.
+    pub fn drain(&mut self, address: &Address) -> Result<u64, RpcError> {
+        let process = self.serving(address)?;
+        let first = self.processes.get(process).is_some_and(|p| p.phase == Phase::Serving);
+        let moved = self.begin_drain(process);
+        let open = self.processes.get(process).is_some_and(|p| p.transaction_until > self.now);
+        Ok(if first { 1 + moved } else { u64::from(open) })
+    }
+
+    /// What a drain still has to wait for: until when a client holds a transaction open, at most
+    /// `server.shutdown.query_wait` from now.
+    pub fn drain_waits_until(&self, address: &Address) -> Option<jiff::Timestamp> {
+        let p = self.processes.get(self.running(address)?)?;
+        let limit = self.now + nanos(self.config.timings.query_wait);
+        (p.transaction_until > self.now).then(|| self.timestamp(p.transaction_until.min(limit)))
+    }
+
+    /// The `Drain` call with the shutdown flag: the process ends within a fraction of a second.
+    ///
+    /// # Errors
+    /// The node is not there or waits for `init`.
+    pub fn shutdown(&mut self, address: &Address) -> Result<(), RpcError> {
+        let process = self.serving(address)?;
+        self.begin_drain(process);
+        self.after(
+            (Duration::from_millis(100), Duration::from_millis(400)),
+            Event::Exit { process, code: 0 },
+        );
+        Ok(())
+    }
+
+    /// Sets or clears the upgrading bit of a node.
+    pub fn set_upgrading(&mut self, node: NodeId, upgrading: bool) {
+        if let Some(m) = self.member_mut(node) {
+            m.liveness.upgrading = upgrading;
+        }
+    }
+
+    /// The number of the process that serves as a node there and answers calls that need a quorum.
+    fn serving(&self, address: &Address) -> Result<usize, RpcError> {
+        let process = self.answering(address)?;
+        if !self.works(process) {
+            return Err(RpcError::WaitingForInit);
+        }
+        if !self.system_available() {
+            return Err(RpcError::Hang);
+        }
+        Ok(process)
+    }
+
+    fn set_bit(
+        &mut self,
+        via: &Address,
+        nodes: &[NodeId],
+        mark: bool,
+    ) -> Result<Vec<DecommissionStatus>, RpcError> {
+        let process = self.serving(via)?;
+        if self.is_mpp() {
+            return Err(RpcError::SingleReplica);
+        }
+        if self.members.iter().any(|m| m.liveness.upgrading && m.liveness.expiration > self.now) {
+            return Err(RpcError::Upgrading);
+        }
+        let own: Vec<NodeId> = self.processes.get(process).and_then(|p| p.node).into_iter().collect();
+        let nodes = if nodes.is_empty() { &own } else { nodes };
+        let now = self.now;
+        let mut changed = false;
+        let mut unknown = None;
+        for id in nodes {
+            let Some(m) = self.member_mut(*id) else {
+                unknown = Some(RpcError::UnknownNode { id: *id, mark });
+                break;
+            };
+            if m.liveness.decommissioning != mark {
+                m.before = m.liveness.clone();
+                m.liveness.decommissioning = mark;
+                m.liveness.updated_at = now;
+                changed = true;
+            }
+        }
+        if changed {
+            self.counted_nodes = self.members.iter().filter(|m| !m.liveness.decommissioning).count();
+            self.gauge_all();
+            self.events.push(now + 1_000_000, Event::Purgatory);
+        }
+        match unknown {
+            Some(error) => Err(error),
+            None => self.status_rows(nodes, mark),
+        }
+    }
+
+    fn status_rows(&self, nodes: &[NodeId], mark: bool) -> Result<Vec<DecommissionStatus>, RpcError> {
+        let every: Vec<NodeId> = self.members.iter().map(|m| m.id).collect();
+        let mut wanted = if nodes.is_empty() { every } else { nodes.to_vec() };
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted
+            .into_iter()
+            .map(|id| {
+                let m = self.member(id).ok_or(RpcError::UnknownNode { id, mark })?;
+                Ok(DecommissionStatus {
+                    node: id,
+                    is_live: m.liveness.expiration > self.now,
+                    replicas: self.replicas_on(&m.stores),
+                    decommissioning: m.liveness.decommissioning,
+                    draining: m.liveness.draining,
+                })
+            })
+            .collect()
+    }
+
+    pub(crate) fn replicas_on(&self, stores: &[StoreId]) -> u64 {
+        stores.iter().filter_map(|s| self.store(*s)).map(|s| s.replicas.len() as u64).sum()
+    }
+
+    /// Sets the draining bit and hands over every lease that another store can take; the number handed over.
+    pub(crate) fn begin_drain(&mut self, process: usize) -> u64 {
+        let now = self.now;
+        let Some(p) = self.processes.get_mut(process) else { return 0 };
+        let Some(node) = p.node else { return 0 };
+        p.phase = Phase::Draining;
+        p.silent_since.get_or_insert(now);
+        let Some(m) = self.member_mut(node) else { return 0 };
+        if !m.liveness.draining {
+            m.before = m.liveness.clone();
+            m.liveness.draining = true;
+            m.liveness.updated_at = now;
+        }
+        let mut moved = 0;
+        for store in self.stores_of(process) {
+            let ranges: Vec<usize> =
+                self.store(store).map(|s| s.replicas.iter().copied().collect()).unwrap_or_default();
+            for range in ranges {
+                let holds = self.ranges.get(range).is_some_and(|r| r.leaseholder == Some(store));
+                if holds && let Some(to) = self.lease_target(range, store) {
+                    self.set_lease(range, Some(to));
+                    moved += 1;
+                }
+            }
+            if moved > 0 {
+                self.store_changed(store);
+            }
+        }
+        moved
+    }
+}

@@ -1,0 +1,152 @@
+//! The parts of a cluster: disks, processes, members, stores and ranges.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kwdb_scale_core::rows::{RangeKind, StoreRow};
+use kwdb_scale_core::topology::{Address, Locality, NodeId, StartMode, StoreId};
+
+use super::time::Nanos;
+use super::types::{NodeStart, Phase};
+
+/// What lies in a store directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    /// Written before the node has joined; the only content of a store whose start failed.
+    pub(crate) start_mode: Option<StartMode>,
+    /// Identity, once bootstrapped.
+    pub(crate) identity: Option<(NodeId, StoreId)>,
+}
+
+/// An operating-system process.
+#[derive(Clone, Debug)]
+pub(crate) struct Process {
+    pub(crate) number: u64,
+    pub(crate) start: NodeStart,
+    pub(crate) sql_address: Address,
+    pub(crate) build: String,
+    pub(crate) phase: Phase,
+    pub(crate) node: Option<NodeId>,
+    pub(crate) joined_at: Nanos,
+    /// When it stopped refreshing its gossip: drain, freeze or end.
+    pub(crate) silent_since: Option<Nanos>,
+    pub(crate) status: &'static str,
+    pub(crate) frozen: bool,
+    /// `init` was run on it although it should have joined: it is a cluster of its own.
+    pub(crate) foreign: bool,
+    /// A client holds a transaction open until then.
+    pub(crate) transaction_until: Nanos,
+}
+
+impl Process {
+    /// It is a node and its process is there, draining or not.
+    pub(crate) fn is_node(&self) -> bool {
+        matches!(self.phase, Phase::Serving | Phase::Draining)
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        !matches!(self.phase, Phase::Exited { .. })
+    }
+}
+
+/// One liveness record.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Liveness {
+    pub(crate) epoch: i64,
+    pub(crate) expiration: Nanos,
+    pub(crate) draining: bool,
+    pub(crate) decommissioning: bool,
+    pub(crate) upgrading: bool,
+    pub(crate) updated_at: Nanos,
+}
+
+/// One node that ever joined.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) id: NodeId,
+    pub(crate) liveness: Liveness,
+    /// The record before the last change, which gateways still see for a moment.
+    pub(crate) before: Liveness,
+    pub(crate) address: Address,
+    pub(crate) sql_address: Address,
+    pub(crate) locality: Locality,
+    pub(crate) mode: StartMode,
+    pub(crate) build: String,
+    pub(crate) started_at: Nanos,
+    /// The process that last ran as this node, by number.
+    pub(crate) process: u64,
+    pub(crate) stores: Vec<StoreId>,
+    /// The rows last written to `kv_store_status`; empty before the first.
+    pub(crate) status: Vec<StoreRow>,
+}
+
+/// One store.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pub(crate) id: StoreId,
+    pub(crate) node: NodeId,
+    /// Indices of the ranges that name the store, learners too.
+    pub(crate) replicas: BTreeSet<usize>,
+    pub(crate) leases: u32,
+    pub(crate) bytes: u64,
+    /// Gauge `ranges.underreplicated`.
+    pub(crate) under_replicated: u32,
+    /// Gauge `ranges.unavailable`.
+    pub(crate) unavailable: u32,
+    /// Replicas moved away whose data is not yet deleted.
+    pub(crate) leftovers: u32,
+    pub(crate) gossiped: Option<Gossiped>,
+    pub(crate) gossip_pending: bool,
+    /// Where the scanner goes on.
+    pub(crate) cursor: usize,
+    /// The replicate queue, by priority.
+    pub(crate) queue: BTreeMap<usize, u32>,
+    pub(crate) busy: bool,
+    pub(crate) purgatory: BTreeSet<usize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gossiped {
+    pub(crate) at: Nanos,
+    pub(crate) ranges: u64,
+    pub(crate) leases: u64,
+}
+
+/// A change of replicas under way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Change {
+    pub(crate) number: u64,
+    pub(crate) add: StoreId,
+    pub(crate) remove: Option<StoreId>,
+}
+
+/// One range.
+#[derive(Clone, Debug)]
+pub(crate) struct Range {
+    pub(crate) id: u64,
+    pub(crate) kind: RangeKind,
+    pub(crate) start_key: String,
+    /// Index into the tables; none for system key space.
+    pub(crate) table: Option<usize>,
+    pub(crate) partition: Option<String>,
+    /// Named zone of system key space.
+    pub(crate) zone: &'static str,
+    pub(crate) voters: Vec<StoreId>,
+    pub(crate) learners: Vec<StoreId>,
+    pub(crate) leaseholder: Option<StoreId>,
+    pub(crate) bytes: u64,
+    pub(crate) change: Option<Change>,
+    /// Index of the policy in force, see `zones`.
+    pub(crate) policy: usize,
+    /// On which store's gauges it counts, as under-replicated and as unavailable.
+    pub(crate) gauge: Option<(StoreId, bool, bool)>,
+}
+
+/// One table.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    pub(crate) id: u64,
+    pub(crate) database: String,
+    pub(crate) name: String,
+    pub(crate) partitions: Vec<String>,
+    pub(crate) hash_points: bool,
+}
