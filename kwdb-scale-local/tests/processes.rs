@@ -132,11 +132,9 @@ async fn a_dead_detached_command_is_reaped() {
 #[tokio::test]
 async fn a_detached_command_outlives_ctrl_c_and_the_death_of_its_caller() {
     let command_for = |dir: &Path| {
-        let (started, stop) = (dir.join("started"), dir.join("stop"));
+        let d = dir.display();
         let script = format!(
-            "echo $$ >'{}'; while [ ! -e '{}' ]; do sleep 0.05; done; echo finished",
-            started.display(),
-            stop.display()
+            "echo $$ >'{d}/started'; while [ -d '{d}' ] && [ ! -e '{d}/stop' ]; do sleep 0.05; done; echo finished"
         );
         let output_file = dir.join("log").to_str().unwrap().to_owned();
         Detached { command: sh(&script), output_file, wait: Duration::from_secs(300) }
@@ -231,4 +229,7 @@ async fn names_are_probed_at_all_their_addresses() {
     // An empty label cannot be asked for, so this needs no name server.
     let unknown = local.probe(&n1(), &"no..host:1".into(), Duration::from_secs(30)).await;
     assert_eq!(unknown.unwrap_err().kind(), PortErrorKind::Unreachable);
+    // TCP cannot go to the broadcast address: an error of the network that says nothing of a listener.
+    let odd = local.probe(&n1(), &"255.255.255.255:1".into(), Duration::from_secs(30)).await;
+    assert_eq!(odd.unwrap(), PortState::NoAnswer);
 }

@@ -65,9 +65,9 @@ impl Fixture {
         Detached { command: Command::new(argv.iter().copied()), output_file: self.path(output), wait }
     }
 
-    /// A shell text that appends to the file `name` several times a second, for ever.
+    /// A shell text that appends to the file `name` several times a second until its directory is gone.
     fn beat(&self, name: &str) -> String {
-        format!("while :; do echo x >>'{}'; sleep 0.1; done", self.path(name))
+        format!("while echo x >>'{}'; do sleep 0.1; done", self.path(name))
     }
 
     /// Waits until the file `name` no longer grows, that is until the process that beats is gone.
@@ -225,16 +225,21 @@ pub(crate) async fn hostile_arguments(f: &Fixture) {
 }
 
 pub(crate) async fn deadline_ends_descendants(f: &Fixture) {
-    // Neither the command nor what it started listens to the polite signal.
-    let script = format!("trap '' TERM; ({}) & wait; sleep 300", f.beat("beat"));
-    let command = Command::new(["sh", "-c", &script, "hunter2"]).deadline(Duration::from_secs(3));
+    // What it started does not listen to the polite signal; then neither does the command itself.
+    let deaf_child = format!("(trap '' TERM; {}) & wait", f.beat("first"));
+    let deaf = format!("trap '' TERM; ({}) & wait; sleep 300", f.beat("second"));
+    tokio::join!(ends_at_the_deadline(f, &deaf_child), ends_at_the_deadline(f, &deaf));
+    tokio::join!(f.beat_stops("first"), f.beat_stops("second"));
+}
+
+async fn ends_at_the_deadline(f: &Fixture, script: &str) {
+    let command = Command::new(["sh", "-c", script, "hunter2"]).deadline(Duration::from_secs(3));
     let start = Instant::now();
     let error = f.transport.run(&f.host, &command).await.unwrap_err();
     assert!(start.elapsed() >= Duration::from_secs(3) && start.elapsed() < PATIENCE, "{:?}", start.elapsed());
     assert_eq!(error.kind(), PortErrorKind::Deadline, "{}", error.chain());
     assert!(error.to_string().contains("'sh'"), "it names the program: {error}");
     assert!(!error.chain().contains("hunter2"), "it does not show arguments: {}", error.chain());
-    f.beat_stops("beat").await;
 }
 
 pub(crate) async fn dropped_run_ends_the_command(f: &Fixture) {
@@ -313,7 +318,8 @@ pub(crate) async fn detached_output(f: &Fixture) {
 
 /// Runs until the file `stop` appears and then says so.
 fn waits_for_stop(f: &Fixture) -> String {
-    format!("echo up; while [ ! -e '{}' ]; do sleep 0.05; done; echo finished", f.path("stop"))
+    let (dir, stop) = (&f.scratch, f.path("stop"));
+    format!("echo up; while [ -d '{dir}' ] && [ ! -e '{stop}' ]; do sleep 0.05; done; echo finished")
 }
 
 async fn finishes(f: &Fixture) {
