@@ -246,7 +246,11 @@ mod tests {
     use super::*;
 
     fn record(seq: u64) -> JournalRecord {
-        JournalRecord { seq, at: Timestamp::UNIX_EPOCH, record: Record::Note("x".into()) }
+        JournalRecord {
+            seq,
+            at: Timestamp::UNIX_EPOCH,
+            record: Record::StepDone { step: 0, note: "x".into() },
+        }
     }
 
     #[tokio::test]

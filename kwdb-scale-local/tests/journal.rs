@@ -11,7 +11,10 @@ use kwdb_scale_core::ports::{Journal, OperationLock, PortErrorKind};
 use kwdb_scale_local::{FileJournal, FileLock};
 
 fn record(seq: u64) -> JournalRecord {
-    let record = kwdb_scale_core::execute::Record::Note(format!("record {seq}: ä → 数据库"));
+    let record = kwdb_scale_core::execute::Record::StepDone {
+        step: 0,
+        note: format!("record {seq}: ä → 数据库"),
+    };
     JournalRecord { seq, at: "2025-01-02T03:04:05Z".parse().unwrap(), record }
 }
 

@@ -5,9 +5,9 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::Record;
+use crate::canonical;
 
 /// Schema id of a journal line.
 pub const SCHEMA: &str = "kwdb-scale.journal/v1";
@@ -52,27 +52,23 @@ pub enum CodecError {
     Encode(#[source] serde_json::Error),
 }
 
-#[derive(Deserialize, Serialize)]
-struct Line<R> {
-    schema: String,
-    sum: String,
-    #[serde(flatten)]
-    record: R,
-}
-
-fn checksum(record: &str) -> String {
-    let digest = Sha256::digest(record.as_bytes());
-    digest.iter().take(4).map(|b| format!("{b:02x}")).collect()
+/// First eight hex digits of the SHA-256 of the record's canonical text.
+fn checksum(canonical_record: &str) -> String {
+    canonical::sha256_hex(canonical_record).chars().take(8).collect()
 }
 
 /// One line, ending in a newline.
 pub fn encode(record: &JournalRecord) -> Result<String, CodecError> {
-    let value = serde_json::to_value(record).map_err(CodecError::Encode)?;
-    let sum = checksum(&value.to_string());
-    let line = Line { schema: SCHEMA.to_owned(), sum, record: value };
-    let mut text = serde_json::to_string(&line).map_err(CodecError::Encode)?;
-    text.push('\n');
-    Ok(text)
+    let text = canonical::to_string(record).map_err(CodecError::Encode)?;
+    let sum = checksum(&text);
+    let mut value = serde_json::to_value(record).map_err(CodecError::Encode)?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("schema".into(), SCHEMA.into());
+        object.insert("sum".into(), sum.into());
+    }
+    let mut line = canonical::to_string(&value).map_err(CodecError::Encode)?;
+    line.push('\n');
+    Ok(line)
 }
 
 fn decode_line(line: usize, text: &str) -> Result<JournalRecord, CodecError> {
@@ -90,7 +86,8 @@ fn decode_line(line: usize, text: &str) -> Result<JournalRecord, CodecError> {
     if schema != SCHEMA {
         return Err(CodecError::Schema { line, schema });
     }
-    if checksum(&value.to_string()) != sum {
+    let text = canonical::to_string(&value).map_err(|e| damaged(e.to_string()))?;
+    if checksum(&text) != sum {
         return Err(damaged("checksum differs".into()));
     }
     serde_json::from_value(value).map_err(|e| damaged(e.to_string()))

@@ -1,15 +1,23 @@
 //! Carrying out a plan.
+//!
+//! The [`machine`] is pure: events in, effects out. The [`Operation`] is its driver: it performs the effects through
+//! the [ports](crate::ports), records intent before each act and outcome after it, and can be resumed from its
+//! journal at any point.
 
+mod driver;
+mod event;
 pub mod journal;
+mod machine;
+mod observe;
+mod record;
+mod steps;
+mod watch;
 
+pub use driver::{Advance, Canceller, EventStream, ExecuteError, Operation, Ports};
+pub use event::{Effect, Event, Look, Looked, Order, Progress};
 pub use journal::JournalRecord;
-use serde::{Deserialize, Serialize};
-
-/// What a journal says happened.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Record {
-    /// Placeholder until the executor lands.
-    Note(String),
-}
+pub use machine::{State, step};
+pub use observe::{ObserveError, ObserveOptions, observe};
+pub use record::{
+    Act, ActResult, Cancel, End, Ledger, OutOfOrder, Record, SavedSetting, StopReason, Stopped,
+};

@@ -1,0 +1,410 @@
+//! The pure machine: what happened goes in, what is to be done comes out. No async, no clock, no I/O.
+//!
+//! Each step is a small reconciler: look, judge the fresh facts, then act, wait, or be done. Because every
+//! judgement starts from what is true now, taking up an operation after a crash needs nothing special: the journal
+//! is replayed and the step at hand looks again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::event::{Effect, Event, Looked, Order, Progress};
+use super::record::{Act, ActResult, Cancel, End, Ledger, Record, StopReason, Stopped};
+use super::steps;
+use super::watch::{DrainWatch, Samples};
+use crate::observation::Observation;
+use crate::plan::{Plan, Step};
+use crate::policy::Policy;
+use crate::ports::{Gateway, StopNode};
+use crate::topology::{Address, NodeId};
+
+/// How long a gateway that did not answer is left alone.
+const GATEWAY_REST: SignedDuration = SignedDuration::from_secs(15);
+
+/// An operation: the durable part and what is only known while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// The durable part: what a replay of the journal gives.
+    pub ledger: Ledger,
+    pub(super) scratch: Scratch,
+}
+
+/// What is at hand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Stage {
+    Preflight,
+    Step,
+    Undo,
+}
+
+/// What is known only while the operation runs; a resume begins with an empty one.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Scratch {
+    pub stage: Stage,
+    pub entered: Option<Timestamp>,
+    pub resting: BTreeMap<Address, Timestamp>,
+    pub samples: Samples,
+    pub drain: DrainWatch,
+    pub tries: u32,
+    /// The next look also reads what range health needs.
+    pub want_health: bool,
+    /// The next look also looks at the host.
+    pub want_host: bool,
+    /// The next look also lists ranges left.
+    pub want_leftovers: bool,
+    /// Whether the ranges left were listed for the stall at hand.
+    pub gate_since: Option<Timestamp>,
+    pub acted_at: Option<Timestamp>,
+    pub said: BTreeSet<String>,
+    pub settled: Option<(Vec<(u32, u64)>, Timestamp)>,
+}
+
+impl Scratch {
+    fn new(stage: Stage) -> Self {
+        Self {
+            stage,
+            entered: None,
+            resting: BTreeMap::new(),
+            samples: Samples::default(),
+            drain: DrainWatch::default(),
+            tries: 0,
+            want_health: false,
+            want_host: false,
+            want_leftovers: false,
+            gate_since: None,
+            acted_at: None,
+            said: BTreeSet::new(),
+            settled: None,
+        }
+    }
+}
+
+/// What a judgement comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// Look again at once (for more).
+    Again,
+    /// Look again after a pause.
+    Wait(String),
+    /// Change something.
+    Act(Act),
+    /// The end condition is proven by this.
+    Done(String),
+    /// Stop the operation.
+    Stop(Stopped),
+}
+
+impl Verdict {
+    pub(super) fn stop(reason: StopReason, message: impl Into<String>) -> Self {
+        Self::Stop(Stopped { reason, message: message.into(), evidence: Vec::new(), next: Vec::new() })
+    }
+
+    pub(super) fn stop_with(
+        reason: StopReason,
+        message: impl Into<String>,
+        evidence: Vec<String>,
+        next: Vec<String>,
+    ) -> Self {
+        Self::Stop(Stopped { reason, message: message.into(), evidence, next })
+    }
+}
+
+/// A judgement's surroundings.
+pub(super) struct Ctx<'a> {
+    pub at: Timestamp,
+    pub state: &'a mut State,
+    pub looked: &'a Looked,
+    /// Facts by the first gateway that answered; the second is in `other_views`.
+    pub obs: &'a Observation,
+    pub notify: &'a mut Vec<Progress>,
+    pub records: &'a mut Vec<Record>,
+}
+
+impl Ctx<'_> {
+    pub(super) fn plan(&self) -> std::sync::Arc<Plan> {
+        self.state.ledger.plan.clone()
+    }
+
+    /// Tells the caller something once.
+    pub(super) fn note(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        if self.state.scratch.said.insert(text.clone()) {
+            self.notify.push(Progress::Note { text });
+        }
+    }
+
+    /// Since when a condition between steps is not met.
+    pub(super) fn gate_open_for(&mut self) -> SignedDuration {
+        let since = *self.state.scratch.gate_since.get_or_insert(self.at);
+        self.at.duration_since(since)
+    }
+}
+
+impl State {
+    /// An operation that begins.
+    pub fn new(plan: Plan) -> Self {
+        Self { ledger: Ledger::new(plan), scratch: Scratch::new(Stage::Preflight) }
+    }
+
+    /// An operation that goes on after a replay.
+    pub fn resume(ledger: Ledger) -> Self {
+        let stage = if ledger.admitted { Stage::Step } else { Stage::Preflight };
+        Self { ledger, scratch: Scratch::new(stage) }
+    }
+
+    pub(super) fn policy(&self) -> &Policy {
+        &self.ledger.plan.policy
+    }
+
+    /// Up to two gateways that answered lately, in the plan's order.
+    pub(super) fn gateways(&self, at: Timestamp) -> Vec<&Gateway> {
+        let plan = &self.ledger.plan;
+        let rested = |g: &&Gateway| self.scratch.resting.get(&g.sql_address).is_none_or(|until| *until <= at);
+        let mut list: Vec<&Gateway> = plan.gateways.iter().filter(rested).collect();
+        if list.len() < 2 {
+            list.extend(plan.gateways.iter().filter(|g| !rested(g)));
+        }
+        list.truncate(2);
+        list
+    }
+
+    /// How many views must agree: two, or as many members as stay.
+    pub(super) fn views_needed(&self) -> usize {
+        self.ledger.plan.gateways.len().min(2)
+    }
+
+    pub(super) fn step_at_hand(&self) -> Option<&Step> {
+        self.ledger.plan.steps.get(self.ledger.cursor)
+    }
+
+    pub(super) fn stop_target(&self, node: NodeId, at: Timestamp) -> Option<StopNode> {
+        let leaving = self.ledger.plan.leaving(node)?;
+        Some(StopNode {
+            node,
+            address: leaving.address.clone(),
+            host: leaving.host.clone(),
+            via: (*self.gateways(at).first()?).clone(),
+            deadline: self.policy().stop_deadline.unsigned_abs(),
+        })
+    }
+
+    fn enter(&mut self, stage: Stage, at: Timestamp) {
+        let resting = std::mem::take(&mut self.scratch.resting);
+        self.scratch = Scratch { resting, entered: Some(at), ..Scratch::new(stage) };
+    }
+
+    fn record(&mut self, record: Record, effects: &mut Vec<Effect>) {
+        // The machine makes its own records in order, so none is refused; a bug shows as a stopped operation.
+        if let Err(e) = self.ledger.apply(&record) {
+            let end = End::Stopped(Stopped {
+                reason: StopReason::Journal,
+                message: e.to_string(),
+                evidence: Vec::new(),
+                next: Vec::new(),
+            });
+            self.ledger.ended = Some(end);
+            return;
+        }
+        effects.push(Effect::Record(record));
+    }
+}
+
+/// One step of the machine.
+///
+/// `at` is the present by the caller's clock. The effects are to be performed in order; the last one, if it is a
+/// look, an act or a sleep, is answered by the next event. An operation has ended when its ledger says so.
+pub fn step(state: &State, at: Timestamp, event: Event) -> (State, Vec<Effect>) {
+    let mut next = state.clone();
+    let mut effects = Vec::new();
+    if next.ledger.ended.is_some() {
+        return (next, effects);
+    }
+    match event {
+        Event::Start => {
+            let stage = next.scratch.stage;
+            next.enter(stage, at);
+            announce(&next, &mut effects);
+            look(&mut next, at, &mut effects);
+        }
+        Event::Woke => look(&mut next, at, &mut effects),
+        Event::Looked(looked) => judge(&mut next, at, &looked, &mut effects),
+        Event::Acted(result) => {
+            let step = next.ledger.cursor;
+            next.scratch.acted_at = Some(at);
+            if matches!(result, ActResult::Failed { .. }) {
+                next.scratch.tries += 1;
+            }
+            rest_after(&mut next, at, &result);
+            next.record(Record::Outcome { step, result }, &mut effects);
+            look(&mut next, at, &mut effects);
+        }
+        Event::Cancel(how) => cancel(&mut next, at, how, &mut effects),
+    }
+    (next, effects)
+}
+
+/// A gateway through which an act failed for want of an answer is left alone for a while.
+fn rest_after(state: &mut State, at: Timestamp, result: &ActResult) {
+    if let ActResult::Failed { kind, .. } = result
+        && kind.is_transient()
+        && let Some(address) = state.gateways(at).first().map(|g| g.sql_address.clone())
+    {
+        state.scratch.resting.insert(address, later(at, GATEWAY_REST));
+    }
+}
+
+pub(super) fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}
+
+fn announce(state: &State, effects: &mut Vec<Effect>) {
+    if state.scratch.stage == Stage::Step && state.step_at_hand().is_some() {
+        effects.push(Effect::Notify(Progress::StepStarted {
+            step: state.ledger.cursor + 1,
+            of: state.ledger.plan.steps.len(),
+            what: state.ledger.plan.describe(state.ledger.cursor),
+        }));
+    }
+}
+
+fn cancel(state: &mut State, at: Timestamp, how: Cancel, effects: &mut Vec<Effect>) {
+    if state.scratch.stage == Stage::Undo {
+        return look(state, at, effects);
+    }
+    state.record(Record::CancelAsked { how }, effects);
+    match how {
+        Cancel::Leave => {
+            let stopped = steps::cancelled(state);
+            end(state, End::Stopped(stopped), effects);
+        }
+        Cancel::Undo => {
+            state.enter(Stage::Undo, at);
+            look(state, at, effects);
+        }
+    }
+}
+
+fn end(state: &mut State, end: End, effects: &mut Vec<Effect>) {
+    state.record(Record::Ended { end: end.clone() }, effects);
+    effects.push(Effect::Notify(Progress::Ended { end }));
+}
+
+fn look(state: &mut State, at: Timestamp, effects: &mut Vec<Effect>) {
+    if state.ledger.ended.is_some() {
+        return;
+    }
+    if state.scratch.stage == Stage::Step && state.step_at_hand().is_none() {
+        let notes = state.ledger.notes.clone();
+        return end(state, End::Done(notes), effects);
+    }
+    let look = match state.scratch.stage {
+        Stage::Preflight => steps::preflight::look(state, at),
+        Stage::Undo => steps::undo::look(state, at),
+        Stage::Step => steps::look(state, at),
+    };
+    effects.push(Effect::Look(look));
+}
+
+fn judge(state: &mut State, at: Timestamp, looked: &Looked, effects: &mut Vec<Effect>) {
+    note_gateways(state, at, looked);
+    let primary = answered(looked)
+        .or_else(|| looked.replies.first().map(|r| r.gateway.clone()))
+        .unwrap_or_else(|| Address::new("(no gateway)"));
+    let obs = Observation::build(&primary, &looked.replies, looked.hosts.clone());
+    let (mut notify, mut records) = (Vec::new(), Vec::new());
+    let stage = state.scratch.stage;
+    let verdict = {
+        let mut ctx =
+            Ctx { at, state: &mut *state, looked, obs: &obs, notify: &mut notify, records: &mut records };
+        match stage {
+            Stage::Preflight => steps::preflight::judge(&mut ctx),
+            Stage::Undo => steps::undo::judge(&mut ctx),
+            Stage::Step => steps::judge(&mut ctx),
+        }
+    };
+    effects.extend(notify.into_iter().map(Effect::Notify));
+    for record in records {
+        state.record(record, effects);
+    }
+    match verdict {
+        Verdict::Again => look(state, at, effects),
+        Verdict::Wait(waiting_for) => wait(state, at, waiting_for, effects),
+        Verdict::Act(act) => order(state, at, act, effects),
+        Verdict::Stop(stopped) => end(state, End::Stopped(stopped), effects),
+        Verdict::Done(note) => done(state, at, note, effects),
+    }
+}
+
+/// A gateway none of whose answers came is left alone for a while.
+fn note_gateways(state: &mut State, at: Timestamp, looked: &Looked) {
+    let asked: BTreeSet<&Address> = looked.replies.iter().map(|r| &r.gateway).collect();
+    for gateway in asked {
+        let silent = looked.replies.iter().filter(|r| r.gateway == *gateway).all(|r| r.result.is_err());
+        if silent && state.ledger.plan.gateways.iter().any(|g| g.sql_address == *gateway) {
+            state.scratch.resting.insert(gateway.clone(), later(at, GATEWAY_REST));
+        } else {
+            state.scratch.resting.remove(gateway);
+        }
+    }
+}
+
+fn answered(looked: &Looked) -> Option<Address> {
+    looked.replies.iter().find(|r| r.result.is_ok()).map(|r| r.gateway.clone())
+}
+
+fn wait(state: &mut State, at: Timestamp, waiting_for: String, effects: &mut Vec<Effect>) {
+    let entered = *state.scratch.entered.get_or_insert(at);
+    let limit = match state.scratch.stage {
+        Stage::Step => steps::deadline(state),
+        Stage::Preflight | Stage::Undo => state.policy().join_deadline,
+    };
+    if at >= later(entered, limit) {
+        let stopped = steps::deadline_reached(state, limit, &waiting_for);
+        return end(state, End::Stopped(stopped), effects);
+    }
+    let until = later(at, state.policy().poll);
+    effects.push(Effect::Notify(Progress::Waiting { waiting_for: waiting_for.clone(), until }));
+    effects.push(Effect::Sleep { until, waiting_for });
+}
+
+fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) {
+    let Some(via) = state.gateways(at).first().map(|g| (*g).clone()) else {
+        let stopped = steps::no_gateway();
+        return end(state, End::Stopped(stopped), effects);
+    };
+    let (target, deadline) = match &act {
+        Act::Drain { node } | Act::Stop { node } => {
+            (state.stop_target(*node, at), state.policy().stop_deadline)
+        }
+        Act::Start { .. } => (None, state.policy().start_deadline),
+        _ => (None, state.policy().act_deadline),
+    };
+    let step = state.ledger.cursor;
+    state.record(Record::Intent { step, act: act.clone() }, effects);
+    if state.ledger.ended.is_some() {
+        return;
+    }
+    effects.push(Effect::Notify(Progress::Acting { act: act.clone() }));
+    effects.push(Effect::Act(Box::new(Order { act, via, target, deadline })));
+}
+
+fn done(state: &mut State, at: Timestamp, note: String, effects: &mut Vec<Effect>) {
+    match state.scratch.stage {
+        Stage::Preflight => {
+            state.record(Record::Admitted, effects);
+            effects.push(Effect::Notify(Progress::Note { text: note }));
+        }
+        Stage::Step => {
+            let step = state.ledger.cursor;
+            state.record(Record::StepDone { step, note: note.clone() }, effects);
+            effects.push(Effect::Notify(Progress::StepDone { step: step + 1, note }));
+        }
+        Stage::Undo => {
+            let notes = steps::undo::summary(state, note);
+            return end(state, End::Undone(notes), effects);
+        }
+    }
+    state.enter(Stage::Step, at);
+    announce(state, effects);
+    look(state, at, effects);
+}

@@ -1,0 +1,240 @@
+//! Making one full observation through the ports.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
+
+use crate::fact::Fact;
+use crate::observation::{Observation, Reply, full_survey, view_survey};
+use crate::ports::{FactSource, NodeLifecycle, PortError, PortErrorKind};
+use crate::request::{Inventory, NodeRef, Operation, Request};
+use crate::rows::{Query, Rows};
+use crate::topology::{Address, HostName, NodeClass, NodeId};
+
+/// Views of other gateways that an observation takes.
+const OTHER_VIEWS: usize = 2;
+/// Hosts of members that are looked at, to find those where a command can be run.
+const MEMBER_HOSTS: usize = 2;
+
+/// What an observation is made for.
+#[derive(Clone, Debug, Default)]
+pub struct ObserveOptions {
+    /// The request it is made for: its leaving nodes are not asked, its new hosts are looked at.
+    pub request: Option<Request>,
+    /// The caller's hosts.
+    pub inventory: Inventory,
+}
+
+/// Why no observation could be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the cluster cannot be read through any of {}: {last}", list(.tried))]
+pub struct ObserveError {
+    /// Every gateway that was tried, with what it said.
+    pub tried: Vec<(Address, PortErrorKind, String)>,
+    /// The last error.
+    #[source]
+    pub last: PortError,
+}
+
+fn list(tried: &[(Address, PortErrorKind, String)]) -> String {
+    tried.iter().map(|(a, ..)| a.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+impl ObserveError {
+    /// What to decide by: the kind of the last error.
+    pub fn kind(&self) -> PortErrorKind {
+        self.last.kind()
+    }
+}
+
+/// Observes the cluster: everything through one gateway, membership through up to two others, and the hosts that
+/// the request touches.
+///
+/// Only reads. A leaving node of the request is never a gateway.
+///
+/// # Errors
+/// [`ObserveError`] when no seed answers the first question. Anything less is an unknown in the observation.
+pub async fn observe(
+    facts: &dyn FactSource,
+    lifecycle: Option<&dyn NodeLifecycle>,
+    options: &ObserveOptions,
+) -> Result<Observation, ObserveError> {
+    let (avoid_ids, avoid_addresses) = avoided(options);
+    let mut tried = Vec::new();
+    let mut last =
+        PortError::new(PortErrorKind::Config, "no seed is configured; give at least one SQL address");
+    let mut replies: Vec<Reply> = Vec::new();
+    let mut primary: Option<Address> = None;
+    let mut fallback: Option<Address> = None;
+    for seed in facts.seeds() {
+        if avoid_addresses.contains(&seed) && facts.seeds().len() > 1 {
+            continue;
+        }
+        match facts.fetch(&seed, &Query::Cluster).await {
+            Ok(answer) => {
+                let avoided =
+                    matches!(&answer.rows, Rows::Cluster(row) if avoid_ids.contains(&row.gateway_node));
+                replies.push(Reply { gateway: seed.clone(), query: Query::Cluster, result: Ok(answer) });
+                if avoided {
+                    fallback.get_or_insert(seed);
+                    continue;
+                }
+                primary = Some(seed);
+                break;
+            }
+            Err(e) => {
+                tried.push((seed.clone(), e.kind(), e.chain()));
+                let definite = matches!(
+                    e.kind(),
+                    PortErrorKind::Tls
+                        | PortErrorKind::Authentication
+                        | PortErrorKind::Denied
+                        | PortErrorKind::Config
+                );
+                last = e;
+                if definite {
+                    break;
+                }
+            }
+        }
+    }
+    // Better a view of a leaving node than none: the checks then say that no member that stays answered.
+    let Some(primary) = primary.or(fallback) else {
+        return Err(ObserveError { tried, last });
+    };
+    replies.retain(|r| r.gateway == primary);
+    for query in full_survey().into_iter().filter(|q| *q != Query::Cluster) {
+        replies.push(ask(facts, &primary, query).await);
+    }
+    let first = Observation::build(&primary, &replies, BTreeMap::new());
+    for gateway in other_gateways(facts, &first, &primary, &avoid_ids, &avoid_addresses) {
+        for query in view_survey() {
+            let reply = ask(facts, &gateway, query).await;
+            let failed = reply.result.is_err();
+            replies.push(reply);
+            if failed {
+                break;
+            }
+        }
+        let views =
+            replies.iter().filter(|r| r.gateway != primary && r.query == Query::Liveness && r.result.is_ok());
+        if views.count() >= OTHER_VIEWS {
+            break;
+        }
+    }
+    let mut hosts = BTreeMap::new();
+    if let Some(lifecycle) = lifecycle {
+        let names = hosts_of_interest(&first, options, &avoid_ids);
+        let looks = names.iter().map(|host| async move {
+            let facts = lifecycle.inspect(host).await;
+            (host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
+        });
+        hosts = join_all(looks).await.into_iter().collect();
+    }
+    Ok(Observation::build(&primary, &replies, hosts))
+}
+
+async fn ask(facts: &dyn FactSource, gateway: &Address, query: Query) -> Reply {
+    let result = facts.fetch(gateway, &query).await.map_err(|e| format!("{gateway}: {}", e.chain()));
+    Reply { gateway: gateway.clone(), query, result }
+}
+
+/// Ids and SQL addresses that must not be gateways.
+fn avoided(options: &ObserveOptions) -> (BTreeSet<NodeId>, BTreeSet<Address>) {
+    let (mut ids, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    let Some(request) = &options.request else { return (ids, addresses) };
+    let mut avoid_host = |host: &HostName| {
+        if let Some(entry) = options.inventory.hosts.get(host) {
+            addresses.insert(entry.sql_address.clone().unwrap_or_else(|| entry.address.clone()));
+        }
+    };
+    match &request.operation {
+        Operation::ScaleOut { .. } => {}
+        Operation::ScaleIn { nodes } | Operation::Replace { nodes, .. } => {
+            for node in nodes {
+                match node {
+                    NodeRef::Id(id) => {
+                        ids.insert(*id);
+                    }
+                    NodeRef::Host(host) => avoid_host(host),
+                }
+            }
+        }
+        Operation::Reach { members } => {
+            options.inventory.hosts.keys().filter(|h| !members.contains(h)).for_each(avoid_host);
+        }
+    }
+    (ids, addresses)
+}
+
+/// Other SQL addresses to ask: members' advertised ones first, then seeds that no node advertises.
+fn other_gateways(
+    facts: &dyn FactSource,
+    first: &Observation,
+    primary: &Address,
+    avoid_ids: &BTreeSet<NodeId>,
+    avoid_addresses: &BTreeSet<Address>,
+) -> Vec<Address> {
+    let mut list: Vec<Address> = Vec::new();
+    let advertised = first
+        .of_class(NodeClass::Member)
+        .filter(|n| !avoid_ids.contains(&n.id))
+        .filter_map(|n| n.sql_address.known());
+    let known: BTreeSet<&Address> = first.nodes.values().filter_map(|n| n.sql_address.known()).collect();
+    let seeds = facts.seeds();
+    for address in advertised.cloned().chain(seeds.into_iter().filter(|s| !known.contains(s))) {
+        if address != *primary && !avoid_addresses.contains(&address) && !list.contains(&address) {
+            list.push(address);
+        }
+    }
+    list.truncate(OTHER_VIEWS + 2);
+    list
+}
+
+/// New hosts of the request, and some hosts of members that stay, where commands can be run.
+fn hosts_of_interest(
+    observation: &Observation,
+    options: &ObserveOptions,
+    avoid_ids: &BTreeSet<NodeId>,
+) -> Vec<HostName> {
+    let mut hosts: Vec<HostName> = Vec::new();
+    let mut marking = false;
+    if let Some(request) = &options.request {
+        match &request.operation {
+            Operation::ScaleOut { hosts: new } => hosts.extend(new.iter().cloned()),
+            Operation::Replace { hosts: new, .. } => {
+                hosts.extend(new.iter().cloned());
+                marking = true;
+            }
+            Operation::ScaleIn { .. } => marking = true,
+            Operation::Reach { members } => {
+                let new = members.iter().filter(|h| {
+                    options
+                        .inventory
+                        .hosts
+                        .get(h)
+                        .is_some_and(|e| observation.at_address(&e.address).is_empty())
+                });
+                hosts.extend(new.cloned());
+                marking = true;
+            }
+        }
+    }
+    if marking {
+        let members: Vec<&HostName> = observation
+            .of_class(NodeClass::Member)
+            .filter(|n| !avoid_ids.contains(&n.id))
+            .filter_map(|n| n.address.known().and_then(|a| options.inventory.host_at(a)))
+            .filter(|h| match options.request.as_ref().map(|r| &r.operation) {
+                Some(Operation::ScaleIn { nodes } | Operation::Replace { nodes, .. }) => {
+                    !nodes.contains(&NodeRef::Host((*h).clone()))
+                }
+                Some(Operation::Reach { members }) => members.contains(h),
+                _ => true,
+            })
+            .collect();
+        hosts.extend(members.into_iter().take(MEMBER_HOSTS).cloned());
+    }
+    hosts.dedup();
+    hosts
+}

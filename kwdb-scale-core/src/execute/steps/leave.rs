@@ -1,0 +1,248 @@
+//! Marking nodes, and waiting until they are empty.
+//!
+//! Empty is zero by the meta scan through two gateways that stay, in several samples spaced by the server's clock,
+//! while the bit is set. The node's own gauges are never asked.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::super::event::{Look, Progress};
+use super::super::machine::{Ctx, State, Verdict};
+use super::super::record::{Act, ActResult, StopReason};
+use super::view::{Bit, ask, bit, health_queries, seen, unfit};
+use crate::fact::Fact;
+use crate::plan::Plan;
+use crate::rows::{Query, RangeRow};
+use crate::topology::{NodeClass, NodeId, StoreId};
+
+pub(super) fn pinned(plan: &Plan, nodes: &[NodeId]) -> BTreeSet<StoreId> {
+    nodes.iter().filter_map(|n| plan.leaving(*n)).flat_map(|l| l.stores.iter().copied()).collect()
+}
+
+pub(super) fn look_mark(state: &State, at: Timestamp) -> Look {
+    let first = if state.scratch.want_health {
+        health_queries().to_vec()
+    } else {
+        vec![Query::Liveness, Query::Nodes, Query::Stores]
+    };
+    ask(state, at, &first, &[Query::Liveness])
+}
+
+pub(super) fn judge_mark(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
+    let needed = ctx.state.views_needed();
+    let bits: Vec<Bit> = nodes.iter().map(|n| bit(ctx.looked, *n, needed)).collect();
+    let names = || nodes.iter().map(|n| n.0.to_string()).collect::<Vec<_>>().join(", ");
+    let ours = !ctx.state.ledger.marked.is_empty();
+    if bits.iter().all(|b| *b == Bit::Set) && ours {
+        return Verdict::Done(format!("nodes {} are marked, seen through {needed} members", names()));
+    }
+    if bits.contains(&Bit::Unclear) {
+        return Verdict::Wait("the members that stay to agree on which nodes are marked".into());
+    }
+    if matches!(ctx.state.ledger.last, Some((Act::Mark { .. }, ActResult::Done(_) | ActResult::Counted(_)))) {
+        return Verdict::Wait("the mark to be seen by the members that stay".into());
+    }
+    if let Some(why) = changed_identity(ctx, nodes) {
+        return Verdict::stop(StopReason::GateClosed, why);
+    }
+    if !ctx.state.scratch.want_health {
+        ctx.state.scratch.want_health = true;
+        return Verdict::Again;
+    }
+    // A partly done mark is finished, not refused: the nodes that are marked already are ours.
+    let leaving: BTreeSet<NodeId> = if ours { nodes.iter().copied().collect() } else { BTreeSet::new() };
+    let counted = ctx.obs.counted_members();
+    let why = unfit(ctx, &leaving, counted);
+    if !why.is_empty() {
+        return super::gate(ctx, why);
+    }
+    super::attempt(ctx, Act::Mark { nodes: nodes.to_vec() }, &format!("marking nodes {}", names()))
+}
+
+/// A leaving node that is not the one of the plan any more. `None` when all are, or when it cannot be told yet
+/// (the gate then waits).
+fn changed_identity(ctx: &Ctx<'_>, nodes: &[NodeId]) -> Option<String> {
+    for id in nodes {
+        let pinned = ctx.state.ledger.plan.leaving(*id)?;
+        let node = ctx.obs.nodes.get(id)?;
+        if let Some(address) = node.address.known().filter(|a| **a != pinned.address) {
+            return Some(format!(
+                "node {} is at {address} now, the plan knows it at {}",
+                id.0, pinned.address
+            ));
+        }
+        let stores: BTreeSet<StoreId> = node.stores.keys().copied().collect();
+        if !stores.is_empty() && stores != pinned.stores {
+            return Some(format!("node {} has other stores than the plan knows", id.0));
+        }
+    }
+    None
+}
+
+pub(super) fn look_empty(state: &State, at: Timestamp, nodes: &[NodeId]) -> Look {
+    let stores: Vec<StoreId> = pinned(&state.ledger.plan, nodes).into_iter().collect();
+    let mut first = vec![Query::Liveness, Query::Nodes];
+    let mut further = vec![Query::Liveness];
+    if state.scratch.want_leftovers {
+        let limit = state.policy().list_ranges;
+        first.push(Query::RangesOn { stores: stores.clone(), limit });
+    }
+    if state.scratch.drain.scan_due(at) {
+        first.push(Query::ReplicaCounts(stores.clone()));
+        if state.scratch.want_health {
+            further.push(Query::ReplicaCounts(stores));
+        }
+    }
+    ask(state, at, &first, &further)
+}
+
+pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
+    let plan = ctx.plan();
+    let needed = ctx.state.views_needed();
+    for id in nodes {
+        match bit(ctx.looked, *id, needed) {
+            Bit::Set => {}
+            Bit::Clear => return recommissioned(*id),
+            Bit::Unclear => {
+                ctx.state.scratch.samples.reset();
+                return Verdict::Wait(format!("{needed} members to say that node {} is still marked", id.0));
+            }
+        }
+    }
+    note_events(ctx, nodes);
+    let stores = pinned(&plan, nodes);
+    let views = seen(ctx.looked);
+    let counts: Vec<(u64, Timestamp)> = views.iter().filter_map(|v| v.count(&stores)).collect();
+    let asked = ctx.state.scratch.drain.scan_due(ctx.at);
+    if asked {
+        ctx.state.scratch.drain.scanned(ctx.at, ctx.looked.scan_took);
+    }
+    let Some((left, server_time)) = counts.first().copied() else {
+        if asked {
+            ctx.state.scratch.samples.reset();
+            return Verdict::Wait("the count of replicas on the leaving nodes".into());
+        }
+        return Verdict::Wait("replicas to move".into());
+    };
+    ctx.state.scratch.drain.counted(ctx.at, left);
+    let (per_minute, eta) = ctx.state.scratch.drain.pace();
+    ctx.notify.push(Progress::Replicas { left, of: ctx.state.scratch.drain.of(), per_minute, eta });
+    if left > 0 || counts.iter().any(|(n, _)| *n > 0) {
+        ctx.state.scratch.samples.reset();
+        ctx.state.scratch.want_health = false;
+        return moving(ctx, left, nodes);
+    }
+    ctx.state.scratch.want_leftovers = false;
+    if counts.len() < needed {
+        // Zero by one member: from now on ask them both.
+        let first_zero = !ctx.state.scratch.want_health;
+        ctx.state.scratch.want_health = true;
+        if first_zero {
+            return Verdict::Wait("a second member to count zero as well".into());
+        }
+        ctx.state.scratch.samples.reset();
+        return Verdict::Wait(format!("{needed} members to count the replicas"));
+    }
+    let (samples, spacing) = (plan.policy.samples.max(1), plan.policy.sample_spacing);
+    let agreeing = ctx.state.scratch.samples.add(server_time, spacing);
+    if agreeing >= samples {
+        return Verdict::Done(format!(
+            "no range names a store of the leaving nodes: {agreeing} samples through {needed} members"
+        ));
+    }
+    Verdict::Wait(format!("{samples} samples that agree on zero ({agreeing} so far)"))
+}
+
+/// Replicas are left: fine while they move; a stall is explained and stops the operation.
+fn moving(ctx: &mut Ctx<'_>, left: u64, nodes: &[NodeId]) -> Verdict {
+    let limit = ctx.state.policy().stall_after;
+    if ctx.state.scratch.drain.idle(ctx.at) < limit {
+        return Verdict::Wait(format!("{left} replicas to move"));
+    }
+    let leftovers = seen(ctx.looked).iter().find_map(|v| v.leftovers().map(<[RangeRow]>::to_vec));
+    let Some(ranges) = leftovers else {
+        if ctx.state.scratch.want_leftovers {
+            return Verdict::Wait("the list of the ranges that are left".into());
+        }
+        ctx.state.scratch.want_leftovers = true;
+        return Verdict::Again;
+    };
+    let mut evidence: Vec<String> = ranges
+        .iter()
+        .map(|r| {
+            let stores: Vec<String> = r.replicas.iter().map(ToString::to_string).collect();
+            let table = match (&r.database, &r.table) {
+                (Some(d), Some(t)) if !t.is_empty() => format!(" of {d}.{t}"),
+                _ => String::new(),
+            };
+            format!("{} at {}{table} on {}", r.range_id, r.start_key, stores.join(", "))
+        })
+        .collect();
+    let down: Vec<String> = ctx.obs.of_class(NodeClass::Dead).map(|n| n.id.0.to_string()).collect();
+    if !down.is_empty() {
+        evidence.push(format!("nodes down: {}", down.join(", ")));
+    }
+    let list = nodes.iter().map(|n| n.0.to_string()).collect::<Vec<_>>().join(", ");
+    Verdict::stop_with(
+        StopReason::Stalled,
+        format!("{left} replicas on nodes {list} have not moved for {limit:#}; no other store takes them"),
+        evidence,
+        super::next_moves(ctx.state),
+    )
+}
+
+pub(super) fn recommissioned(node: NodeId) -> Verdict {
+    Verdict::stop_with(
+        StopReason::Recommissioned,
+        format!("node {} was recommissioned by someone else while it was leaving", node.0),
+        vec!["the mark that this operation had set is cleared".to_owned()],
+        vec!["ask who did it; then make a new plan, or leave the node in".to_owned()],
+    )
+}
+
+/// Tells of what happens to nodes meanwhile; none of it ends the wait.
+fn note_events(ctx: &mut Ctx<'_>, nodes: &[NodeId]) {
+    let plan = ctx.plan();
+    let mut notes = Vec::new();
+    for node in ctx.obs.nodes.values() {
+        if nodes.contains(&node.id) {
+            if node.is_available == Fact::Known(false) {
+                notes
+                    .push(format!("leaving node {} is down; its replicas are moved all the same", node.id.0));
+            }
+            let was = plan.leaving(node.id).map(|l| l.started_at);
+            if let (Some(now), Some(was)) = (node.started_at.known(), was)
+                && *now != was
+            {
+                notes.push(format!("leaving node {} was restarted at {now}", node.id.0));
+            }
+        } else if node.class == NodeClass::Dead && plan.fingerprint.nodes.contains_key(&node.id) {
+            notes.push(format!("member {} is down", node.id.0));
+        }
+    }
+    for note in notes {
+        ctx.note(note);
+    }
+}
+
+pub(super) fn look_drain(state: &State, at: Timestamp) -> Look {
+    ask(state, at, &[Query::Liveness], &[])
+}
+
+pub(super) fn judge_drain(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
+    let row = seen(ctx.looked).iter().find_map(|s| s.row(node).map(|(r, at)| (r.clone(), at)));
+    let Some((row, now)) = row else {
+        return Verdict::Wait(format!("the state of node {}", node.0));
+    };
+    if row.draining == Some(true) {
+        return Verdict::Done(format!("node {} is drained", node.0));
+    }
+    if row.expiration.is_some_and(|e| e <= now) {
+        return Verdict::Done(format!("node {} is down already", node.0));
+    }
+    if matches!(ctx.state.ledger.last, Some((Act::Drain { .. }, ActResult::Done(_)))) {
+        return Verdict::Wait(format!("the drain of node {} to be seen", node.0));
+    }
+    super::attempt(ctx, Act::Drain { node }, &format!("draining node {}", node.0))
+}

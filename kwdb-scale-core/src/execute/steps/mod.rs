@@ -1,0 +1,162 @@
+//! The reconcilers: for each step what to look at and how to judge it.
+
+pub(super) mod balance;
+pub(super) mod join;
+pub(super) mod leave;
+pub(super) mod preflight;
+pub(super) mod setting;
+pub(super) mod stop;
+pub(super) mod undo;
+pub(super) mod verify;
+mod view;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::event::Look;
+use super::machine::{Ctx, State, Verdict};
+use super::record::{Act, ActResult, StopReason, Stopped};
+use crate::plan::Step;
+
+/// Times that an act which fails for a passing reason is tried.
+const TRIES: u32 = 3;
+
+pub(super) fn look(state: &State, at: Timestamp) -> Look {
+    match state.step_at_hand() {
+        Some(Step::SetSetting { name, .. } | Step::RestoreSetting { name }) => setting::look(state, at, name),
+        Some(Step::Join { host, .. }) => join::look(state, at, host),
+        Some(Step::AwaitBalance) => balance::look(state, at),
+        Some(Step::Mark { .. }) => leave::look_mark(state, at),
+        Some(Step::AwaitEmpty { nodes }) => leave::look_empty(state, at, nodes),
+        Some(Step::Drain { .. }) => leave::look_drain(state, at),
+        Some(Step::Stop { node }) => stop::look(state, at, *node),
+        Some(Step::Verify { left, .. }) => verify::look(state, at, left),
+        None => Look::default(),
+    }
+}
+
+pub(super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
+    let plan = ctx.plan();
+    match plan.steps.get(ctx.state.ledger.cursor) {
+        Some(Step::SetSetting { name, value }) => setting::judge_set(ctx, name, value),
+        Some(Step::RestoreSetting { name }) => setting::judge_restore(ctx, name),
+        Some(Step::Join { host, address, mode, join }) => join::judge(ctx, host, address, mode, join),
+        Some(Step::AwaitBalance) => balance::judge(ctx),
+        Some(Step::Mark { nodes }) => leave::judge_mark(ctx, nodes),
+        Some(Step::AwaitEmpty { nodes }) => leave::judge_empty(ctx, nodes),
+        Some(Step::Drain { node }) => leave::judge_drain(ctx, *node),
+        Some(Step::Stop { node }) => stop::judge(ctx, *node),
+        Some(Step::Verify { members, joined, left, finish }) => {
+            verify::judge(ctx, members, joined, left, *finish)
+        }
+        None => Verdict::Done("nothing left to do".into()),
+    }
+}
+
+/// How long the step at hand may take.
+pub(super) fn deadline(state: &State) -> SignedDuration {
+    let policy = state.policy();
+    match state.step_at_hand() {
+        Some(Step::Join { .. }) => policy.start_deadline + policy.join_deadline,
+        Some(Step::AwaitBalance) => policy.balance_deadline,
+        Some(Step::AwaitEmpty { .. }) => policy.empty_deadline,
+        Some(Step::Stop { .. }) => policy.stop_deadline + policy.removed_deadline + policy.stall_after,
+        Some(Step::Drain { .. }) => policy.stop_deadline + policy.act_deadline,
+        Some(Step::Mark { .. } | Step::Verify { .. }) => policy.join_deadline,
+        Some(Step::SetSetting { .. } | Step::RestoreSetting { .. }) | None => policy.act_deadline * 4,
+    }
+}
+
+/// What can be done about an operation that stopped here.
+pub(super) fn next_moves(state: &State) -> Vec<String> {
+    let mut next = vec!["resume the operation: it looks again and goes on from here".to_owned()];
+    let undo: Vec<String> =
+        state.ledger.marked.difference(&state.ledger.stopped).map(|n| n.0.to_string()).collect();
+    if !undo.is_empty() {
+        next.push(format!("recommission {}: takes the mark back, replicas may return", undo.join(" ")));
+    }
+    for (name, saved) in &state.ledger.saved {
+        if let Some(old) = &saved.old {
+            next.push(format!("{name} is '{}' now and was '{old}' before the operation", saved.ours));
+        }
+    }
+    next
+}
+
+fn standing(state: &State) -> Vec<String> {
+    let ledger = &state.ledger;
+    let mut lines = vec![format!(
+        "{} of {} steps are done; at hand: {}",
+        ledger.cursor,
+        ledger.plan.steps.len(),
+        ledger.plan.describe(ledger.cursor)
+    )];
+    let marked: Vec<String> = ledger.marked.iter().map(|n| n.0.to_string()).collect();
+    if !marked.is_empty() {
+        lines.push(format!("marked as decommissioning: {}", marked.join(", ")));
+    }
+    for (host, node) in &ledger.joined {
+        lines.push(format!("node {} joined on host {host}", node.0));
+    }
+    lines
+}
+
+pub(super) fn cancelled(state: &State) -> Stopped {
+    Stopped {
+        reason: StopReason::Cancelled,
+        message: "stopped on request; everything was left as it is".into(),
+        evidence: standing(state),
+        next: next_moves(state),
+    }
+}
+
+pub(super) fn deadline_reached(state: &State, limit: SignedDuration, waiting_for: &str) -> Stopped {
+    Stopped {
+        reason: StopReason::Deadline,
+        message: format!("the deadline of {limit:#} passed while waiting for {waiting_for}"),
+        evidence: standing(state),
+        next: next_moves(state),
+    }
+}
+
+pub(super) fn no_gateway() -> Stopped {
+    Stopped {
+        reason: StopReason::GateClosed,
+        message: "the plan names no member through which anything could be done".into(),
+        evidence: Vec::new(),
+        next: Vec::new(),
+    }
+}
+
+/// An act: again when it failed for a passing reason, at most [`TRIES`] times; else the operation stops.
+fn attempt(ctx: &Ctx<'_>, act: Act, what: &str) -> Verdict {
+    if let Some((last, ActResult::Failed { kind, message })) = &ctx.state.ledger.last
+        && *last == act
+    {
+        let again = kind.is_transient() && ctx.state.scratch.tries < TRIES;
+        if !again {
+            return Verdict::stop_with(
+                StopReason::ActFailed,
+                format!("{what} failed: {message}"),
+                standing(ctx.state),
+                next_moves(ctx.state),
+            );
+        }
+    }
+    Verdict::Act(act)
+}
+
+/// The gate between steps stays closed: wait for it to open, and stop after the policy's stall time.
+fn gate(ctx: &mut Ctx<'_>, why: Vec<String>) -> Verdict {
+    let open_for = ctx.gate_open_for();
+    let limit = ctx.state.policy().stall_after;
+    let first = why.first().cloned().unwrap_or_default();
+    if open_for >= limit {
+        return Verdict::stop_with(
+            StopReason::GateClosed,
+            format!("the cluster is not fit for the next act since {limit:#}: {first}"),
+            why,
+            next_moves(ctx.state),
+        );
+    }
+    Verdict::Wait(format!("the cluster to be fit for the next act: {first}"))
+}

@@ -1,0 +1,65 @@
+//! Before the first act: does the plan still fit the cluster, and do the checks still pass?
+
+use jiff::Timestamp;
+
+use super::super::event::Look;
+use super::super::machine::{Ctx, State, Verdict};
+use super::super::record::StopReason;
+use super::view::seen;
+use crate::assess::{Change, Severity, assess};
+use crate::observation::{full_survey, view_survey};
+use crate::plan::{Fingerprint, Plan};
+use crate::topology::HostName;
+
+/// The hosts that a plan touches: those that join, and those of the first gateways, where commands are run.
+pub(super) fn hosts(plan: &Plan) -> Vec<HostName> {
+    let mut hosts = plan.change.add.clone();
+    hosts.extend(plan.gateways.iter().take(2).filter_map(|g| g.host.clone()));
+    hosts
+}
+
+pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
+    let mut look = super::view::ask(state, at, &full_survey(), &view_survey());
+    look.hosts = hosts(&state.ledger.plan);
+    look
+}
+
+pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
+    let answered = seen(ctx.looked).iter().filter(|s| s.liveness().is_some()).count();
+    if answered < ctx.state.views_needed() && ctx.state.scratch.tries < super::TRIES {
+        ctx.state.scratch.tries += 1;
+        return Verdict::Wait(format!("{} members that stay to answer", ctx.state.views_needed()));
+    }
+    let plan = ctx.plan();
+    let assessment = assess(ctx.obs, &plan.request, &plan.policy);
+    let now = Fingerprint::of(ctx.obs, &assessment.findings);
+    let drift = plan.fingerprint.drift(&now);
+    let refusals: Vec<String> = assessment
+        .findings
+        .iter()
+        .filter(|f| f.severity == Severity::Refuse)
+        .map(ToString::to_string)
+        .collect();
+    if drift.is_empty() && refusals.is_empty() && assessment.change == plan.change {
+        return Verdict::Done("the plan fits the cluster; nothing drifted since it was made".into());
+    }
+    let mut evidence: Vec<String> = drift.iter().map(|d| format!("drift: {d}")).collect();
+    evidence.extend(refusals);
+    if assessment.change != plan.change {
+        let (now, was) = (text(&assessment.change), text(&plan.change));
+        evidence.push(format!("drift: the request means {now} now, the plan says {was}"));
+    }
+    let message = if drift.is_empty() {
+        "a check refuses now; nothing was done".to_owned()
+    } else {
+        format!("the cluster drifted from the plan ({}); nothing was done", drift.len())
+    };
+    let next = vec!["mend what is listed, or make the plan again".to_owned()];
+    Verdict::stop_with(StopReason::Refused, message, evidence, next)
+}
+
+fn text(change: &Change) -> String {
+    let add: Vec<String> = change.add.iter().map(ToString::to_string).collect();
+    let remove: Vec<String> = change.remove.iter().map(|n| n.0.to_string()).collect();
+    format!("{} (add [{}], remove [{}])", change.kind, add.join(", "), remove.join(", "))
+}

@@ -1,0 +1,148 @@
+//! Stopping an emptied node: the gate, the last confirmation, the act, and the proof from the survivors.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::event::Look;
+use super::super::machine::{Ctx, State, Verdict};
+use super::super::record::{Act, ActResult, StopReason};
+use super::leave::{pinned, recommissioned};
+use super::view::{Bit, ask, bit, health_queries, seen, unfit};
+use crate::plan::Step;
+use crate::ports::ProcessState;
+use crate::rows::Query;
+use crate::topology::{NodeId, StoreId};
+
+/// A confirmation older than this is made again before the stop.
+const CONFIRMATION_LASTS: SignedDuration = SignedDuration::from_secs(60);
+
+pub(super) fn look(state: &State, at: Timestamp, node: NodeId) -> Look {
+    let stores: Vec<StoreId> = pinned(&state.ledger.plan, &[node]).into_iter().collect();
+    let count = Query::ReplicaCounts(stores);
+    let mut first = vec![Query::Liveness, count.clone()];
+    if state.scratch.want_health {
+        first = health_queries().to_vec();
+        first.push(count.clone());
+    }
+    let mut look = ask(state, at, &first, &[Query::Liveness, count]);
+    look.processes.extend(state.stop_target(node, at));
+    look
+}
+
+pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
+    let needed = ctx.state.views_needed();
+    let id = node.0;
+    match bit(ctx.looked, node, needed) {
+        Bit::Set => {}
+        Bit::Clear => return recommissioned(node),
+        Bit::Unclear => {
+            return Verdict::Wait(format!("{needed} members to say that node {id} is still marked"));
+        }
+    }
+    let plan = ctx.plan();
+    let stores = pinned(&plan, &[node]);
+    let views = seen(ctx.looked);
+    let counts: Vec<u64> = views.iter().filter_map(|v| v.count(&stores)).map(|(n, _)| n).collect();
+    if counts.len() < needed {
+        return Verdict::Wait(format!("{needed} members to count the replicas on node {id}"));
+    }
+    if let Some(left) = counts.iter().copied().find(|n| *n > 0) {
+        return Verdict::stop_with(
+            StopReason::GateClosed,
+            format!("node {id} holds {left} replicas again; it was not stopped"),
+            Vec::new(),
+            super::next_moves(ctx.state),
+        );
+    }
+    let expired = views
+        .iter()
+        .filter_map(|v| v.row(node))
+        .filter(|(row, now)| row.expiration.is_some_and(|e| e <= *now))
+        .count();
+    let process = ctx.looked.processes.get(&node).copied().unwrap_or(ProcessState::Unknown);
+    if expired >= needed && process != ProcessState::Running {
+        let proof = if process == ProcessState::Stopped {
+            "nothing listens at its address"
+        } else {
+            "its address could not be tried"
+        };
+        return Verdict::Done(format!(
+            "node {id} is removed: {needed} members hold its liveness for expired, no range names its stores, {proof}"
+        ));
+    }
+    if process == ProcessState::Stopped {
+        return Verdict::Wait(format!("node {id} to be held for removed by the members that stay"));
+    }
+    match ctx.state.ledger.last.clone() {
+        Some((Act::Stop { .. }, ActResult::Done(_))) => {
+            Verdict::Wait(format!("node {id} to be held for removed by the members that stay"))
+        }
+        Some((Act::Stop { .. }, ActResult::Failed { kind, .. }))
+            if kind.may_have_been_done() && stop_is_recent(ctx) =>
+        {
+            Verdict::Wait(format!("node {id} to stop: the stop command was lost, the cluster will tell"))
+        }
+        Some((Act::Confirm { .. }, ActResult::Counted(counted))) if confirmation_is_recent(ctx) => {
+            match counted.get(&node) {
+                Some(0) => Verdict::Act(Act::Stop { node }),
+                Some(left) => Verdict::stop_with(
+                    StopReason::GateClosed,
+                    format!("the server counts {left} replicas on node {id}; it was not stopped"),
+                    Vec::new(),
+                    super::next_moves(ctx.state),
+                ),
+                None => Verdict::Wait(format!("the server's own count for node {id}")),
+            }
+        }
+        last => {
+            if let Some((act @ Act::Stop { .. }, ActResult::Failed { .. })) = &last
+                && let stop @ Verdict::Stop(_) =
+                    super::attempt(ctx, act.clone(), &format!("stopping node {id}"))
+            {
+                return stop;
+            }
+            confirm(ctx, node)
+        }
+    }
+}
+
+fn stop_is_recent(ctx: &Ctx<'_>) -> bool {
+    let limit = ctx.state.policy().removed_deadline;
+    ctx.state.scratch.acted_at.is_some_and(|t| ctx.at.duration_since(t) < limit)
+}
+
+fn confirmation_is_recent(ctx: &Ctx<'_>) -> bool {
+    ctx.state.scratch.acted_at.is_some_and(|t| ctx.at.duration_since(t) < CONFIRMATION_LASTS)
+}
+
+/// The gate, then the server's own count.
+fn confirm(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
+    if !ctx.state.scratch.want_health {
+        ctx.state.scratch.want_health = true;
+        return Verdict::Again;
+    }
+    let leaving: BTreeSet<NodeId> = leaving_nodes(ctx);
+    let why = unfit(ctx, &leaving, ctx.obs.counted_members());
+    if !why.is_empty() {
+        return super::gate(ctx, why);
+    }
+    ctx.state.scratch.gate_since = None;
+    super::attempt(
+        ctx,
+        Act::Confirm { nodes: vec![node] },
+        &format!("counting the replicas on node {}", node.0),
+    )
+}
+
+fn leaving_nodes(ctx: &Ctx<'_>) -> BTreeSet<NodeId> {
+    let plan = ctx.plan();
+    plan.steps
+        .iter()
+        .filter_map(|s| match s {
+            Step::Mark { nodes } => Some(nodes.clone()),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}

@@ -1,0 +1,201 @@
+//! Reading the same thing through two gateways.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::super::event::{Look, Looked};
+use super::super::machine::{Ctx, State};
+use crate::fact::Fact;
+use crate::health::range_health;
+use crate::observation::{Observation, Reply};
+use crate::rows::{ClusterRow, LivenessRow, NodeRow, Query, RangeRow, Rows, SettingRow};
+use crate::topology::{Address, NodeClass, NodeId, StartMode, StoreId};
+
+/// What one gateway answered in this look.
+pub(super) struct Seen<'a> {
+    pub gateway: &'a Address,
+    replies: Vec<&'a Reply>,
+}
+
+/// One entry for each gateway that was asked, in the order of asking.
+pub(super) fn seen(looked: &Looked) -> Vec<Seen<'_>> {
+    let mut list: Vec<Seen<'_>> = Vec::new();
+    for reply in &looked.replies {
+        match list.iter_mut().find(|s| *s.gateway == reply.gateway) {
+            Some(s) => s.replies.push(reply),
+            None => list.push(Seen { gateway: &reply.gateway, replies: vec![reply] }),
+        }
+    }
+    list
+}
+
+impl<'a> Seen<'a> {
+    fn rows(&self) -> impl Iterator<Item = (&'a Rows, Timestamp)> + '_ {
+        self.replies.iter().filter_map(|r| r.result.as_ref().ok()).map(|a| (&a.rows, a.server_time))
+    }
+
+    pub(super) fn liveness(&self) -> Option<(&'a [LivenessRow], Timestamp)> {
+        self.rows().find_map(|(rows, at)| match rows {
+            Rows::Liveness(list) => Some((list.as_slice(), at)),
+            _ => None,
+        })
+    }
+
+    pub(super) fn nodes(&self) -> Option<&'a [NodeRow]> {
+        self.rows().find_map(|(rows, _)| match rows {
+            Rows::Nodes(list) => Some(list.as_slice()),
+            _ => None,
+        })
+    }
+
+    pub(super) fn cluster(&self) -> Option<&'a ClusterRow> {
+        self.rows().find_map(|(rows, _)| match rows {
+            Rows::Cluster(row) => Some(row),
+            _ => None,
+        })
+    }
+
+    pub(super) fn setting(&self, name: &str) -> Option<Option<&'a SettingRow>> {
+        self.rows().find_map(|(rows, _)| match rows {
+            Rows::Settings(list) => Some(list.iter().find(|s| s.name == name)),
+            _ => None,
+        })
+    }
+
+    /// Answer to [`Query::RangesOn`], when it was asked.
+    pub(super) fn leftovers(&self) -> Option<&'a [RangeRow]> {
+        self.replies
+            .iter()
+            .filter(|r| matches!(r.query, Query::RangesOn { .. }))
+            .find_map(|r| r.result.as_ref().ok())
+            .and_then(|a| match &a.rows {
+                Rows::Ranges(list) => Some(list.as_slice()),
+                _ => None,
+            })
+    }
+
+    /// Replicas on `stores` together. `None` when it was not asked or not every store was answered.
+    pub(super) fn count(&self, stores: &BTreeSet<StoreId>) -> Option<(u64, Timestamp)> {
+        self.rows().find_map(|(rows, at)| match rows {
+            Rows::ReplicaCounts(list) => {
+                let counts: BTreeMap<StoreId, u64> = list.iter().map(|r| (r.store_id, r.replicas)).collect();
+                let sum = stores.iter().map(|s| counts.get(s).copied()).sum::<Option<u64>>()?;
+                Some((sum, at))
+            }
+            _ => None,
+        })
+    }
+
+    /// The row of a node with the gateway's clock.
+    pub(super) fn row(&self, node: NodeId) -> Option<(&'a LivenessRow, Timestamp)> {
+        let (rows, at) = self.liveness()?;
+        rows.iter().find(|r| r.node_id == node).map(|r| (r, at))
+    }
+}
+
+/// The decommissioning bit of a node by all views that answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Bit {
+    /// Set in every view needed.
+    Set,
+    /// Clear in every view needed.
+    Clear,
+    /// Views differ, or too few answered.
+    Unclear,
+}
+
+pub(super) fn bit(looked: &Looked, node: NodeId, views_needed: usize) -> Bit {
+    let bits: Vec<bool> =
+        seen(looked).iter().filter_map(|s| s.row(node).and_then(|(r, _)| r.decommissioning)).collect();
+    if bits.len() < views_needed || bits.is_empty() {
+        Bit::Unclear
+    } else if bits.iter().all(|b| *b) {
+        Bit::Set
+    } else if bits.iter().all(|b| !*b) {
+        Bit::Clear
+    } else {
+        Bit::Unclear
+    }
+}
+
+/// Questions for the gateways at hand: `first` for the first, `further` for the others.
+pub(super) fn ask(state: &State, at: Timestamp, first: &[Query], further: &[Query]) -> Look {
+    let mut look = Look::default();
+    for (i, gateway) in state.gateways(at).into_iter().enumerate() {
+        let queries = if i == 0 { first } else { further };
+        look.asks.extend(queries.iter().map(|q| (gateway.sql_address.clone(), q.clone())));
+    }
+    look
+}
+
+/// The questions that range health needs.
+pub(super) fn health_queries() -> [Query; 5] {
+    [Query::Liveness, Query::Nodes, Query::Stores, Query::Ranges, Query::Zones]
+}
+
+/// Why the cluster is not fit for an act: members that stay must be live and healthy, and no range unavailable or
+/// under-replicated for `members` counted members. Empty when it is fit.
+pub(super) fn unfit(ctx: &Ctx<'_>, leaving: &BTreeSet<NodeId>, members: usize) -> Vec<String> {
+    let obs: &Observation = ctx.obs;
+    let mut why = Vec::new();
+    if let Some(reason) = obs.membership.why_unknown() {
+        return vec![format!("membership is unknown: {reason}")];
+    }
+    for node in obs.nodes.values().filter(|n| !leaving.contains(&n.id)) {
+        match node.class {
+            NodeClass::Removed => {}
+            NodeClass::Dead => why.push(format!("node {} is down", node.id.0)),
+            NodeClass::Leaving => {
+                why.push(format!("node {} is being decommissioned by someone else", node.id.0))
+            }
+            NodeClass::Unknown => why.push(format!("the state of node {} is unknown", node.id.0)),
+            NodeClass::Member => match node.is_healthy() {
+                Fact::Known(true) if node.draining == Fact::Known(true) => {
+                    why.push(format!("node {} is draining", node.id.0));
+                }
+                Fact::Known(true) => {}
+                Fact::Known(false) => why.push(format!("node {} is not live", node.id.0)),
+                Fact::Unknown(reason) => why.push(format!("node {}: {reason}", node.id.0)),
+            },
+        }
+    }
+    why.extend(range_trouble(ctx, members));
+    why
+}
+
+/// Ranges that are unavailable or under-replicated for `members` counted members, as lines; empty when there are
+/// none. In single-replica mode only availability counts.
+pub(super) fn range_trouble(ctx: &Ctx<'_>, members: usize) -> Vec<String> {
+    let limit = usize::try_from(ctx.state.policy().list_ranges).unwrap_or(usize::MAX);
+    match range_health(ctx.obs, members, &BTreeSet::new()) {
+        Fact::Unknown(reason) => vec![format!("range health is unknown: {reason}")],
+        Fact::Known(health) => {
+            let mut lines = Vec::new();
+            if !health.unavailable.is_empty() {
+                let list: Vec<String> =
+                    health.unavailable.iter().take(limit).map(ToString::to_string).collect();
+                lines.push(format!("{} ranges unavailable: {}", health.unavailable.len(), list.join(", ")));
+            }
+            if ctx.state.ledger.plan.start_mode == StartMode::MultiReplica {
+                if !health.unmapped.is_empty() {
+                    lines.push(format!("{} ranges name a store of no known node", health.unmapped.len()));
+                }
+                if !health.under_replicated.is_empty() {
+                    let list: Vec<String> = health
+                        .under_replicated
+                        .iter()
+                        .take(limit)
+                        .map(|u| format!("{} ({} of {})", u.range, u.have, u.need))
+                        .collect();
+                    lines.push(format!(
+                        "{} ranges under-replicated: {}",
+                        health.under_replicated.len(),
+                        list.join(", ")
+                    ));
+                }
+            }
+            lines
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Samples that must agree, and the progress of a drain.
+
+use std::collections::VecDeque;
+
+use jiff::{SignedDuration, Timestamp};
+
+/// Agreeing samples, spaced by the server's clock.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Samples {
+    count: u32,
+    last: Option<Timestamp>,
+}
+
+impl Samples {
+    /// Takes a sample in, unless it is too close to the one before; returns how many agree so far.
+    pub(super) fn add(&mut self, server_time: Timestamp, spacing: SignedDuration) -> u32 {
+        let far_enough = self.last.is_none_or(|last| server_time.duration_since(last) >= spacing);
+        if far_enough {
+            self.count += 1;
+            self.last = Some(server_time);
+        }
+        self.count
+    }
+
+    /// Forgets: a sample did not agree.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// How far back the rate of a drain is taken.
+const RATE_WINDOW: SignedDuration = SignedDuration::from_mins(3);
+
+/// Replicas left over time, and when they are counted next.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct DrainWatch {
+    first: Option<u64>,
+    lowest: Option<(u64, Timestamp)>,
+    history: VecDeque<(Timestamp, u64)>,
+    next_scan: Option<Timestamp>,
+}
+
+impl DrainWatch {
+    /// Whether the meta ranges may be scanned again.
+    pub(super) fn scan_due(&self, at: Timestamp) -> bool {
+        self.next_scan.is_none_or(|next| next <= at)
+    }
+
+    /// Spaces scans so that they take at most a tenth of the time.
+    pub(super) fn scanned(&mut self, at: Timestamp, took: SignedDuration) {
+        self.next_scan = took.checked_mul(9).and_then(|pause| at.checked_add(pause).ok());
+    }
+
+    /// Takes a count in. A count that rose (a move was undone) does not reset the stall clock.
+    pub(super) fn counted(&mut self, at: Timestamp, left: u64) {
+        self.first.get_or_insert(left);
+        if self.lowest.is_none_or(|(lowest, _)| left < lowest) {
+            self.lowest = Some((left, at));
+        }
+        self.history.push_back((at, left));
+        while self.history.front().is_some_and(|(t, _)| at.duration_since(*t) > RATE_WINDOW) {
+            self.history.pop_front();
+        }
+    }
+
+    /// Replicas there were at the first count.
+    pub(super) fn of(&self) -> u64 {
+        self.first.unwrap_or(0)
+    }
+
+    /// For how long nothing moved.
+    pub(super) fn idle(&self, at: Timestamp) -> SignedDuration {
+        self.lowest.map_or(SignedDuration::ZERO, |(_, since)| at.duration_since(since))
+    }
+
+    /// Replicas moved per minute lately, and an estimate of the time left.
+    pub(super) fn pace(&self) -> (f64, Option<SignedDuration>) {
+        let (Some((t0, n0)), Some((t1, n1))) = (self.history.front(), self.history.back()) else {
+            return (0.0, None);
+        };
+        let minutes = t1.duration_since(*t0).as_secs_f64() / 60.0;
+        let moved = n0.saturating_sub(*n1);
+        if moved == 0 || minutes <= 0.0 {
+            return (0.0, None);
+        }
+        #[allow(clippy::cast_precision_loss)]
+        let rate = moved as f64 / minutes;
+        #[allow(clippy::cast_precision_loss)]
+        let left = SignedDuration::try_from_secs_f64(*n1 as f64 / rate * 60.0).ok();
+        (rate, left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn t(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
+    #[test]
+    fn samples_are_spaced_by_the_servers_clock() {
+        let mut s = Samples::default();
+        assert_eq!(s.add(t(0), SignedDuration::from_secs(5)), 1);
+        assert_eq!(s.add(t(4), SignedDuration::from_secs(5)), 1);
+        assert_eq!(s.add(t(5), SignedDuration::from_secs(5)), 2);
+        s.reset();
+        assert_eq!(s.add(t(6), SignedDuration::from_secs(5)), 1);
+    }
+
+    #[test]
+    fn a_rising_count_is_no_progress() {
+        let mut d = DrainWatch::default();
+        d.counted(t(0), 10);
+        d.counted(t(60), 12);
+        d.counted(t(120), 10);
+        assert_eq!(d.idle(t(120)), SignedDuration::from_secs(120));
+        d.counted(t(150), 5);
+        assert_eq!(d.idle(t(150)), SignedDuration::ZERO);
+        let (rate, eta) = d.pace();
+        assert!((rate - 2.0).abs() < 0.01, "{rate}");
+        assert_eq!(eta.unwrap().as_secs(), 150);
+    }
+
+    #[test]
+    fn scans_take_a_tenth_of_the_time() {
+        let mut d = DrainWatch::default();
+        assert!(d.scan_due(t(0)));
+        d.scanned(t(0), SignedDuration::from_secs(1));
+        assert!(!d.scan_due(t(8)) && d.scan_due(t(9)));
+    }
+}

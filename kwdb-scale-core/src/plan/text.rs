@@ -1,0 +1,116 @@
+//! A plan as text for people.
+
+use std::fmt;
+
+use super::{Plan, Step};
+use crate::request::{Finish, Redistribution};
+use crate::topology::{Address, NodeId};
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "plan {} for cluster {}", self.id, self.cluster_id)?;
+        writeln!(f, "  {}, {} cluster", self.kind(), self.start_mode)?;
+        writeln!(f, "  members: {} before, {} after", self.members_before, self.members_after)?;
+        let redistribution = match self.request.options.redistribution {
+            Redistribution::Leave => "left as it is",
+            Redistribution::Off => "switched off",
+            Redistribution::OffDuring => "switched off until the end",
+        };
+        writeln!(f, "  time-series redistribution: {redistribution}")?;
+        if self.is_empty() {
+            writeln!(f, "nothing to do: the request is true already")?;
+        } else {
+            let via: Vec<String> = self.gateways.iter().map(ToString::to_string).collect();
+            writeln!(f, "through {}", via.join(", "))?;
+            writeln!(f, "steps")?;
+        }
+        for (i, step) in self.steps.iter().enumerate() {
+            writeln!(f, "  {}. {}", i + 1, Line { plan: self, step })?;
+        }
+        if !self.findings.is_empty() {
+            writeln!(f, "findings")?;
+            for finding in &self.findings {
+                writeln!(f, "  {}", finding.to_string().replace('\n', "\n  "))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// One line that says what step `index` (from 0) does; empty when there is no such step.
+    pub fn describe(&self, index: usize) -> String {
+        self.steps.get(index).map(|step| Line { plan: self, step }.to_string()).unwrap_or_default()
+    }
+}
+
+struct Line<'a> {
+    plan: &'a Plan,
+    step: &'a Step,
+}
+
+fn ids(nodes: &[NodeId]) -> String {
+    let list: Vec<String> = nodes.iter().map(|n| n.0.to_string()).collect();
+    match list.as_slice() {
+        [one] => format!("node {one}"),
+        _ => format!("nodes {}", list.join(", ")),
+    }
+}
+
+fn list(addresses: &[Address]) -> String {
+    addresses.iter().map(Address::as_str).collect::<Vec<_>>().join(",")
+}
+
+impl Line<'_> {
+    fn node(&self, id: NodeId) -> String {
+        match self.plan.leaving(id) {
+            Some(l) => match &l.host {
+                Some(host) => format!("node {} (host {host}, {})", id.0, l.address),
+                None => format!("node {} ({})", id.0, l.address),
+            },
+            None => format!("node {}", id.0),
+        }
+    }
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.step {
+            Step::SetSetting { name, value } => write!(f, "set {name} = {value}"),
+            Step::Join { host, address, mode, join } => write!(
+                f,
+                "{mode} a node on host {host} at {address}, joining {}, and wait until it is proven a live member \
+                 with nothing under-replicated",
+                list(join)
+            ),
+            Step::AwaitBalance => {
+                write!(f, "wait until ranges and leases are spread evenly, or nothing moves any more")
+            }
+            Step::Mark { nodes } => write!(f, "mark {} as decommissioning, in one command", ids(nodes)),
+            Step::AwaitEmpty { nodes } => {
+                write!(f, "wait until no range names a store of {}", ids(nodes))
+            }
+            Step::Drain { node } => write!(f, "drain {}", self.node(*node)),
+            Step::Stop { node } => write!(
+                f,
+                "confirm that {} is empty, stop it, and wait until the others hold it for removed",
+                self.node(*node)
+            ),
+            Step::RestoreSetting { name } => write!(f, "restore {name}, if it still has our value"),
+            Step::Verify { members, joined, left, finish } => {
+                write!(f, "verify from nodes that stay: {} live", ids(members))?;
+                for host in joined {
+                    write!(f, ", the new node of {host} live")?;
+                }
+                if !left.is_empty() {
+                    let end = match finish {
+                        Finish::Stop => "removed",
+                        Finish::LeaveDrained => "empty and still marked",
+                    };
+                    write!(f, ", {} {end}", ids(left))?;
+                }
+                write!(f, ", no range unavailable or under-replicated")
+            }
+        }
+    }
+}
