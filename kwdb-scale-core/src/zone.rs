@@ -184,6 +184,16 @@ impl Zone {
         }
     }
 
+    /// The constraints without what names one of `localities`.
+    pub(crate) fn kept(&self, localities: &[&Locality]) -> Vec<ConstraintGroup> {
+        self.constraints.known().map(|groups| without(groups, localities)).unwrap_or_default()
+    }
+
+    /// The constraints as text, such as `[-region=NODE3]`.
+    pub(crate) fn constraints_text(&self) -> String {
+        self.constraints_literal.as_deref().and_then(unquote).unwrap_or_default()
+    }
+
     /// The statement that takes away what names one of `localities`, and the one that brings the present
     /// constraints back. With `all`, every constraint is taken away. `None` when the zone has none of its own.
     ///
@@ -417,7 +427,7 @@ fn groups(text: &str) -> Option<Vec<ConstraintGroup>> {
     }
     let inner = text.strip_prefix('[')?.strip_suffix(']')?.trim();
     if inner.starts_with('[') {
-        return split_outside_quotes(inner).into_iter().map(|list| Some(groups(list)?.pop()?)).collect();
+        return split_outside_quotes(inner).into_iter().map(|list| groups(list)?.pop()).collect();
     }
     let constraints: Vec<Constraint> = split_outside_quotes(inner)
         .into_iter()

@@ -1,16 +1,22 @@
 //! The catalogue of checks: what must hold, what should, and what is good to know before membership changes.
 //!
-//! [`resolve`] turns a request into a [`Change`] of membership, [`assess`] runs every check on
+//! [`resolve`] turns a request into a [`Change`] of membership, [`assess`] runs every [`Check`] of [`catalogue`] on
 //! it. Both are pure: the same observation, request and policy give the same findings in the same order.
 
+mod checks;
+mod context;
 mod finding;
+mod resolve;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use checks::{Check, catalogue};
+pub use context::Context;
 pub use finding::{Finding, Retry, Severity};
+pub use resolve::resolve;
 
 use crate::observation::Observation;
 use crate::policy::Policy;
@@ -100,6 +106,11 @@ impl Assessment {
 
 /// Resolves the request and runs every check that applies to what it amounts to.
 pub fn assess(obs: &Observation, request: &Request, policy: &Policy) -> Assessment {
-    let _ = (obs, request, policy);
-    Assessment { change: Change::new(Vec::new(), Vec::new()), findings: Vec::new() }
+    let (change, mut findings) = resolve(obs, request);
+    let context = Context::new(obs, request, policy, &change);
+    for check in catalogue() {
+        findings.extend(check.run(&context));
+    }
+    findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
+    Assessment { change, findings }
 }

@@ -1,0 +1,229 @@
+//! Checks on hosts: those that shall join, and the one that marks.
+
+use std::collections::BTreeMap;
+
+use super::Problem;
+use crate::assess::{Context, Retry};
+use crate::fact::Fact;
+use crate::ports::{HostFacts, StoreContent};
+use crate::topology::{Address, HostName, NodeClass};
+
+/// What was found on the hosts that shall join, as far as they could be looked at.
+fn joining<'a>(cx: &Context<'a>) -> Vec<(&'a HostName, &'a HostFacts)> {
+    cx.change.add.iter().filter_map(|host| Some((host, cx.obs.hosts.get(host)?.known()?))).collect()
+}
+
+pub(super) fn facts(cx: &Context<'_>) -> Vec<Problem> {
+    cx.change
+        .add
+        .iter()
+        .filter_map(|host| {
+            let why = match cx.obs.hosts.get(host) {
+                Some(Fact::Known(_)) => return None,
+                Some(Fact::Unknown(why)) => why.as_str(),
+                None => "it was not looked at",
+            };
+            Some(
+                Problem::new(format!("host {host} is unknown: {why}"))
+                    .cure("make the host reachable and check its kwbase path")
+                    .retry(Retry::WhenFactChanges(format!("host {host}"))),
+            )
+        })
+        .collect()
+}
+
+pub(super) fn store_empty(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (host, facts) in joining(cx) {
+        if facts.stores.is_empty() {
+            found.push(Problem::new(format!("no store directory of host {host} is known")));
+        }
+        for store in &facts.stores {
+            match &store.content {
+                Fact::Known(StoreContent::Absent | StoreContent::Empty) => {}
+                Fact::Known(StoreContent::InUse(files)) => found.push(
+                    Problem::new(format!("store {} of host {host} holds a node's files", store.path))
+                        .evidence([format!("found: {}", files.join(", "))])
+                        .cure("clear the directory when its data is needed no more: a node comes back only as a new one")
+                        .retry(Retry::WhenFactChanges(format!("store of host {host}"))),
+                ),
+                Fact::Unknown(why) => found.push(
+                    Problem::unknown(&format!("what store {} of host {host} holds is", store.path), why)
+                        .retry(Retry::WhenFactChanges(format!("store of host {host}"))),
+                ),
+            }
+        }
+    }
+    found
+}
+
+pub(super) fn version(cx: &Context<'_>) -> Vec<Problem> {
+    let cluster: Vec<&String> = cx
+        .obs
+        .nodes
+        .values()
+        .filter(|n| n.class != NodeClass::Removed)
+        .filter_map(|n| n.build.known())
+        .collect();
+    let mut found = Vec::new();
+    for (host, facts) in joining(cx) {
+        let retry = Retry::WhenFactChanges(format!("kwbase of host {host}"));
+        match (&facts.build, cluster.first()) {
+            (Fact::Unknown(why), _) => found
+                .push(Problem::unknown(&format!("the kwbase release of host {host} is"), why).retry(retry)),
+            (Fact::Known(_), None) => {
+                found.push(Problem::new("the cluster's release is unknown").retry(retry));
+            }
+            (Fact::Known(build), Some(members)) => {
+                if cluster.iter().any(|other| *other != build) {
+                    found.push(
+                        Problem::new(format!("host {host} has kwbase {build}, the cluster runs {members}"))
+                            .cure(format!("install KWDB {members} on host {host}"))
+                            .retry(retry),
+                    );
+                }
+            }
+        }
+    }
+    found
+}
+
+pub(super) fn ports(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (host, facts) in joining(cx) {
+        match &facts.listening {
+            Fact::Known(list) if list.is_empty() => {}
+            Fact::Known(list) => {
+                let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+                found.push(
+                    Problem::new(format!("something listens on host {host} already: {}", list.join(", ")))
+                        .cure("stop what listens there, or give the node other ports")
+                        .retry(Retry::WhenFactChanges(format!("listeners of host {host}"))),
+                );
+            }
+            Fact::Unknown(why) => found.push(
+                Problem::unknown(&format!("whether something listens on host {host} is"), why)
+                    .retry(Retry::WhenFactChanges(format!("listeners of host {host}"))),
+            ),
+        }
+    }
+    found
+}
+
+pub(super) fn secure(cx: &Context<'_>) -> Vec<Problem> {
+    let mut modes: BTreeMap<bool, Vec<String>> = BTreeMap::new();
+    for (host, facts) in &cx.obs.hosts {
+        let member = cx.staying.iter().chain(&cx.leaving).any(|n| cx.host_of(n) == Some(host));
+        if let (Fact::Known(facts), true) = (facts, member || cx.change.add.contains(host)) {
+            modes.entry(facts.secure).or_default().push(host.to_string());
+        }
+    }
+    match (modes.get(&true), modes.get(&false)) {
+        (Some(secure), Some(insecure)) => vec![
+            Problem::new("some hosts are configured secure and some insecure")
+                .evidence([
+                    format!("secure: {}", secure.join(", ")),
+                    format!("insecure: {}", insecure.join(", ")),
+                ])
+                .cure("configure all hosts as the cluster runs"),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn credentials(cx: &Context<'_>) -> Vec<Problem> {
+    joining(cx)
+        .into_iter()
+        .filter_map(|(host, facts)| match &facts.can_authenticate {
+            Fact::Known(true) => None,
+            Fact::Known(false) => Some(
+                Problem::new(format!("root's client certificate and key cannot be read on host {host}"))
+                    .cure("put the certificates there (kaiwudb_certs.tar.gz) before starting"),
+            ),
+            Fact::Unknown(why) => {
+                Some(Problem::unknown(&format!("whether commands on host {host} can authenticate is"), why))
+            }
+        })
+        .collect()
+}
+
+fn is_loopback(address: &Address) -> bool {
+    let host = address.host();
+    host == "localhost" || host == "::1" || host.starts_with("127.")
+}
+
+pub(super) fn address(cx: &Context<'_>) -> Vec<Problem> {
+    let others_dial = cx
+        .obs
+        .nodes
+        .values()
+        .filter(|n| n.class == NodeClass::Member)
+        .filter_map(|n| n.address.known())
+        .find(|a| !is_loopback(a));
+    cx.change
+        .add
+        .iter()
+        .filter_map(|host| {
+            let address = &cx.request.inventory.hosts.get(host)?.address;
+            let problem = if address.port().is_none() {
+                format!("the address of host {host}, {address}, has no port")
+            } else if matches!(address.host(), "" | "0.0.0.0" | "::") {
+                format!("host {host} would advertise {address}, which nobody can dial")
+            } else if let (true, Some(other)) = (is_loopback(address), others_dial) {
+                format!("host {host} would advertise {address}, which {other} cannot dial")
+            } else {
+                return None;
+            };
+            Some(Problem::new(problem).cure("give the host the address at which the other nodes reach it"))
+        })
+        .collect()
+}
+
+pub(super) fn reused(cx: &Context<'_>) -> Vec<Problem> {
+    cx.change
+        .add
+        .iter()
+        .filter_map(|host| {
+            let address = &cx.request.inventory.hosts.get(host)?.address;
+            let former: Vec<String> = cx
+                .obs
+                .of_class(NodeClass::Removed)
+                .filter(|n| n.address.known() == Some(address))
+                .map(|n| n.id.to_string())
+                .collect();
+            let message = format!(
+                "host {host} takes {address}, formerly of removed {}: the new node gets an id of its own",
+                former.join(", ")
+            );
+            (!former.is_empty()).then(|| Problem::new(message))
+        })
+        .collect()
+}
+
+pub(super) fn marking(cx: &Context<'_>) -> Vec<Problem> {
+    let mut lines = Vec::new();
+    for node in &cx.staying {
+        let Some(host) = cx.host_of(node) else {
+            lines.push(format!("{}: its host is not in the inventory", node.id));
+            continue;
+        };
+        match cx.obs.hosts.get(host) {
+            None => lines.push(format!("{host}: it was not looked at")),
+            Some(Fact::Unknown(why)) => lines.push(format!("{host}: {why}")),
+            Some(Fact::Known(facts)) => match (&facts.build, &facts.can_authenticate) {
+                (Fact::Known(_), Fact::Known(true)) => return Vec::new(),
+                (Fact::Unknown(why), _) => lines.push(format!("{host}: no kwbase: {why}")),
+                (_, Fact::Known(false)) => {
+                    lines.push(format!("{host}: root's client certificate and key cannot be read"));
+                }
+                (_, Fact::Unknown(why)) => lines.push(format!("{host}: {why}")),
+            },
+        }
+    }
+    vec![
+        Problem::new("no host of a member that stays can run kwbase node decommission as root")
+            .evidence(lines)
+            .cure("name a staying member's host in the inventory, with kwbase and, on a secure cluster, client.root.crt and client.root.key")
+            .retry(Retry::WhenFactChanges("hosts of the members that stay".to_owned())),
+    ]
+}

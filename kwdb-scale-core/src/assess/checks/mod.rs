@@ -1,0 +1,276 @@
+//! The catalogue. Each row is a check: its name, its severity for each kind of change, what must hold, and where
+//! the rule comes from. `docs/checks.md` repeats the table; a test keeps the two equal.
+
+mod capacity;
+mod cluster;
+mod hosts;
+mod members;
+mod notes;
+mod ranges;
+mod settings;
+mod zones;
+
+use super::resolve::{ALREADY, HOSTS, TARGETS};
+use super::{Context, Finding, OperationKind, Retry, Severity};
+use crate::fact::Fact;
+
+/// A check: one thing that must hold, should hold, or is good to know.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// Its stable name.
+    pub name: &'static str,
+    /// What it looks for.
+    pub what: &'static str,
+    /// Where the rule comes from.
+    pub source: &'static str,
+    severities: [Option<Severity>; 4],
+    run: fn(&Context<'_>) -> Vec<Problem>,
+}
+
+impl Check {
+    /// How much a finding of this check weighs for a kind of change; `None` where it does not apply.
+    pub fn severity(&self, kind: OperationKind) -> Option<Severity> {
+        let [out, scale_in, replace, nothing] = self.severities;
+        match kind {
+            OperationKind::Out => out,
+            OperationKind::In => scale_in,
+            OperationKind::Replace => replace,
+            OperationKind::Nothing => nothing,
+        }
+    }
+
+    /// Runs it, if it applies to the change.
+    pub fn run(&self, context: &Context<'_>) -> Vec<Finding> {
+        let Some(severity) = self.severity(context.change.kind) else { return Vec::new() };
+        (self.run)(context)
+            .into_iter()
+            .map(|problem| Finding {
+                check: self.name.to_owned(),
+                severity,
+                message: problem.message,
+                evidence: problem.evidence,
+                cure: problem.cure,
+                retry: (severity == Severity::Refuse).then_some(problem.retry),
+            })
+            .collect()
+    }
+}
+
+/// What a check found, before the table says how much it weighs.
+struct Problem {
+    message: String,
+    evidence: Vec<String>,
+    cure: Option<String>,
+    retry: Retry,
+}
+
+impl Problem {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), evidence: Vec::new(), cure: None, retry: Retry::NeedsPerson }
+    }
+
+    /// An unknown fact: it weighs what a failed check weighs, for it is no pass.
+    fn unknown(what: &str, why: &str) -> Self {
+        Self::new(format!("{what} unknown: {why}"))
+            .retry(Retry::WhenFactChanges(what.trim_end_matches(" is").trim_end_matches(" are").to_owned()))
+    }
+
+    fn evidence(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.evidence.extend(lines);
+        self
+    }
+
+    fn cure(mut self, cure: impl Into<String>) -> Self {
+        self.cure = Some(cure.into());
+        self
+    }
+
+    fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    fn after_secs(self, secs: i64) -> Self {
+        self.retry(Retry::After(jiff::SignedDuration::from_secs(secs)))
+    }
+}
+
+const NO: Option<Severity> = None;
+const INFO: Option<Severity> = Some(Severity::Info);
+const WARN: Option<Severity> = Some(Severity::Warn);
+const REFUSE: Option<Severity> = Some(Severity::Refuse);
+
+macro_rules! table {
+    ($($name:expr, [$out:ident $in:ident $replace:ident $nothing:ident], $run:expr, $what:expr, $source:expr;)*) => {
+        &[$(Check {
+            name: $name,
+            what: $what,
+            source: $source,
+            severities: [$out, $in, $replace, $nothing],
+            run: $run,
+        }),*]
+    };
+}
+
+/// Findings of these come from [`resolve`](super::resolve).
+fn by_resolve(_: &Context<'_>) -> Vec<Problem> {
+    Vec::new()
+}
+
+const PAGE: &str = "KWDB page \"Cluster Scaling\"";
+
+/// Every check, in the order in which findings are listed. The severities are of scale-out, scale-in, replace and
+/// of a request that is fulfilled already.
+static CATALOGUE: &[Check] = table! {
+    // The request.
+    TARGETS, [REFUSE REFUSE REFUSE REFUSE], by_resolve,
+        "the nodes that shall leave exist, are named once and without ambiguity", PAGE;
+    HOSTS, [REFUSE REFUSE REFUSE REFUSE], by_resolve,
+        "the hosts that shall join are in the inventory, named once, and their addresses free", "two liveness rows may share one address (observed)";
+    ALREADY, [INFO INFO INFO INFO], by_resolve,
+        "parts of the request that are so already", "requests are idempotent";
+    // The cluster.
+    "cluster-readable", [REFUSE REFUSE REFUSE WARN], cluster::readable,
+        "the cluster is reached and initialised, and its identity is known", PAGE;
+    "admin-role", [REFUSE REFUSE REFUSE WARN], cluster::admin,
+        "the user has the admin role", "kwdb_internal tables need it (sql/authorization.go)";
+    "gateways-agree", [REFUSE REFUSE REFUSE WARN], cluster::agree,
+        "all gateways belong to one cluster and see the same members", "liveness is read from each gateway's own gossip";
+    "two-gateways", [WARN REFUSE REFUSE NO], cluster::two_gateways,
+        "two members that stay have answered", "one gateway's gossip may lag or miss nodes (kwdb_internal.go)";
+    "clock-skew", [WARN WARN WARN NO], cluster::skew,
+        "clocks of the gateways differ by little", "nodes end themselves at 80 % of --max-offset (500 ms)";
+    // The members.
+    "members-known", [REFUSE REFUSE REFUSE WARN], members::known,
+        "the class of every node can be told", "unknown is never a pass";
+    "members-described", [REFUSE REFUSE REFUSE NO], members::described,
+        "address, locality, start mode and build of every live node are known", "gossip may lack a descriptor (kwdb_internal.go)";
+    "members-alive", [WARN REFUSE REFUSE NO], members::alive,
+        "every member is alive: is_available and is_live are both true", PAGE;
+    "target-alive", [NO REFUSE REFUSE NO], members::target_alive,
+        "no leaving node is down", "removing a dead node is an operation of its own: its quorum arithmetic differs (store_pool.go)";
+    "none-draining", [WARN REFUSE REFUSE NO], members::draining,
+        "no node is draining", "replicas on draining nodes are not counted for quorum (store_pool.go)";
+    "none-upgrading", [REFUSE REFUSE REFUSE NO], members::upgrading,
+        "no node is being upgraded", "the server refuses to decommission then (server.go)";
+    "none-leaving", [REFUSE REFUSE REFUSE WARN], members::leaving,
+        "no other decommission is in progress", "separate decommissions at once may not converge (cockroach#35156)";
+    "drained-still-running", [WARN WARN WARN WARN], members::drained,
+        "no emptied node still runs, and no removed node came back", "a removed node restarted on its old store is live again (observed)";
+    // Modes and releases.
+    "start-mode", [REFUSE REFUSE REFUSE NO], members::start_mode,
+        "all nodes run with one known start mode that can scale", "kwbase start, start-single-replica; start-single-node never grows";
+    "single-replica-scale-in", [NO REFUSE REFUSE NO], members::single_replica,
+        "a single-replica cluster is not scaled in", PAGE;
+    "version-supported", [REFUSE REFUSE REFUSE NO], members::version_supported,
+        "every node runs V2.2.1 or newer", "older open-source builds cannot join or decommission (cli/node.go)";
+    "version-uniform", [REFUSE REFUSE REFUSE NO], members::version_uniform,
+        "every node runs the same release", "membership does not change during an upgrade";
+    "version-known", [WARN WARN WARN NO], members::version_known,
+        "the release is one that this library knows", "release table";
+    // How many remain.
+    "members-remain", [NO REFUSE REFUSE NO], members::remain,
+        "at least 3 live members remain", PAGE;
+    "zone-need", [NO REFUSE REFUSE NO], zones::need,
+        "the members that remain are enough for the factor of every zone", "GetNeededReplicas (allocator.go)";
+    "factor-shrinks", [NO INFO INFO NO], zones::shrinks,
+        "zones whose ranges will keep fewer replicas, with the tolerance that is left", "GetNeededReplicas (allocator.go)";
+    "factor-grows", [INFO NO INFO NO], zones::grows,
+        "zones whose ranges will get more replicas", "GetNeededReplicas (allocator.go)";
+    // Ranges.
+    "ranges-available", [REFUSE REFUSE REFUSE NO], ranges::available,
+        "every range has a live quorum, by descriptors and liveness", PAGE;
+    "ranges-replicated", [WARN REFUSE REFUSE NO], ranges::replicated,
+        "every range has the live replicas that it needs", PAGE;
+    "ranges-mapped", [WARN REFUSE REFUSE NO], ranges::mapped,
+        "every replica is on a store of a known node", "unknown is never a pass";
+    "ranges-unclear", [WARN WARN WARN NO], ranges::unclear,
+        "ranges whose partition cannot be told have the greater of the possible factors", "descriptors do not name partitions";
+    "moves-under-way", [WARN WARN WARN NO], ranges::learners,
+        "no replica is being moved", "a learner is a copy being made";
+    "page-query", [WARN REFUSE REFUSE NO], ranges::page,
+        "the page's own query, limited to live nodes, says 0 and 0", PAGE;
+    "status-fresh", [WARN REFUSE REFUSE NO], ranges::fresh,
+        "every live node has written its status lately", "rows of kv_store_status are never deleted (observed)";
+    "purgatory", [WARN WARN WARN NO], ranges::purgatory,
+        "the allocator finds a place for every replica", "gauge queue.replicate.purgatory";
+    // Zones and jobs.
+    "constraints-block", [NO REFUSE REFUSE NO], zones::blocking,
+        "no zone constraint hinders replicas from leaving", PAGE;
+    "constraints-name", [NO WARN WARN NO], zones::naming,
+        "no zone constraint names a leaving node's locality", PAGE;
+    "lease-preferences", [NO WARN WARN NO], zones::leases,
+        "no lease preference names a leaving node's locality", PAGE;
+    "jobs", [WARN REFUSE REFUSE NO], settings::jobs,
+        "no schema change, import, export, backup or restore is running", "KWDB upgrade page (SHOW JOBS)";
+    // New hosts.
+    "host-facts", [REFUSE NO REFUSE NO], hosts::facts,
+        "every new host could be looked at", "unknown is never a pass";
+    "host-store-empty", [REFUSE NO REFUSE NO], hosts::store_empty,
+        "the store of a new host is absent or empty", PAGE;
+    "host-version", [REFUSE NO REFUSE NO], hosts::version,
+        "a new host has the cluster's release", "mixed releases are refused";
+    "host-ports-free", [REFUSE NO REFUSE NO], hosts::ports,
+        "nothing listens at a new host's addresses", PAGE;
+    "host-secure", [REFUSE NO REFUSE NO], hosts::secure,
+        "new hosts and members are configured alike, secure or insecure", PAGE;
+    "host-credentials", [WARN NO WARN NO], hosts::credentials,
+        "commands on a new host can authenticate as root", PAGE;
+    "host-address", [WARN NO WARN NO], hosts::address,
+        "a new host's address can be dialled by the others", "--advertise-addr";
+    "address-reused", [INFO NO INFO NO], hosts::reused,
+        "new hosts that take the address of a removed node", "two liveness rows may share one address (observed)";
+    "marking-host", [NO REFUSE REFUSE NO], hosts::marking,
+        "a host of a member that stays has kwbase and can authenticate as root", "decommission is an RPC as root (server/admin.go)";
+    // Disks.
+    "disk-full", [NO REFUSE REFUSE NO], capacity::full,
+        "no member that stays uses 95 % of a disk", "maxFractionUsedThreshold (allocator_scorer.go)";
+    "disk-projected", [NO WARN NO NO], capacity::projected,
+        "the members that stay will use less than 92.5 % of their disks", "rebalanceToMaxFractionUsedThreshold (allocator_scorer.go)";
+    "disk-unknown", [NO WARN WARN NO], capacity::unknown,
+        "how full the disks are is known", "unknown is never zero";
+    // Time-series settings.
+    "settings-known", [WARN WARN WARN NO], settings::known,
+        "the cluster settings could be read", "unknown is never a pass";
+    "ts-rebalance-off", [WARN NO WARN NO], settings::ts_rebalance,
+        "time-series ranges may move to the new node", "kv.allocator.ts_consider_rebalance.enabled";
+    "ts-dead-rebalance-off", [INFO INFO INFO NO], settings::ts_dead_rebalance,
+        "time-series ranges on dead nodes are repaired", "kv.allocator.ts_store_dead_rebalance.enabled";
+    // The notes of the page.
+    "note-queries", [INFO INFO INFO NO], notes::queries, "queries may be incomplete meanwhile, by release", PAGE;
+    "note-ts-ddl", [INFO INFO INFO NO], notes::ts_ddl, "DDL of time-series indexes may time out meanwhile", PAGE;
+    "note-disk", [INFO INFO INFO NO], notes::disk, "disk usage may rise meanwhile", PAGE;
+    "note-off-peak", [INFO INFO INFO NO], notes::off_peak, "scale during off-peak hours", PAGE;
+    "note-alter", [INFO NO INFO NO], notes::alter, "avoid frequent ALTER during redistribution", PAGE;
+    "note-redistribution", [INFO NO INFO NO], notes::redistribution,
+        "what the redistribution setting stops and what it does not", PAGE;
+    "note-single-replica", [INFO NO NO NO], notes::single_replica,
+        "existing data of a single-replica cluster stays where it is", PAGE;
+    "note-clients", [NO INFO INFO NO], notes::clients, "clients must leave a node before it stops", PAGE;
+    "note-rejoin", [NO INFO INFO NO], notes::rejoin, "a removed node comes back only as a new one", PAGE;
+};
+
+/// Every check.
+pub fn catalogue() -> &'static [Check] {
+    CATALOGUE
+}
+
+/// The first `most` of `items`, and how many more there are.
+fn some<T: std::fmt::Display>(items: impl IntoIterator<Item = T>, most: u32) -> Vec<String> {
+    let all: Vec<String> = items.into_iter().map(|i| i.to_string()).collect();
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let more = all.len().saturating_sub(most);
+    let mut lines: Vec<String> = all.into_iter().take(most).collect();
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}
+
+/// The problem that an unknown fact is, or what `f` finds in a known one.
+fn known_or<T>(fact: &Fact<T>, what: &str, f: impl FnOnce(&T) -> Vec<Problem>) -> Vec<Problem> {
+    match fact {
+        Fact::Known(value) => f(value),
+        Fact::Unknown(why) => vec![Problem::unknown(what, why)],
+    }
+}
