@@ -66,6 +66,7 @@ pub mod canonical;
 pub mod execute;
 pub mod fact;
 pub mod health;
+pub mod kwbase;
 pub mod observation;
 pub mod plan;
 pub mod policy;
