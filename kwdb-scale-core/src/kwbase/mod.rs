@@ -1,5 +1,6 @@
-//! The `kwbase` command line: every command of KWDB's "Cluster Scaling" page as a typed builder, and parsers
-//! for what it prints.
+//! The `kwbase` command line: every command of KWDB's "Cluster Scaling" page as a typed builder, parsers for what
+//! it prints, and [`Kwbase`], which makes [`DecommissionControl`](crate::ports::DecommissionControl) and
+//! [`NodeLifecycle`](crate::ports::NodeLifecycle) of any [`HostTransport`](crate::ports::HostTransport).
 //!
 //! | on the page | here |
 //! |---|---|
@@ -15,15 +16,18 @@
 //! is attached. Columns are found by name, so that releases may add, drop or move them. And an exit code of zero
 //! is only believed for what it proves: that the command ended, not that a node joined or left.
 
+mod adapter;
 mod command;
 pub mod ddl;
 pub mod error;
 mod host;
+mod inspect;
 pub mod output;
 pub mod parse;
 pub mod quote;
 mod validate;
 
+pub use adapter::Kwbase;
 pub use command::{CommandError, CommandLine, StatusOptions, Wait};
 pub use host::{HostError, KwbaseHost, Security, StoreSpec};
 

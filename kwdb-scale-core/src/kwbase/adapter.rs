@@ -1,0 +1,308 @@
+//! [`Kwbase`]: a [`HostTransport`] and the description of the hosts make [`DecommissionControl`] and
+//! [`NodeLifecycle`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::command::{CommandError, CommandLine, Wait};
+use super::host::{HostError, KwbaseHost};
+use super::{error, inspect, output, parse};
+use crate::fact::Fact;
+use crate::ports::{
+    CommandEnd, CommandOutput, DecommissionControl, DecommissionStatus, Detached, Gateway, HostFacts,
+    HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, Spawned, StartNode,
+    StartOutcome, StopNode,
+};
+use crate::topology::{Address, HostName, NodeId};
+use crate::version::Version;
+
+/// For a command that only looks.
+const LOOK: Duration = Duration::from_secs(30);
+/// For one attempt to connect.
+const PROBE: Duration = Duration::from_secs(3);
+/// A start in the foreground never comes back: so long is waited for it to fail.
+const FOREGROUND: Duration = Duration::from_secs(5);
+/// Of a stop's deadline, kept for what follows the drain: kwbase waits 10 s for the process to end.
+const AFTER_DRAIN: Duration = Duration::from_secs(15);
+/// A start prints some hundred bytes; its output file holds only the last start.
+const OUTPUT_MAX: usize = 1 << 20;
+/// Lines of a failed start that are shown.
+const OUTPUT_LINES: usize = 12;
+
+/// Scaling with the kwbase command line, run through a [`HostTransport`].
+///
+/// Commands on the cluster run on the host of the gateway they go through. Where that host is not known, or has no
+/// kwbase here, they run on the control host.
+#[derive(Debug)]
+pub struct Kwbase<H: HostTransport + ?Sized> {
+    transport: Arc<H>,
+    hosts: BTreeMap<HostName, KwbaseHost>,
+    control: Option<HostName>,
+}
+
+impl<H: HostTransport + ?Sized> Clone for Kwbase<H> {
+    fn clone(&self) -> Self {
+        Self { transport: self.transport.clone(), hosts: self.hosts.clone(), control: self.control.clone() }
+    }
+}
+
+impl<H: HostTransport + ?Sized> Kwbase<H> {
+    /// Takes the hosts in, each [validated](KwbaseHost::validate); no name may stand there twice.
+    pub fn new(transport: Arc<H>, hosts: impl IntoIterator<Item = KwbaseHost>) -> Result<Self, HostError> {
+        let mut map = BTreeMap::new();
+        for host in hosts {
+            host.validate()?;
+            if let Some(twice) = map.insert(host.name.clone(), host) {
+                return Err(HostError {
+                    host: twice.name,
+                    field: "name".to_owned(),
+                    reason: "stands there twice".to_owned(),
+                    cure: "give each host a name of its own".to_owned(),
+                });
+            }
+        }
+        Ok(Self { transport, hosts: map, control: None })
+    }
+
+    /// Names the host on which commands run when the gateway's is not known or has no kwbase.
+    pub fn with_control_host(mut self, host: HostName) -> Result<Self, HostError> {
+        if !self.hosts.contains_key(&host) {
+            return Err(HostError {
+                host,
+                field: "control host".to_owned(),
+                reason: "is not among the hosts".to_owned(),
+                cure: "describe it like the others".to_owned(),
+            });
+        }
+        self.control = Some(host);
+        Ok(self)
+    }
+
+    /// The description of a host.
+    pub fn host(&self, name: &HostName) -> Option<&KwbaseHost> {
+        self.hosts.get(name)
+    }
+
+    fn known(&self, name: &HostName) -> Result<&KwbaseHost, PortError> {
+        let message = || format!("host {name} has no description of how it runs kwbase; add one");
+        self.hosts.get(name).ok_or_else(|| PortError::new(PortErrorKind::Config, message()))
+    }
+
+    /// The host on which a command through `via` runs.
+    fn runner(&self, via: &Gateway) -> Result<&KwbaseHost, PortError> {
+        let named = via.host.iter().chain(&self.control).find_map(|h| self.hosts.get(h));
+        named.ok_or_else(|| {
+            let message =
+                format!("no host with kwbase is known for {via}; describe its host, or name a control host");
+            PortError::new(PortErrorKind::Config, message)
+        })
+    }
+
+    async fn run(
+        &self,
+        host: &KwbaseHost,
+        line: &CommandLine,
+        deadline: Duration,
+    ) -> Result<CommandOutput, PortError> {
+        tracing::debug!(host = %host.name, command = %line, "run");
+        let output = self.transport.run(&host.name, &line.command(deadline)).await?;
+        let said = output::diagnostics(&output.stderr);
+        for warning in &said.warnings {
+            tracing::info!(host = %host.name, command = line.name(), %warning, "kwbase warns");
+        }
+        for text in &said.log {
+            tracing::debug!(host = %host.name, command = line.name(), %text, "kwbase logs");
+        }
+        if !output.end.success() {
+            return Err(error::classify(&host.name, line.name(), &output));
+        }
+        Ok(output)
+    }
+
+    async fn act(
+        &self,
+        host: &KwbaseHost,
+        line: &CommandLine,
+        nodes: &[NodeId],
+        deadline: Duration,
+    ) -> Result<Vec<DecommissionStatus>, PortError> {
+        let output = self.run(host, line, deadline).await?;
+        let answer = parse::decommission(&output.stdout)?.last().to_vec();
+        match nodes.iter().find(|n| !answer.iter().any(|s| s.node == **n)) {
+            None => Ok(answer),
+            Some(node) => {
+                let message = format!("kwbase {} on {} answered without {node}", line.name(), host.name);
+                Err(PortError::new(PortErrorKind::Malformed, message))
+            }
+        }
+    }
+
+    async fn build(&self, host: &KwbaseHost) -> Result<String, PortError> {
+        let output = self.run(host, &host.version(), LOOK).await?;
+        Ok(parse_version(&output.stdout)?)
+    }
+
+    async fn listening(&self, host: &KwbaseHost) -> Fact<Vec<Address>> {
+        let mut open = Vec::new();
+        let mut unclear = None;
+        for address in host.listening_addresses() {
+            match self.transport.probe(&host.name, &address, PROBE).await {
+                Ok(PortState::Open) => open.push(address),
+                Ok(PortState::Closed) => {}
+                Ok(PortState::NoAnswer) => unclear = Some(format!("no answer from {address}")),
+                Err(e) => unclear = Some(e.chain()),
+            }
+        }
+        match unclear {
+            // One that is taken is enough to know that the host is not free.
+            Some(why) if open.is_empty() => Fact::Unknown(why),
+            _ => Fact::Known(open),
+        }
+    }
+
+    async fn failed_start(&self, host: &KwbaseHost, file: &str, end: CommandEnd) -> String {
+        let text = match self.transport.get(&host.name, file, OUTPUT_MAX).await {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(e) => return format!("{end}; its output in {file} could not be read: {}", e.chain()),
+        };
+        let last = output::last_lines(&text, OUTPUT_LINES);
+        let advice = output::start(&text).failure.map(|f| f.advice());
+        match (advice, last.is_empty()) {
+            (Some(advice), _) => format!("{advice}\n{last}"),
+            (None, false) => format!("{end}\n{last}"),
+            (None, true) => format!("{end}, and it said nothing; see the logs in the store"),
+        }
+    }
+}
+
+fn parse_version(stdout: &str) -> Result<String, parse::ParseError> {
+    output::version(stdout).map(|v| v.build)
+}
+
+impl From<CommandError> for PortError {
+    fn from(e: CommandError) -> Self {
+        Self::new(PortErrorKind::Config, e.to_string())
+    }
+}
+
+/// How long a drain may try so that what follows it still fits into `deadline`.
+fn drain_wait(deadline: Duration) -> Duration {
+    deadline.saturating_sub(AFTER_DRAIN).max(deadline / 2)
+}
+
+#[async_trait]
+impl<H: HostTransport + ?Sized> DecommissionControl for Kwbase<H> {
+    async fn mark(
+        &self,
+        via: &Gateway,
+        nodes: &[NodeId],
+        deadline: Duration,
+    ) -> Result<Vec<DecommissionStatus>, PortError> {
+        let host = self.runner(via)?;
+        let line = host.node_decommission(&via.address, nodes, Wait::None)?;
+        self.act(host, &line, nodes, deadline).await
+    }
+
+    async fn recommission(
+        &self,
+        via: &Gateway,
+        nodes: &[NodeId],
+        deadline: Duration,
+    ) -> Result<Vec<DecommissionStatus>, PortError> {
+        let host = self.runner(via)?;
+        let line = host.node_recommission(&via.address, nodes)?;
+        self.act(host, &line, nodes, deadline).await
+    }
+
+    // The command line cannot ask without marking: `status` stays `Ok(None)`.
+}
+
+#[async_trait]
+impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
+    async fn inspect(&self, name: &HostName) -> Result<HostFacts, PortError> {
+        let host = self.known(name)?;
+        let found = match self.run(host, &inspect::command(host), LOOK).await {
+            Ok(output) => inspect::read(host, &output.stdout),
+            // The host answers, and only the look failed.
+            Err(e) if matches!(e.kind(), PortErrorKind::CommandFailed | PortErrorKind::NotFound) => {
+                inspect::Found::nothing(host, &e.chain())
+            }
+            Err(e) => return Err(e),
+        };
+        let build = match self.build(host).await {
+            Ok(build) => Fact::Known(build),
+            Err(e) => Fact::Unknown(e.chain()),
+        };
+        // A prefix may lead into a container with a network of its own, where a probe from outside would meet the
+        // engine's proxy instead.
+        let listening = if host.exec_prefix.is_empty() {
+            self.listening(host).await
+        } else {
+            found.ports.map(|ports| inspect::listening(host.listening_addresses(), &ports))
+        };
+        Ok(HostFacts {
+            host: name.clone(),
+            build,
+            stores: found.stores,
+            listening,
+            can_authenticate: found.can_authenticate,
+            secure: host.secure(),
+        })
+    }
+
+    async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError> {
+        let host = self.known(&node.host)?;
+        // Refused before anything runs.
+        host.start(&node.mode, &node.join, None)?;
+        let version = Version::parse(&self.build(host).await?).ok();
+        let line = host.start(&node.mode, &node.join, version)?;
+        let output_file = host.start_output();
+        // Without what an earlier start left there, which would be taken for this one's.
+        self.transport.put(&host.name, &output_file, b"", 0o600).await?;
+        let wait = if host.background { node.deadline } else { node.deadline.min(FOREGROUND) };
+        let detached = Detached { command: line.command(node.deadline), output_file, wait };
+        tracing::debug!(host = %host.name, command = %line, "start");
+        match self.transport.spawn(&host.name, &detached).await? {
+            Spawned::Running(pid) => Ok(StartOutcome::StillStarting(pid)),
+            Spawned::Ended(end) if end.success() => Ok(StartOutcome::Started),
+            Spawned::Ended(end) => {
+                Ok(StartOutcome::Failed(self.failed_start(host, &detached.output_file, end).await))
+            }
+        }
+    }
+
+    async fn drain(&self, node: &StopNode) -> Result<(), PortError> {
+        let host = self.runner(&node.via)?;
+        let line = host.node_drain(&node.address, Some(drain_wait(node.deadline)))?;
+        self.run(host, &line, node.deadline).await.map(drop)
+    }
+
+    async fn stop(&self, node: &StopNode) -> Result<(), PortError> {
+        let host = self.runner(&node.via)?;
+        let line = host.quit(&node.address, Some(drain_wait(node.deadline)))?;
+        match self.run(host, &line, node.deadline).await {
+            Ok(_) => Ok(()),
+            // Refused: nothing listens there, so the node is down already. A host that does not answer at all
+            // proves nothing.
+            Err(e) if e.kind() == PortErrorKind::Unreachable && e.chain().contains("connection refused") => {
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn process(&self, node: &StopNode) -> Result<ProcessState, PortError> {
+        let from = node.via.host.iter().chain(&node.host).chain(&self.control).next();
+        let Some(from) = from else { return Ok(ProcessState::Unknown) };
+        match self.transport.probe(from, &node.address, PROBE).await {
+            Ok(PortState::Open) => Ok(ProcessState::Running),
+            Ok(PortState::Closed) => Ok(ProcessState::Stopped),
+            Ok(PortState::NoAnswer) => Ok(ProcessState::Unknown),
+            Err(e) if e.kind().is_transient() => Ok(ProcessState::Unknown),
+            Err(e) => Err(e),
+        }
+    }
+}
