@@ -227,6 +227,8 @@ pub struct Ledger {
     pub pending: Option<Act>,
     /// The last act of the step at hand whose outcome is known, with the outcome.
     pub last: Option<(Act, ActResult)>,
+    /// Whether an act of the step at hand was begun, in this run or an earlier one.
+    pub attempted: bool,
     /// New nodes by host.
     pub joined: BTreeMap<HostName, NodeId>,
     /// Nodes whose bit we may have set.
@@ -257,6 +259,7 @@ impl Ledger {
             cursor: 0,
             pending: None,
             last: None,
+            attempted: false,
             joined: BTreeMap::new(),
             marked: BTreeSet::new(),
             stopped: BTreeSet::new(),
@@ -298,6 +301,9 @@ impl Ledger {
             Record::Resumed => {
                 self.ended = None;
                 self.cancel = None;
+                // What came of acts is found out by looking; a failure of an earlier run is no verdict on this one.
+                self.last = None;
+                self.pending = None;
             }
             Record::Intent { step, act } => {
                 self.at(*step)?;
@@ -321,6 +327,7 @@ impl Ledger {
                 self.cursor += 1;
                 self.pending = None;
                 self.last = None;
+                self.attempted = false;
                 self.notes.push(note.clone());
             }
             Record::CancelAsked { how } => self.cancel = Some(*how),
@@ -355,6 +362,7 @@ impl Ledger {
             | Act::Recommission { .. }
             | Act::Drain { .. } => {}
         }
+        self.attempted = true;
         self.pending = Some(act.clone());
     }
 }

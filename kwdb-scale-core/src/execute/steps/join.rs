@@ -106,7 +106,7 @@ fn start(
             return super::gate(ctx, vec![format!("ports of host {host} are unknown: {why}")]);
         }
     };
-    let tried = ctx.state.ledger.pending.is_some() || ctx.state.ledger.last.is_some();
+    let tried = ctx.state.ledger.attempted;
     let mut in_use = Vec::new();
     for store in &facts.stores {
         match &store.content {

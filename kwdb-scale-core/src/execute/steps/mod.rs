@@ -90,6 +90,9 @@ fn standing(state: &State) -> Vec<String> {
         ledger.plan.steps.len(),
         ledger.plan.describe(ledger.cursor)
     )];
+    if let Some(Step::Join { host, .. }) = state.step_at_hand().filter(|_| ledger.attempted) {
+        lines.push(format!("a node was started on host {host}; it goes on joining by itself"));
+    }
     let marked: Vec<String> = ledger.marked.iter().map(|n| n.0.to_string()).collect();
     if !marked.is_empty() {
         lines.push(format!("marked as decommissioning: {}", marked.join(", ")));

@@ -43,6 +43,11 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
     if drift.is_empty() && refusals.is_empty() && assessment.change == plan.change {
         return Verdict::Done("the plan fits the cluster; nothing drifted since it was made".into());
     }
+    // Gossip may lose sight of a node for a moment; what is really so is so in the next looks as well.
+    if ctx.state.scratch.tries < super::TRIES {
+        ctx.state.scratch.tries += 1;
+        return Verdict::Wait("the cluster to be as the plan knows it".into());
+    }
     let mut evidence: Vec<String> = drift.iter().map(|d| format!("drift: {d}")).collect();
     evidence.extend(refusals);
     if assessment.change != plan.change {
