@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
@@ -80,6 +80,10 @@ pub struct View {
     pub server_time: Fact<Timestamp>,
     /// Liveness by this gateway.
     pub liveness: Fact<Vec<LivenessRow>>,
+    /// By how much its clock is surely ahead (or, negative, behind) of the first gateway's: how far its answer lies
+    /// outside the first gateway's answers before and after it. Zero when it lies between them. Unknown without
+    /// both.
+    pub skew: Fact<SignedDuration>,
 }
 
 /// A node.
@@ -209,7 +213,7 @@ macro_rules! find {
 }
 
 impl Observation {
-    /// Makes facts of rows. `primary` is the gateway whose answers count; answers of others become
+    /// Makes facts of rows, given in the order of asking. `primary` is the gateway whose answers count; answers of others become
     /// [`other_views`](Self::other_views). `hosts` is what was found on hosts.
     pub fn build(primary: &Address, replies: &[Reply], hosts: BTreeMap<HostName, Fact<HostFacts>>) -> Self {
         let cluster = find!(replies, primary, Cluster).value;
@@ -252,7 +256,7 @@ impl Observation {
             settings: settings
                 .map(|rows| rows.iter().map(|row| (row.name.clone(), row.value.clone())).collect()),
             jobs: jobs.map(Clone::clone),
-            other_views: others.into_iter().map(|gateway| build_view(gateway, replies)).collect(),
+            other_views: others.into_iter().map(|gateway| build_view(primary, gateway, replies)).collect(),
             hosts,
         }
     }
@@ -354,7 +358,7 @@ fn count_replicas(ranges: &[RangeRow]) -> BTreeMap<StoreId, u64> {
     counts
 }
 
-fn build_view(gateway: Address, replies: &[Reply]) -> View {
+fn build_view(primary: &Address, gateway: Address, replies: &[Reply]) -> View {
     let cluster = find!(replies, &gateway, Cluster).value;
     let liveness = find!(replies, &gateway, Liveness);
     View {
@@ -362,7 +366,25 @@ fn build_view(gateway: Address, replies: &[Reply]) -> View {
         cluster_id: cluster.map(|c| c.cluster_id.clone()),
         server_time: liveness.time,
         liveness: liveness.value.map(Clone::clone),
+        skew: skew(primary, &gateway, replies),
         gateway,
+    }
+}
+
+/// Replies are in the order of asking, one after another.
+fn skew(primary: &Address, gateway: &Address, replies: &[Reply]) -> Fact<SignedDuration> {
+    let why = "the first gateway did not answer before and after";
+    let time = |r: &Reply| r.result.as_ref().ok().map(|a| a.server_time);
+    let asked = |r: &Reply| r.gateway == *gateway && r.query == Query::Liveness;
+    let Some(at) = replies.iter().position(asked) else { return Fact::unknown(why) };
+    let (before, after) = replies.split_at(at);
+    let first = before.iter().rev().filter(|r| r.gateway == *primary).find_map(time);
+    let last = after.iter().filter(|r| r.gateway == *primary).find_map(time);
+    match (after.first().and_then(time), first, last) {
+        (Some(theirs), Some(first), _) if theirs < first => Fact::Known(theirs.duration_since(first)),
+        (Some(theirs), _, Some(last)) if theirs > last => Fact::Known(theirs.duration_since(last)),
+        (Some(_), Some(_), Some(_)) => Fact::Known(SignedDuration::ZERO),
+        _ => Fact::unknown(why),
     }
 }
 

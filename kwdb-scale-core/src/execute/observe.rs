@@ -122,6 +122,10 @@ pub async fn observe(
             break;
         }
     }
+    if replies.iter().any(|r| r.gateway != primary) {
+        // With the first gateway's time before and after the others' theirs can be judged.
+        replies.push(ask(facts, &primary, Query::Cluster).await);
+    }
     let mut hosts = BTreeMap::new();
     if let Some(lifecycle) = lifecycle {
         let names = hosts_of_interest(&first, options, &avoid_ids);

@@ -158,19 +158,19 @@ pub(super) fn two_gateways(cx: &Context<'_>) -> Vec<Problem> {
 }
 
 pub(super) fn skew(cx: &Context<'_>) -> Vec<Problem> {
-    let Some(ours) = cx.obs.server_time.known() else { return Vec::new() };
     let most = cx.policy.max_clock_skew;
     cx.obs
         .other_views
         .iter()
-        .filter_map(|view| Some((view, ours.duration_since(*view.server_time.known()?).abs())))
-        .filter(|(_, apart)| *apart > most)
-        .map(|(view, apart)| {
+        .filter_map(|view| Some((view, *view.skew.known()?)))
+        .filter(|(_, skew)| skew.abs() > most)
+        .map(|(view, skew)| {
             Problem::new(format!(
-                "the answers of {} and {} are {} ms apart by their clocks (at most {} ms)",
-                cx.obs.gateway,
+                "the clock of {} is at least {} ms {} that of {} (allowed: {} ms)",
                 view.gateway,
-                apart.as_millis(),
+                skew.abs().as_millis(),
+                if skew.is_negative() { "behind" } else { "ahead of" },
+                cx.obs.gateway,
                 most.as_millis()
             ))
             .cure("compare the hosts' clocks and their time service (NTP)")
