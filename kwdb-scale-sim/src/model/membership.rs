@@ -9,7 +9,47 @@ use super::cluster::{Cluster, Event};
 use super::time::nanos;
 use super::types::{Phase, RpcError};
 
+/// What a node's record and the clock make of it, as the admin service names it (`store_pool.go`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MembershipStatus {
+    /// Its record has not expired.
+    Live,
+    /// Expired, or draining.
+    Unavailable,
+    /// Expired for longer than `server.time_until_store_dead`.
+    Dead,
+    /// The bit is set.
+    Decommissioning,
+    /// The bit is set, and expired for longer than `server.time_until_store_dead`.
+    Decommissioned,
+}
+
+impl std::fmt::Display for MembershipStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Live => "LIVE",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::Dead => "DEAD",
+            Self::Decommissioning => "DECOMMISSIONING",
+            Self::Decommissioned => "DECOMMISSIONED",
+        })
+    }
+}
+
 impl Cluster {
+    /// What a node is taken for; `None` when there is no record of it.
+    pub fn membership_status(&self, node: NodeId) -> Option<MembershipStatus> {
+        let l = &self.member(node)?.liveness;
+        let limit = l.expiration.saturating_add(nanos(self.time_until_store_dead()));
+        Some(match (limit < self.now, l.decommissioning) {
+            (true, true) => MembershipStatus::Decommissioned,
+            (true, false) => MembershipStatus::Dead,
+            (false, true) => MembershipStatus::Decommissioning,
+            (false, false) if l.draining || l.expiration <= self.now => MembershipStatus::Unavailable,
+            (false, false) => MembershipStatus::Live,
+        })
+    }
+
     /// Marks nodes through the node at this RPC address; an empty list is the node itself, as in reality.
     ///
     /// # Errors

@@ -53,6 +53,8 @@ use std::sync::{Arc, Mutex};
 
 pub use cluster::Cluster;
 pub use config::{Config, Security, Timings};
+pub use membership::MembershipStatus;
+pub(crate) use settings::parse_duration;
 pub use types::{
     Health, NodeStart, Phase, ProcessView, QueryError, RpcError, SqlRefusal, StartError, StartReply,
     TableSpec, ZoneTarget,
