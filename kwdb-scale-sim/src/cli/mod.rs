@@ -30,7 +30,7 @@ use self::args::{Args, CLIENT, Flag};
 use self::connect::Client;
 use crate::model::Cluster;
 
-pub use start::StartArgs;
+pub use start::{StartArgs, WAITING, insecure_warning, store_key};
 
 /// Where a command runs: what it finds on its machine.
 #[derive(Clone, Debug, Default)]

@@ -162,12 +162,12 @@ impl StartArgs {
 }
 
 /// The model's key of a store path on a machine.
-pub(crate) fn store_key(host: &str, path: &str) -> String {
+pub fn store_key(host: &str, path: &str) -> String {
     format!("{host}:{}", path.trim_end_matches('/'))
 }
 
 /// What an insecure node prints first.
-pub(crate) fn insecure_warning(listen: &Address) -> String {
+pub fn insecure_warning(listen: &Address) -> String {
     format!(
         "*\n* WARNING: RUNNING IN INSECURE MODE!\n* \n* - Your cluster is open for any client that can access {}.\n* - Any user, even root, can log in without providing a password.\n* - Any user, connecting as root, can read or write any data in your cluster.\n* - There is no network encryption nor authentication, and thus no confidentiality.\n* \n* Check out how to secure your cluster on KWDB website\n*\n",
         listen.host()
@@ -175,7 +175,7 @@ pub(crate) fn insecure_warning(listen: &Address) -> String {
 }
 
 /// What a node prints that has not joined when it is ready.
-pub(crate) const WAITING: &str = "*\n* INFO: initial startup completed.\n* Node will now attempt to join a running cluster, or wait for `kwbase init`.\n* Client connections will be accepted after this completes successfully.\n* Check the log file(s) for progress. \n*\n";
+pub const WAITING: &str = "*\n* INFO: initial startup completed.\n* Node will now attempt to join a running cluster, or wait for `kwbase init`.\n* Client connections will be accepted after this completes successfully.\n* Check the log file(s) for progress. \n*\n";
 
 /// A start command under way.
 #[derive(Debug)]

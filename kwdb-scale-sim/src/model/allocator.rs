@@ -89,9 +89,7 @@ impl Cluster {
         }
         loop {
             let Some(s) = self.store_mut(store).filter(|s| !s.busy) else { return };
-            let best = s.queue.iter().max_by_key(|(range, p)| (**p, std::cmp::Reverse(**range)));
-            let Some(range) = best.map(|(range, _)| *range) else { return };
-            s.queue.remove(&range);
+            let Some(range) = s.queue.pop() else { return };
             s.purgatory.remove(&range);
             if self.process_range(range, store) {
                 return;

@@ -122,7 +122,7 @@ impl Default for Timings {
             status: s(10),
             scan_idle: s(1),
             scan_cycle: s(600),
-            scan_miss_per_mille: 80,
+            scan_miss_per_mille: 40,
             change: (ms(70), ms(160)),
             snapshot_bytes_per_second: 16 << 20,
             replica_gc: (s(2), s(40)),

@@ -415,7 +415,7 @@ impl Cluster {
     fn abandon_queues(&mut self, stores: &[StoreId]) {
         for store in stores {
             if let Some(s) = self.store_mut(*store) {
-                s.queue.clear();
+                s.queue = Default::default();
                 s.purgatory.clear();
                 s.busy = false;
                 s.gossip_pending = false;

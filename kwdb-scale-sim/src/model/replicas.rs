@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kwdb_scale_core::topology::StoreId;
+use kwdb_scale_core::topology::{NodeId, StoreId};
 
 use super::cluster::{Cluster, Event};
 use super::state::Change;
@@ -23,6 +23,17 @@ impl Cluster {
         need.max(3).min(zone)
     }
 
+    /// Ranges with fewer live voters than they need, now and by descriptors: what the gauges will say when they
+    /// are next written.
+    pub fn under_replicated(&self) -> u64 {
+        self.stores.iter().map(|s| u64::from(s.under_replicated)).sum()
+    }
+
+    /// Replicas on a node by descriptors, learners counted.
+    pub fn replica_count(&self, node: NodeId) -> u64 {
+        self.member(node).map_or(0, |m| self.replicas_on(&m.stores))
+    }
+
     pub(crate) fn need(&self, range: usize) -> u32 {
         let policy = self.ranges.get(range).and_then(|r| self.policies.get(r.policy));
         Self::needed_replicas(policy.map_or(3, |p| p.num_replicas), self.counted_nodes)
@@ -36,7 +47,7 @@ impl Cluster {
         }
         if let Some(s) = from.and_then(|f| self.store_mut(f)) {
             s.leases = s.leases.saturating_sub(1);
-            s.queue.remove(&range);
+            s.queue.remove(range);
             s.purgatory.remove(&range);
         }
         if let Some(s) = to.and_then(|t| self.store_mut(t)) {
@@ -161,7 +172,7 @@ impl Cluster {
             && s.replicas.remove(&range)
         {
             s.bytes = s.bytes.saturating_sub(bytes);
-            s.queue.remove(&range);
+            s.queue.remove(range);
             s.purgatory.remove(&range);
             // The old replica's data, and its place in the node's own count, goes a while later.
             if up {

@@ -1,5 +1,6 @@
 //! The parts of a cluster: disks, processes, members, stores and ranges.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use kwdb_scale_core::rows::{RangeKind, StoreRow};
@@ -99,9 +100,36 @@ pub(crate) struct Store {
     /// Where the scanner goes on.
     pub(crate) cursor: usize,
     /// The replicate queue, by priority.
-    pub(crate) queue: BTreeMap<usize, u32>,
+    pub(crate) queue: WorkQueue,
     pub(crate) busy: bool,
     pub(crate) purgatory: BTreeSet<usize>,
+}
+
+/// Ranges to be worked on: the highest priority first, among equals the lowest range.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WorkQueue {
+    by_range: BTreeMap<usize, u32>,
+    by_priority: BTreeSet<(Reverse<u32>, usize)>,
+}
+
+impl WorkQueue {
+    pub(crate) fn insert(&mut self, range: usize, priority: u32) {
+        self.remove(range);
+        self.by_range.insert(range, priority);
+        self.by_priority.insert((Reverse(priority), range));
+    }
+
+    pub(crate) fn remove(&mut self, range: usize) {
+        if let Some(priority) = self.by_range.remove(&range) {
+            self.by_priority.remove(&(Reverse(priority), range));
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<usize> {
+        let (_, range) = self.by_priority.pop_first()?;
+        self.by_range.remove(&range);
+        Some(range)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
