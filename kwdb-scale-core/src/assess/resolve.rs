@@ -25,10 +25,10 @@ pub fn resolve(obs: &Observation, request: &Request) -> (Change, Vec<Finding>) {
         return (Change::new(Vec::new(), Vec::new()), r.findings);
     }
     let change = match &request.operation {
-        Operation::ScaleOut { hosts } => Change::new(r.joining(hosts), Vec::new()),
+        Operation::ScaleOut { hosts } => Change::new(r.joining(hosts, false), Vec::new()),
         Operation::ScaleIn { nodes } => Change::new(Vec::new(), r.leaving(nodes)),
         Operation::Replace { nodes, hosts } => {
-            let change = Change::new(r.joining(hosts), r.leaving(nodes));
+            let change = Change::new(r.joining(hosts, false), r.leaving(nodes));
             if hosts.is_empty() || nodes.is_empty() {
                 let message = "a replacement names at least one node that leaves and one host that joins";
                 let cure = "ask for a scale-in or a scale-out instead";
@@ -90,7 +90,8 @@ impl<'a> Resolver<'a> {
         Some(&entry.address)
     }
 
-    fn joining(&mut self, hosts: &[HostName]) -> Vec<HostName> {
+    /// With `dead_too`, a member that is down counts as there.
+    fn joining(&mut self, hosts: &[HostName], dead_too: bool) -> Vec<HostName> {
         let mut seen = BTreeSet::new();
         let mut add = Vec::new();
         for host in hosts {
@@ -100,7 +101,7 @@ impl<'a> Resolver<'a> {
                 continue;
             }
             let Some(address) = self.address(host) else { continue };
-            match self.occupant(host, address) {
+            match self.occupant(host, address, dead_too) {
                 Occupant::Free => add.push(host.clone()),
                 Occupant::Member(node) => {
                     self.inform(format!("host {host} is a member already: {} at {address}", node.id));
@@ -112,7 +113,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// Who advertises the address of a host that is to have a live member.
-    fn occupant(&mut self, host: &HostName, address: &Address) -> Occupant<'a> {
+    fn occupant(&mut self, host: &HostName, address: &Address, dead_too: bool) -> Occupant<'a> {
         let obs = self.obs;
         let there = obs.at_address(address);
         let Some((first, rest)) = there.split_first() else {
@@ -125,6 +126,7 @@ impl<'a> Resolver<'a> {
         let id = first.id;
         let (what, cure) = match first.class {
             NodeClass::Member => return Occupant::Member(first),
+            NodeClass::Dead if dead_too => return Occupant::Member(first),
             NodeClass::Dead => (
                 "a member that is down",
                 format!("start {id} again on its own store, or give the host another address"),
@@ -255,7 +257,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn reach(&mut self, members: &[HostName]) -> Change {
-        let add = self.joining(members);
+        let add = self.joining(members, true);
         // Who is there already needs no word here.
         self.findings.retain(|f| f.check != ALREADY);
         let wanted: BTreeSet<&Address> =

@@ -148,7 +148,7 @@ pub(super) fn two_gateways(cx: &Context<'_>) -> Vec<Problem> {
     if answered.len() >= 2 {
         return Vec::new();
     }
-    let message = format!("{} of the members that stay answered, and the verdict needs two", answered.len());
+    let message = format!("members that stay and answered: {}; two are needed", answered.len());
     vec![
         Problem::new(message)
             .evidence(lines)

@@ -145,7 +145,7 @@ static CATALOGUE: &[Check] = table! {
         "the class of every node can be told", "unknown is never a pass";
     "members-described", [REFUSE REFUSE REFUSE NO], members::described,
         "address, locality, start mode and build of every live node are known", "gossip may lack a descriptor (kwdb_internal.go)";
-    "members-alive", [WARN REFUSE REFUSE NO], members::alive,
+    "members-alive", [WARN REFUSE REFUSE WARN], members::alive,
         "every member is alive: is_available and is_live are both true", PAGE;
     "target-alive", [NO REFUSE REFUSE NO], members::target_alive,
         "no leaving node is down", "removing a dead node is an operation of its own: its quorum arithmetic differs (store_pool.go)";

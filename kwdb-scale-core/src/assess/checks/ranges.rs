@@ -54,10 +54,14 @@ pub(super) fn available(cx: &Context<'_>) -> Vec<Problem> {
         .collect();
     let down: Vec<String> = down.iter().map(ToString::to_string).collect();
     vec![
-        Problem::new(format!("{} of {} ranges have no live quorum", health.unavailable.len(), health.total))
-            .evidence(some(health.unavailable.iter().map(|id| names.describe(*id)), cx.policy.list_ranges))
-            .cure(format!("bring back the nodes that hold their replicas: {}", down.join(", ")))
-            .retry(Retry::WhenFactChanges("unavailable ranges".to_owned())),
+        Problem::new(format!(
+            "ranges without a live quorum: {} of {}",
+            health.unavailable.len(),
+            health.total
+        ))
+        .evidence(some(health.unavailable.iter().map(|id| names.describe(*id)), cx.policy.list_ranges))
+        .cure(format!("bring back the nodes that hold their replicas: {}", down.join(", ")))
+        .retry(Retry::WhenFactChanges("unavailable ranges".to_owned())),
     ]
 }
 
@@ -74,8 +78,7 @@ pub(super) fn replicated(cx: &Context<'_>) -> Vec<Problem> {
     if health.under_replicated.is_empty() {
         return Vec::new();
     }
-    let message =
-        format!("{} of {} ranges are under-replicated", health.under_replicated.len(), health.total);
+    let message = format!("under-replicated ranges: {} of {}", health.under_replicated.len(), health.total);
     vec![
         Problem::new(message)
             .evidence(short(cx, &health.under_replicated))
@@ -90,8 +93,9 @@ pub(super) fn unclear(cx: &Context<'_>) -> Vec<Problem> {
         return Vec::new();
     }
     let message = format!(
-        "whether {} ranges are under-replicated cannot be told: their table has zones of different factors",
-        health.unclear.len()
+        "ranges of which it cannot be told whether they are under-replicated, because their table has zones of different factors: {} of {}",
+        health.unclear.len(),
+        health.total
     );
     let mut lines = short(cx, &health.unclear);
     lines.push(match page_health(cx.obs, cx.policy.max_status_age) {
@@ -111,7 +115,7 @@ pub(super) fn mapped(cx: &Context<'_>) -> Vec<Problem> {
     let names = Names::of(cx);
     vec![
         Problem::new(format!(
-            "{} of {} ranges have a replica on a store whose node, or whose node's liveness, is unknown",
+            "ranges with a replica on a store whose node, or whose node's liveness, is unknown: {} of {}",
             health.unmapped.len(),
             health.total
         ))
@@ -124,7 +128,10 @@ pub(super) fn mapped(cx: &Context<'_>) -> Vec<Problem> {
 pub(super) fn learners(cx: &Context<'_>) -> Vec<Problem> {
     match &cx.health {
         Fact::Known(health) if health.with_learners > 0 => {
-            vec![Problem::new(format!("{} replicas are being moved", health.with_learners)).after_secs(60)]
+            vec![
+                Problem::new(format!("ranges with a replica being moved: {}", health.with_learners))
+                    .after_secs(60),
+            ]
         }
         _ => Vec::new(),
     }
@@ -144,7 +151,7 @@ pub(super) fn page(cx: &Context<'_>) -> Vec<Problem> {
             }
             vec![
                 Problem::new(format!(
-                    "the nodes report {} unavailable and {under} under-replicated ranges",
+                    "the nodes' own gauges sum to {} unavailable and {under} under-replicated ranges",
                     sums.unavailable
                 ))
                 .cure("wait until the cluster has replicated them; gauges lag up to 10 s")
@@ -161,10 +168,13 @@ pub(super) fn fresh(cx: &Context<'_>) -> Vec<Problem> {
     }
     let most = cx.policy.max_status_age.as_secs();
     vec![
-        Problem::new(format!("{} status rows of live nodes are missing or older than {most} s", stale.len()))
-            .evidence(stale.iter().map(|(node, why)| format!("{node} {why}")))
-            .cure("wait: a node writes its status every 10 s; if it lasts, look at that node")
-            .after_secs(15),
+        Problem::new(format!(
+            "status rows of live nodes that are missing or older than {most} s: {}",
+            stale.len()
+        ))
+        .evidence(stale.iter().map(|(node, why)| format!("{node} {why}")))
+        .cure("wait: a node writes its status every 10 s; if it lasts, look at that node")
+        .after_secs(15),
     ]
 }
 
@@ -174,8 +184,11 @@ pub(super) fn purgatory(cx: &Context<'_>) -> Vec<Problem> {
         .filter_map(|(node, store)| match store.status.replicate_purgatory {
             Some(0) => None,
             Some(stuck) => Some(
-                Problem::new(format!("the allocator finds no place for {stuck} replicas of {}", node.id))
-                    .evidence([format!("queue.replicate.purgatory of {} is {stuck}", store.id)]),
+                Problem::new(format!(
+                    "replicas of {} for which the allocator finds no place: {stuck}",
+                    node.id
+                ))
+                .evidence([format!("queue.replicate.purgatory of {} is {stuck}", store.id)]),
             ),
             None => Some(Problem::new(format!("queue.replicate.purgatory of {} is unknown: NULL", store.id))),
         })

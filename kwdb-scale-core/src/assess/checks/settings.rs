@@ -26,7 +26,7 @@ pub(super) fn jobs(cx: &Context<'_>) -> Vec<Problem> {
             return Vec::new();
         }
         vec![
-            Problem::new(format!("{} jobs have not ended", running.len()))
+            Problem::new(format!("jobs that have not ended: {}", running.len()))
                 .evidence(some(running, cx.policy.list_ranges))
                 .cure("wait for them to end, or CANCEL JOB <id>")
                 .after_secs(60),

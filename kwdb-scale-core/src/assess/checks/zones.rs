@@ -17,28 +17,33 @@ pub(super) fn need(cx: &Context<'_>) -> Vec<Problem> {
     }
     let (live, counted) = (cx.live_after(), cx.counted_after());
     known_or(&cx.zones, "the zones are", |zones| {
-        zones
-            .iter()
-            .filter_map(|zone| match &zone.num_replicas {
+        let mut found = Vec::new();
+        let mut short = Vec::new();
+        for zone in zones.iter() {
+            match &zone.num_replicas {
                 Fact::Unknown(why) => {
-                    Some(Problem::unknown(&format!("the factor of {} is", zone.target), why))
+                    found.push(Problem::unknown(&format!("the factor of {} is", zone.target), why));
                 }
                 Fact::Known(factor) => {
                     let need = needed(*factor, counted);
-                    (usize::try_from(need).unwrap_or(usize::MAX) > live).then(|| {
-                        Problem::new(format!(
-                            "{} needs {need} replicas of each range, and {live} live members would remain",
-                            zone.target
-                        ))
-                        .evidence([format!(
-                            "num_replicas = {factor}, {counted} members counted by the allocator"
-                        )])
-                        .cure("scale out first, or replace instead")
-                        .retry(Retry::WhenFactChanges("number of live members".to_owned()))
-                    })
+                    if usize::try_from(need).unwrap_or(usize::MAX) > live {
+                        short.push(format!("{}: num_replicas = {factor}, needs {need}", zone.target));
+                    }
                 }
-            })
-            .collect()
+            }
+        }
+        if !short.is_empty() {
+            let message =
+                format!("zones that need more replicas than {live} live members can hold: {}", short.len());
+            found.push(
+                Problem::new(message)
+                    .evidence(short)
+                    .evidence([format!("the allocator would count {counted} members")])
+                    .cure("scale out first, or replace instead")
+                    .retry(Retry::WhenFactChanges("number of live members".to_owned())),
+            );
+        }
+        found
     })
 }
 
@@ -72,9 +77,9 @@ pub(super) fn shrinks(cx: &Context<'_>) -> Vec<Problem> {
         return Vec::new();
     }
     let message = format!(
-        "{} zones want more replicas than {} members can hold: their ranges shrink",
-        lines.len(),
-        cx.counted_after()
+        "zones whose ranges will keep fewer replicas on {} members: {}",
+        cx.counted_after(),
+        lines.len()
     );
     vec![Problem::new(message).evidence(lines)]
 }
@@ -84,8 +89,11 @@ pub(super) fn grows(cx: &Context<'_>) -> Vec<Problem> {
     if lines.is_empty() {
         return Vec::new();
     }
-    let message =
-        format!("{} zones get more replicas when there are {} members", lines.len(), cx.counted_after());
+    let message = format!(
+        "zones whose ranges will get more replicas on {} members: {}",
+        cx.counted_after(),
+        lines.len()
+    );
     vec![Problem::new(message).evidence(lines)]
 }
 
@@ -121,7 +129,10 @@ fn hindrance(cx: &Context<'_>, groups: &[ConstraintGroup], factor: u32) -> Optio
         let gone = cx.leaving.iter().any(|n| fits(&n));
         if gone && left.len() < usize::try_from(count).unwrap_or(usize::MAX) {
             let text: Vec<String> = group.constraints.iter().map(ToString::to_string).collect();
-            let why = format!("wants {count} replicas at {}, where too few members stay", text.join(","));
+            let why = format!(
+                "wants {count} of its replicas at {}, and too few members stay there",
+                text.join(",")
+            );
             return Some((why, vec![format!("stay there: {}", names(&left))]));
         }
     }
@@ -206,7 +217,7 @@ pub(super) fn naming(cx: &Context<'_>) -> Vec<Problem> {
         .filter(|z| names(z.constraints.known(), &localities))
         .map(|z| {
             let mut problem = Problem::new(format!(
-                "{} {} names a leaving node: this may affect the scale-in",
+                "{} {} names a leaving node, which may affect the operation",
                 z.target,
                 z.constraints_text()
             ))
