@@ -18,8 +18,16 @@ use crate::policy::Policy;
 use crate::ports::{Gateway, StopNode};
 use crate::topology::{Address, NodeId};
 
-/// How long a gateway that did not answer is left alone.
+/// How long a gateway that did not answer is left alone; doubled with each time up to [`LONGEST_REST`].
 const GATEWAY_REST: SignedDuration = SignedDuration::from_secs(15);
+const LONGEST_REST: SignedDuration = SignedDuration::from_mins(4);
+
+/// A gateway that did not answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Rest {
+    until: Timestamp,
+    length: SignedDuration,
+}
 
 /// An operation: the durable part and what is only known while it runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +50,9 @@ pub(super) enum Stage {
 pub(super) struct Scratch {
     pub stage: Stage,
     pub entered: Option<Timestamp>,
-    pub resting: BTreeMap<Address, Timestamp>,
+    pub resting: BTreeMap<Address, Rest>,
+    /// Since when fewer members answer than must agree.
+    pub blind_since: Option<Timestamp>,
     pub samples: Samples,
     pub drain: DrainWatch,
     pub tries: u32,
@@ -65,6 +75,7 @@ impl Scratch {
             stage,
             entered: None,
             resting: BTreeMap::new(),
+            blind_since: None,
             samples: Samples::default(),
             drain: DrainWatch::default(),
             tries: 0,
@@ -159,13 +170,22 @@ impl State {
     /// Up to two gateways that answered lately, in the plan's order.
     pub(super) fn gateways(&self, at: Timestamp) -> Vec<&Gateway> {
         let plan = &self.ledger.plan;
-        let rested = |g: &&Gateway| self.scratch.resting.get(&g.sql_address).is_none_or(|until| *until <= at);
-        let mut list: Vec<&Gateway> = plan.gateways.iter().filter(rested).collect();
+        let mut list: Vec<&Gateway> = plan.gateways.iter().filter(|g| self.is_rested(g, at)).collect();
         if list.len() < 2 {
-            list.extend(plan.gateways.iter().filter(|g| !rested(g)));
+            list.extend(plan.gateways.iter().filter(|g| !self.is_rested(g, at)));
         }
         list.truncate(2);
         list
+    }
+
+    fn is_rested(&self, gateway: &Gateway, at: Timestamp) -> bool {
+        self.scratch.resting.get(&gateway.sql_address).is_none_or(|rest| rest.until <= at)
+    }
+
+    fn rest(&mut self, address: Address, at: Timestamp) {
+        let length =
+            self.scratch.resting.get(&address).map_or(GATEWAY_REST, |r| (r.length * 2).min(LONGEST_REST));
+        self.scratch.resting.insert(address, Rest { until: later(at, length), length });
     }
 
     /// How many views must agree: two, or as many members as stay.
@@ -190,7 +210,8 @@ impl State {
 
     fn enter(&mut self, stage: Stage, at: Timestamp) {
         let resting = std::mem::take(&mut self.scratch.resting);
-        self.scratch = Scratch { resting, entered: Some(at), ..Scratch::new(stage) };
+        let blind_since = self.scratch.blind_since;
+        self.scratch = Scratch { resting, blind_since, entered: Some(at), ..Scratch::new(stage) };
     }
 
     fn record(&mut self, record: Record, effects: &mut Vec<Effect>) {
@@ -249,7 +270,7 @@ fn rest_after(state: &mut State, at: Timestamp, result: &ActResult) {
         && kind.is_transient()
         && let Some(address) = state.gateways(at).first().map(|g| g.sql_address.clone())
     {
-        state.scratch.resting.insert(address, later(at, GATEWAY_REST));
+        state.rest(address, at);
     }
 }
 
@@ -307,6 +328,11 @@ fn look(state: &mut State, at: Timestamp, effects: &mut Vec<Effect>) {
 
 fn judge(state: &mut State, at: Timestamp, looked: &Looked, effects: &mut Vec<Effect>) {
     note_gateways(state, at, looked);
+    match sight(state, at, looked) {
+        Sight::Enough => {}
+        Sight::AskOthers => return look(state, at, effects),
+        Sight::Blind(stopped) => return end(state, End::Stopped(stopped), effects),
+    }
     let primary = answered(looked)
         .or_else(|| looked.replies.first().map(|r| r.gateway.clone()))
         .unwrap_or_else(|| Address::new("(no gateway)"));
@@ -335,13 +361,51 @@ fn judge(state: &mut State, at: Timestamp, looked: &Looked, effects: &mut Vec<Ef
     }
 }
 
+enum Sight {
+    /// Enough members answered, or there is hope that they will.
+    Enough,
+    /// Too few of those asked answered, but others can be asked at once.
+    AskOthers,
+    /// Too few answered for the policy's stall time.
+    Blind(Stopped),
+}
+
+fn sight(state: &mut State, at: Timestamp, looked: &Looked) -> Sight {
+    let asked: BTreeSet<&Address> = looked.replies.iter().map(|r| &r.gateway).collect();
+    let asked = state.ledger.plan.gateways.iter().filter(|g| asked.contains(&g.sql_address)).count();
+    let needed = state.views_needed().min(asked);
+    let answers =
+        |g: &&Gateway| looked.replies.iter().any(|r| r.gateway == g.sql_address && r.result.is_ok());
+    let answered = state.ledger.plan.gateways.iter().filter(answers).count();
+    if answered >= needed {
+        state.scratch.blind_since = None;
+        return Sight::Enough;
+    }
+    let rested = state.ledger.plan.gateways.iter().filter(|g| state.is_rested(g, at)).count();
+    if rested >= needed {
+        return Sight::AskOthers;
+    }
+    let since = *state.scratch.blind_since.get_or_insert(at);
+    let limit = state.policy().stall_after;
+    if at.duration_since(since) < limit {
+        return Sight::Enough;
+    }
+    let evidence = looked.replies.iter().filter_map(|r| r.result.as_ref().err().cloned()).collect();
+    Sight::Blind(Stopped {
+        reason: StopReason::GateClosed,
+        message: format!("fewer than {needed} of the members that stay have answered for {limit:#}"),
+        evidence,
+        next: steps::next_moves(state),
+    })
+}
+
 /// A gateway none of whose answers came is left alone for a while.
 fn note_gateways(state: &mut State, at: Timestamp, looked: &Looked) {
     let asked: BTreeSet<&Address> = looked.replies.iter().map(|r| &r.gateway).collect();
     for gateway in asked {
         let silent = looked.replies.iter().filter(|r| r.gateway == *gateway).all(|r| r.result.is_err());
         if silent && state.ledger.plan.gateways.iter().any(|g| g.sql_address == *gateway) {
-            state.scratch.resting.insert(gateway.clone(), later(at, GATEWAY_REST));
+            state.rest(gateway.clone(), at);
         } else {
             state.scratch.resting.remove(gateway);
         }

@@ -85,7 +85,7 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
         }
         Some((Act::Confirm { .. }, ActResult::Counted(counted))) if confirmation_is_recent(ctx) => {
             match counted.get(&node) {
-                Some(0) => Verdict::Act(Act::Stop { node }),
+                Some(0) => fit_to_stop(ctx, node),
                 Some(left) => Verdict::stop_with(
                     StopReason::GateClosed,
                     format!("the server counts {left} replicas on node {id}; it was not stopped"),
@@ -116,14 +116,26 @@ fn confirmation_is_recent(ctx: &Ctx<'_>) -> bool {
     ctx.state.scratch.acted_at.is_some_and(|t| ctx.at.duration_since(t) < CONFIRMATION_LASTS)
 }
 
+/// The gate once more, on facts that are newer than the confirmation.
+fn fit_to_stop(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
+    if !ctx.state.scratch.want_health {
+        ctx.state.scratch.want_health = true;
+        return Verdict::Again;
+    }
+    let why = unfit(ctx, &leaving_nodes(ctx), ctx.obs.counted_members());
+    if !why.is_empty() {
+        return super::gate(ctx, why);
+    }
+    Verdict::Act(Act::Stop { node })
+}
+
 /// The gate, then the server's own count.
 fn confirm(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
     if !ctx.state.scratch.want_health {
         ctx.state.scratch.want_health = true;
         return Verdict::Again;
     }
-    let leaving: BTreeSet<NodeId> = leaving_nodes(ctx);
-    let why = unfit(ctx, &leaving, ctx.obs.counted_members());
+    let why = unfit(ctx, &leaving_nodes(ctx), ctx.obs.counted_members());
     if !why.is_empty() {
         return super::gate(ctx, why);
     }
