@@ -4,6 +4,7 @@
 //! follows the server (`config.DecodeKeyIntoZoneIDAndSuffix`, `sql.getZoneConfig` of V3.2.1): by the start key,
 //! then table, database, `RANGE default`. The `table_id` column is no help: it is 0 for relational ranges.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -243,15 +244,30 @@ pub struct Candidates<'a> {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ZoneSet {
     zones: Vec<Zone>,
+    /// Places in `zones` by object id, the object itself before its subzones.
+    by_id: BTreeMap<u64, Vec<usize>>,
+    by_range: BTreeMap<String, usize>,
+    by_database: BTreeMap<String, usize>,
 }
 
 impl ZoneSet {
     /// Reads all rows.
     pub fn build(rows: &[ZoneRow]) -> Self {
-        Self { zones: rows.iter().map(Zone::of_row).collect() }
+        let mut zones: Vec<Zone> = rows.iter().map(Zone::of_row).collect();
+        zones.sort_by_key(|z| (z.id, z.subzone));
+        let mut set = Self::default();
+        for (at, zone) in zones.iter().enumerate() {
+            set.by_id.entry(zone.id).or_default().push(at);
+            match &zone.object {
+                ZoneObject::Range(name) => drop(set.by_range.insert(name.clone(), at)),
+                ZoneObject::Database(name) => drop(set.by_database.insert(name.clone(), at)),
+                _ => {}
+            }
+        }
+        Self { zones, ..set }
     }
 
-    /// All zones in the order of the rows.
+    /// All zones by id.
     pub fn iter(&self) -> impl Iterator<Item = &Zone> {
         self.zones.iter()
     }
@@ -282,7 +298,7 @@ impl ZoneSet {
             return Fact::unknown("kwdb_internal.zones has no RANGE default");
         };
         let mut zones = vec![base];
-        zones.extend(self.zones.iter().filter(|z| z.subzone != 0 && Some(z.id) == table));
+        zones.extend(table.into_iter().flat_map(|id| self.of_id(id)).filter(|z| z.subzone != 0));
         let mut factors = Vec::with_capacity(zones.len());
         for zone in &zones {
             match &zone.num_replicas {
@@ -295,8 +311,12 @@ impl ZoneSet {
         Fact::Known(Candidates { zones, min, max })
     }
 
+    fn of_id(&self, id: u64) -> impl Iterator<Item = &Zone> {
+        self.by_id.get(&id).into_iter().flatten().filter_map(|at| self.zones.get(*at))
+    }
+
     fn by_id(&self, id: u64) -> Option<&Zone> {
-        self.zones.iter().find(|z| z.id == id && z.subzone == 0)
+        self.of_id(id).find(|z| z.subzone == 0)
     }
 
     fn default_zone(&self) -> Option<&Zone> {
@@ -304,11 +324,11 @@ impl ZoneSet {
     }
 
     fn named(&self, name: &str) -> Option<&Zone> {
-        self.zones.iter().find(|z| matches!(&z.object, ZoneObject::Range(n) if n == name))
+        self.by_range.get(name).and_then(|at| self.zones.get(*at))
     }
 
     fn database(&self, name: &str) -> Option<&Zone> {
-        self.zones.iter().find(|z| matches!(&z.object, ZoneObject::Database(n) if n == name))
+        self.by_database.get(name).and_then(|at| self.zones.get(*at))
     }
 }
 

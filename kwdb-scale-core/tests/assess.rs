@@ -370,6 +370,8 @@ case!(disk_nearly_full_afterwards, 4, |c| {
     scale_in(&[4])
 }, refuse [], warn ["disk-projected"]);
 case!(disk_unknown, 5, |c| { c.store_row(2).available = None; scale_in(&[5]) }, refuse [], warn ["disk-unknown"]);
+case!(disk_not_measured_yet, 5, |c| { c.store_row(5).used = Some(0); scale_in(&[5]) },
+    refuse [], warn ["disk-unknown"]);
 case!(settings_unreadable, 4, |c| { c.failing.push(("Settings", "timed out")); scale_out(&[5]) },
     refuse [], warn ["settings-known"]);
 case!(ts_rebalance_off, 4, |c| { c.set("kv.allocator.ts_consider_rebalance.enabled", "false"); scale_out(&[5]) },

@@ -5,6 +5,7 @@
 
 use super::Problem;
 use crate::assess::{Context, Retry};
+use crate::fact::Fact;
 use crate::observation::Node;
 use crate::rows::StoreRow;
 use crate::topology::StoreId;
@@ -66,15 +67,28 @@ pub(super) fn full(cx: &Context<'_>) -> Vec<Problem> {
         .collect()
 }
 
+/// Bytes that move when a node leaves. `used` is 0 in the first minute of a process: then unknown, unless it holds
+/// no replica.
+fn moving(row: &StoreRow, replicas: &Fact<u64>) -> Option<u64> {
+    match (row.used?, replicas) {
+        (0, Fact::Known(0)) => Some(0),
+        (0, _) => None,
+        (used, _) => Some(used),
+    }
+}
+
+fn leaving<'a>(cx: &'a Context<'_>) -> impl Iterator<Item = (&'a Node, StoreId, Option<u64>)> {
+    cx.leaving.iter().flat_map(|n| n.stores.values().map(|s| (*n, s.id, moving(&s.status, &s.replicas))))
+}
+
 pub(super) fn projected(cx: &Context<'_>) -> Vec<Problem> {
-    let leaving: Vec<_> = disks(&cx.leaving).map(|(_, _, disk)| disk).collect();
+    let bytes: Option<Vec<u64>> = leaving(cx).map(|(_, _, bytes)| bytes).collect();
     let staying: Vec<_> = disks(&cx.staying).collect();
-    let known: Option<Vec<u64>> = leaving.iter().map(|d| d.map(|d| d.used)).collect();
-    let (Some(known), Ok(stores)) = (known, u64::try_from(staying.len())) else { return Vec::new() };
+    let (Some(bytes), Ok(stores)) = (bytes, u64::try_from(staying.len())) else { return Vec::new() };
     if stores == 0 {
         return Vec::new();
     }
-    let share = known.into_iter().fold(0, u64::saturating_add) / stores;
+    let share = bytes.into_iter().fold(0, u64::saturating_add) / stores;
     staying
         .into_iter()
         .filter_map(|(node, store, disk)| Some((node, store, disk?)))
@@ -92,13 +106,15 @@ pub(super) fn projected(cx: &Context<'_>) -> Vec<Problem> {
 }
 
 pub(super) fn unknown(cx: &Context<'_>) -> Vec<Problem> {
-    let missing: Vec<String> = disks(&cx.staying)
-        .chain(disks(&cx.leaving))
-        .filter(|(_, _, disk)| disk.is_none())
-        .map(|(node, store, _)| format!("{store} of {}", node.id))
-        .collect();
+    let staying = disks(&cx.staying).filter(|(_, _, disk)| disk.is_none()).map(|(n, s, _)| (n, s));
+    let leaving = leaving(cx).filter(|(_, _, bytes)| bytes.is_none()).map(|(n, s, _)| (n, s));
+    let missing: Vec<String> =
+        staying.chain(leaving).map(|(node, store)| format!("{store} of {}", node.id)).collect();
     if missing.is_empty() {
         return Vec::new();
     }
-    vec![Problem::new(format!("how full the disk is is unknown: {}", missing.join(", ")))]
+    vec![
+        Problem::new(format!("how much of the disk is used is unknown: {}", missing.join(", ")))
+            .cure("ask again a minute after the node's start, when it has measured its disk"),
+    ]
 }
