@@ -24,10 +24,10 @@ pub(crate) struct Drain {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Stage {
-    /// A call is made and comes back then.
+    /// A call is made then.
+    Begin(Timestamp),
+    /// The call comes back then.
     Call(Timestamp),
-    /// What a call left to do is shown then.
-    Show(Timestamp, u64),
     /// The shutdown call comes back then.
     Shutdown(Timestamp),
 }
@@ -37,7 +37,7 @@ impl Drain {
         let wait = args.get("drain-wait").and_then(crate::model::parse_duration);
         let limit = wait.unwrap_or(Duration::from_secs(600));
         let limit = (!limit.is_zero()).then_some(limit);
-        Self { client, quit, limit, began: None, stage: Stage::Call(Timestamp::MIN) }
+        Self { client, quit, limit, began: None, stage: Stage::Begin(Timestamp::MIN) }
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -50,14 +50,14 @@ impl Drain {
             Some(began) => began,
             None => {
                 self.began = Some(now);
-                self.stage = Stage::Call(now + LATENCY + CALL);
+                self.stage = Stage::Begin(now + LATENCY);
                 now
             }
         };
         match self.stage {
-            Stage::Call(at) | Stage::Show(at, _) | Stage::Shutdown(at) if now < at => Step::At(at),
-            Stage::Call(_) => self.call(cluster, began, out),
-            Stage::Show(_, left) => self.show(cluster, left, out),
+            Stage::Begin(at) | Stage::Call(at) | Stage::Shutdown(at) if now < at => Step::At(at),
+            Stage::Begin(_) => self.call(cluster, began, out, true),
+            Stage::Call(_) => self.call(cluster, began, out, false),
             Stage::Shutdown(_) => {
                 if self.client.rpc(cluster).is_ok() {
                     // The process is still there: it goes within a fraction of a second.
@@ -79,19 +79,26 @@ impl Drain {
         }
     }
 
-    fn call(&mut self, cluster: &mut Cluster, began: Timestamp, out: &mut Output) -> Step {
+    /// The beginning of a call, or its end.
+    fn call(&mut self, cluster: &mut Cluster, began: Timestamp, out: &mut Output, first: bool) -> Step {
         let now = cluster.now();
         let address = match self.client.rpc(cluster) {
             Ok(address) => address,
             Err(text) => return Step::Fail(text),
         };
-        match cluster.drain(&address) {
-            Ok(left) => {
-                // The call comes back when clients are done, ten seconds later at most.
-                let back = cluster.drain_waits_until(&address).unwrap_or(now);
-                self.stage = Stage::Show(back, left);
+        let result = if first {
+            cluster.refuse_clients(&address).map(|()| None)
+        } else {
+            cluster.drain(&address).map(Some)
+        };
+        match result {
+            Ok(None) => {
+                // It comes back a second after clients are done, which takes ten more at most.
+                let clients = cluster.drain_waits_until(&address).unwrap_or(now);
+                self.stage = Stage::Call(clients + CALL);
                 self.step(cluster, out)
             }
+            Ok(Some(left)) => self.show(cluster, left, out),
             Err(RpcError::WaitingForInit) => {
                 Step::Fail("node cannot be drained before it has been initialized".to_owned())
             }
@@ -118,8 +125,8 @@ impl Drain {
         let end = if left == 0 { " (complete)" } else { "" };
         out.stderr += &format!("node is draining... remaining: {left}{end}\n");
         if left > 0 {
-            self.stage = Stage::Call(now + CALL);
-            return Step::At(now + CALL);
+            self.stage = Stage::Begin(now);
+            return Step::At(now);
         }
         if !self.quit {
             out.stdout += "ok\n";

@@ -247,19 +247,19 @@ impl NodeLifecycle for SimLifecycle {
 
 fn drain(world: &World, node: &StopNode) -> Result<(), PortError> {
     let until = world.now() + node.deadline;
+    let fail = |e: RpcError| rpc_error(world, &node.address, &e, node.deadline);
     loop {
-        world.advance(Duration::from_secs(1));
-        let left = world.cluster().drain(&node.address);
-        match left {
-            Ok(0) => return Ok(()),
-            Ok(_) => {
-                let clients = world.cluster().drain_waits_until(&node.address);
-                world.advance_to(clients.unwrap_or_else(|| world.now()).min(until));
-            }
-            Err(e) => return Err(rpc_error(world, &node.address, &e, node.deadline)),
-        }
+        let begun = world.cluster().refuse_clients(&node.address);
+        begun.map_err(fail)?;
+        let clients = world.cluster().drain_waits_until(&node.address);
+        let done = clients.unwrap_or_else(|| world.now()) + Duration::from_secs(1);
+        world.advance_to(done.min(until));
         if world.now() >= until {
             return Err(deadline(&node.address));
+        }
+        let left = world.cluster().drain(&node.address);
+        if left.map_err(fail)? == 0 {
+            return Ok(());
         }
     }
 }

@@ -242,7 +242,8 @@ impl Cluster {
 
     fn heartbeat(&mut self, process: usize) {
         let Some(p) = self.processes.get(process).filter(|p| p.is_node() && !p.frozen) else { return };
-        let (Some(node), draining) = (p.node, p.phase == super::types::Phase::Draining) else { return };
+        let Some(node) = p.node else { return };
+        let first = p.joined_at == self.now;
         let expiry = nanos(self.config.timings.liveness_expiry);
         if !self.system_available() {
             // The write waits for a quorum; a second later is soon enough to try again.
@@ -253,14 +254,16 @@ impl Cluster {
         let written = now + 1_000_000 + self.rng.next() % 30_000_000;
         let Some(member) = self.member_mut(node) else { return };
         let was_live = member.liveness.expiration > now;
-        let first = member.liveness.updated_at < member.started_at;
         member.before = member.liveness.clone();
         if first || !was_live {
             member.liveness.epoch += 1;
         }
         member.liveness.expiration = now + expiry;
         member.liveness.updated_at = written;
-        member.liveness.draining = draining;
+        // A drain is over when the process was started again.
+        if first {
+            member.liveness.draining = false;
+        }
         self.events.push(now + expiry, Event::Expiry { node, at: now + expiry });
         self.events.push(now + nanos(self.config.timings.heartbeat), Event::Heartbeat { process });
         if !was_live {
@@ -281,6 +284,15 @@ impl Cluster {
             })
             .collect();
         let delay = self.config.timings.lease_takeover;
+        if !leases.is_empty() && self.system_available() {
+            // Whoever takes over a lease makes it invalid first, by raising the epoch of its holder's record.
+            let at = self.now + 140_000_000;
+            if let Some(m) = self.member_mut(node) {
+                m.before = m.liveness.clone();
+                m.liveness.epoch += 1;
+                m.liveness.updated_at = at;
+            }
+        }
         for range in leases {
             self.after(delay, Event::Takeover { range });
         }

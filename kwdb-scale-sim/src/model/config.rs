@@ -65,7 +65,7 @@ pub struct Timings {
     pub liveness_expiry: Duration,
     /// Time between heartbeats: half of the expiry.
     pub heartbeat: Duration,
-    /// `is_live` of a silent node ends so long after its last refresh, which comes every half of it.
+    /// `is_live` of a silent node ends so long after its last refresh, which comes every quarter of it.
     pub client_gossip_ttl: Duration,
     /// From the start of a process until it tries to join.
     pub boot: (Duration, Duration),

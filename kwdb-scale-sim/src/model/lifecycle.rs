@@ -60,6 +60,7 @@ impl Cluster {
             phase: Phase::Booting,
             node: None,
             joined_at: 0,
+            refuses_since: None,
             silent_since: None,
             status: "",
             frozen: false,

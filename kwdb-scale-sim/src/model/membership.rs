@@ -87,25 +87,37 @@ impl Cluster {
         self.status_rows(nodes, false)
     }
 
-    /// One `Drain` call: hands over the leases, refuses new clients from now on. Returns how much there was to do,
-    /// zero when the drain is complete. A call takes about a second of real time, which the caller lets go by.
+    /// The beginning of a `Drain` call: new clients are refused from now on. The call goes on with
+    /// [`drain`](Self::drain) a second later, or a second after [`drain_waits_until`](Self::drain_waits_until).
     ///
     /// # Errors
     /// The node is not there, waits for `init`, or has no quorum.
-    pub fn drain(&mut self, address: &Address) -> Result<u64, RpcError> {
+    pub fn refuse_clients(&mut self, address: &Address) -> Result<(), RpcError> {
         let process = self.serving(address)?;
-        let first = self.processes.get(process).is_some_and(|p| p.phase == Phase::Serving);
-        let moved = self.begin_drain(process);
-        let open = self.processes.get(process).is_some_and(|p| p.transaction_until > self.now);
-        Ok(if first { 1 + moved } else { u64::from(open) })
+        self.refuse(process);
+        Ok(())
     }
 
-    /// What a drain still has to wait for: until when a client holds a transaction open, at most
-    /// `server.shutdown.query_wait` from now.
+    /// Until when a drain that began waits for a client with an open transaction, at most
+    /// `server.shutdown.query_wait`; `None` when it does not.
     pub fn drain_waits_until(&self, address: &Address) -> Option<jiff::Timestamp> {
         let p = self.processes.get(self.running(address)?)?;
-        let limit = self.now + nanos(self.config.timings.query_wait);
-        (p.transaction_until > self.now).then(|| self.timestamp(p.transaction_until.min(limit)))
+        let limit = p.refuses_since? + nanos(self.config.timings.query_wait);
+        let until = p.transaction_until.min(limit);
+        (until > self.now).then(|| self.timestamp(until))
+    }
+
+    /// The rest of a `Drain` call: ends what clients are left, sets the draining bit, hands over the leases.
+    /// Returns how much there was to do, zero when the drain was complete before.
+    ///
+    /// # Errors
+    /// As [`refuse_clients`](Self::refuse_clients).
+    pub fn drain(&mut self, address: &Address) -> Result<u64, RpcError> {
+        let process = self.serving(address)?;
+        let node = self.processes.get(process).and_then(|p| p.node);
+        let before = node.and_then(|n| self.member(n)).is_some_and(|m| m.liveness.draining);
+        let moved = self.begin_drain(process);
+        Ok(if before { 0 } else { 1 + moved })
     }
 
     /// The `Drain` call with the shutdown flag: the process ends within a fraction of a second.
@@ -202,6 +214,14 @@ impl Cluster {
             .collect()
     }
 
+    fn refuse(&mut self, process: usize) {
+        let now = self.now;
+        if let Some(p) = self.processes.get_mut(process) {
+            p.phase = Phase::Draining;
+            p.refuses_since.get_or_insert(now);
+        }
+    }
+
     pub(crate) fn replicas_on(&self, stores: &[StoreId]) -> u64 {
         stores.iter().filter_map(|s| self.store(*s)).map(|s| s.replicas.len() as u64).sum()
     }
@@ -209,10 +229,10 @@ impl Cluster {
     /// Sets the draining bit and hands over every lease that another store can take; the number handed over.
     pub(crate) fn begin_drain(&mut self, process: usize) -> u64 {
         let now = self.now;
+        self.refuse(process);
         let Some(p) = self.processes.get_mut(process) else { return 0 };
         let Some(node) = p.node else { return 0 };
-        p.phase = Phase::Draining;
-        p.silent_since.get_or_insert(now);
+        p.transaction_until = 0;
         let Some(m) = self.member_mut(node) else { return 0 };
         if !m.liveness.draining {
             m.before = m.liveness.clone();

@@ -113,7 +113,7 @@ impl Cluster {
         if silent.is_some_and(|s| self.now > s + nanos(t.descriptor_ttl)) {
             return None;
         }
-        let period = nanos(t.client_gossip_ttl) / 2;
+        let period = nanos(t.client_gossip_ttl) / 4;
         let is_live = match silent {
             _ if gateway == m.id => true,
             None => true,

@@ -28,7 +28,9 @@ pub(crate) struct Process {
     pub(crate) phase: Phase,
     pub(crate) node: Option<NodeId>,
     pub(crate) joined_at: Nanos,
-    /// When it stopped refreshing its gossip: drain, freeze or end.
+    /// Since when it refuses new clients: a drain began.
+    pub(crate) refuses_since: Option<Nanos>,
+    /// When it stopped refreshing its gossip: frozen or ended.
     pub(crate) silent_since: Option<Nanos>,
     pub(crate) status: &'static str,
     pub(crate) frozen: bool,

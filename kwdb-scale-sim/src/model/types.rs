@@ -120,7 +120,7 @@ pub enum Phase {
     Waiting,
     /// It is a node.
     Serving,
-    /// A drain has begun or ended: it refuses new clients. It stays a node.
+    /// A drain has begun or ended: it refuses new clients. It stays a live node.
     Draining,
     /// It ended with this code, after printing this.
     Exited {
