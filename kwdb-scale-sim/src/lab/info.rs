@@ -1,0 +1,154 @@
+//! What a lab is made with, what there is to know of it, and how it fails.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kwdb_scale_core::topology::{Address, HostName, StartMode};
+use serde::{Deserialize, Serialize};
+
+/// What a lab is made with.
+#[derive(Clone, Debug)]
+pub struct LabOptions {
+    /// Where everything lies. Absent or empty; made when absent.
+    pub dir: PathBuf,
+    /// How many nodes are started, `n1` to `nN`; node ids are the numbers.
+    pub nodes: usize,
+    /// With certificates, which are made in `certs/`, or insecure.
+    pub secure: bool,
+    /// `start-single-replica` instead of `start`.
+    pub single_replica: bool,
+    /// Ranges of a table `app.kv`; zero makes none.
+    pub ranges: u32,
+    /// Stores of each node.
+    pub stores_per_node: usize,
+    /// Model seconds in a real one, for the twin. A real kwbase has no other speed than 1.
+    pub speed: f64,
+    /// A real kwbase; the twin when `None`.
+    pub kwbase: Option<PathBuf>,
+    /// The executable that calls [`hook`](crate::process::hook) first; the running one when `None`.
+    pub executable: Option<PathBuf>,
+    /// Everything that is left to chance in the twin follows from it.
+    pub seed: u64,
+    /// How long [`Lab::up`] may take in all.
+    pub deadline: Duration,
+}
+
+impl LabOptions {
+    /// Four insecure nodes of the twin at speed 1, one store each, no table; ten minutes.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            nodes: 4,
+            secure: false,
+            single_replica: false,
+            ranges: 0,
+            stores_per_node: 1,
+            speed: 1.0,
+            kwbase: None,
+            executable: None,
+            seed: 1,
+            deadline: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What there is to know of a lab.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LabInfo {
+    /// Its directory, absolute.
+    pub dir: PathBuf,
+    /// The program to be run as `kwbase`: the twin's wrapper or the real one.
+    pub kwbase: PathBuf,
+    /// Whether `kwbase` is a real one.
+    pub real: bool,
+    /// The certificates' directory of a secure lab, with the client certificate of root.
+    pub certs_dir: Option<PathBuf>,
+    /// The sub-command that starts nodes.
+    pub start_mode: StartMode,
+    /// Model seconds in a real one: waits meant for a real cluster are to be divided by it.
+    pub speed: f64,
+    /// Started or only prepared by [`Lab::add`], in the order in which they were made.
+    pub hosts: Vec<LabHost>,
+    pub(super) executable: PathBuf,
+    pub(super) block: u16,
+    pub(super) stores_per_node: usize,
+}
+
+impl LabInfo {
+    /// SQL addresses of the first three hosts.
+    pub fn seeds(&self) -> Vec<Address> {
+        self.hosts.iter().take(3).map(|host| host.sql_address.clone()).collect()
+    }
+
+    /// RPC addresses of the first three hosts, for `--join`.
+    pub fn join(&self) -> Vec<Address> {
+        self.hosts.iter().take(3).map(|host| host.address.clone()).collect()
+    }
+}
+
+/// One host of a lab, which is a directory and three ports.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct LabHost {
+    /// `n1`, `n2` …
+    pub name: HostName,
+    /// RPC address (`--listen-addr`).
+    pub address: Address,
+    /// SQL address: the RPC address.
+    pub sql_address: Address,
+    /// HTTP address (`--http-addr`).
+    pub http_address: Address,
+    /// `--brpc-addr`.
+    pub brpc_address: Address,
+    /// `--store`, one or more.
+    pub stores: Vec<PathBuf>,
+    /// Where the node writes its pid, when it is started with [`extra_flags`](Self::extra_flags).
+    pub pid_file: PathBuf,
+    /// Takes the node's output.
+    pub output_file: PathBuf,
+    /// Further flags of the start command: small caches and the pid file, without which [`Lab::kill`] and
+    /// [`Lab::down`] do not find the node.
+    pub extra_flags: Vec<String>,
+}
+
+/// Why something of a lab failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LabError {
+    /// There is no lab in the directory.
+    #[error("there is no lab in {0}")]
+    NoLab(PathBuf),
+    /// The directory holds something already.
+    #[error("{0} is not empty: a lab is made in an absent or empty directory")]
+    NotEmpty(PathBuf),
+    /// No host of that name.
+    #[error("the lab has no host '{0}'")]
+    NoHost(String),
+    /// The node does not run.
+    #[error("{0} does not run")]
+    NotRunning(String),
+    /// The node runs.
+    #[error("{0} runs already")]
+    Running(String),
+    /// A kwbase command ended badly; its words.
+    #[error("`{command}` {end}: {words}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        end: String,
+        /// The last of what it printed.
+        words: String,
+    },
+    /// Something did not come about in time.
+    #[error("{0} within the deadline")]
+    Deadline(String),
+    /// The operating system said no.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+}

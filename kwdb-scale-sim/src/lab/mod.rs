@@ -1,0 +1,328 @@
+//! Local clusters of real processes: of the twin, or of a real `kwbase`.
+//!
+//! ```no_run
+//! use kwdb_scale_sim::lab::{Lab, LabOptions};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // Nodes of the twin are this executable started again.
+//!     kwdb_scale_sim::process::hook();
+//!     let dir = std::env::temp_dir().join("my-lab");
+//!     let lab = Lab::up(LabOptions { nodes: 4, speed: 20.0, ..LabOptions::new(&dir) })?.scoped();
+//!     for host in &lab.info().hosts {
+//!         println!("{} answers SQL at {}", host.name, host.sql_address);
+//!     }
+//!     lab.kill("n4")?;
+//!     lab.restart("n4")?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Everything of a lab lies in its directory: `lab.json` (its own state), `bin/kwbase` (the twin's command line),
+//! `certs/`, and `nodes/NAME/` with the stores, the output and the pid file of each node. Processes are ended by
+//! pid, after a look at their arguments, so that a number that was given to another program does no harm.
+//! The calls block; they need Linux.
+
+mod info;
+mod ports;
+mod proc;
+mod start;
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::ops::Deref;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use kwdb_scale_core::topology::{Address, HostName};
+use rustix::process::Signal;
+
+use crate::process::lab::{CONFIG, LabAddress};
+use crate::process::wire::Control;
+use proc::{Output, Process};
+
+pub use info::{LabError, LabHost, LabInfo, LabOptions};
+
+const STATE: &str = "lab.json";
+
+/// A local cluster of processes. Dropped, it stays as it is: see [`scoped`](Self::scoped).
+#[derive(Debug)]
+pub struct Lab {
+    info: LabInfo,
+}
+
+impl Lab {
+    /// Makes a lab, and comes back when every range has the replicas that it needs. What was started of a lab that
+    /// fails to come up is ended again.
+    ///
+    /// # Errors
+    /// The directory is not empty; a node does not come up; the deadline.
+    pub fn up(options: LabOptions) -> Result<Self, LabError> {
+        let end = Instant::now() + options.deadline;
+        let mut lab = Self::prepare(&options)?;
+        match lab.start_all(&options, end) {
+            Ok(()) => Ok(lab),
+            Err(error) => {
+                lab.end_processes();
+                Err(error)
+            }
+        }
+    }
+
+    /// The lab in a directory.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn open(dir: &Path) -> Result<Self, LabError> {
+        let text = fs::read(dir.join(STATE)).map_err(|_| LabError::NoLab(dir.to_owned()))?;
+        let info = serde_json::from_slice(&text).map_err(|_| LabError::NoLab(dir.to_owned()))?;
+        Ok(Self { info })
+    }
+
+    /// What there is to know of it.
+    pub fn info(&self) -> &LabInfo {
+        &self.info
+    }
+
+    /// The same, ended when it is dropped.
+    pub fn scoped(self) -> ScopedLab {
+        ScopedLab(self)
+    }
+
+    /// Prepares one more host, with free ports and a store path, and starts nothing.
+    ///
+    /// # Errors
+    /// The block of ports is used up.
+    pub fn add(&mut self) -> Result<LabHost, LabError> {
+        let index = self.info.hosts.len();
+        let ports = ports::of_node(self.info.block, index).ok_or_else(|| LabError::Io {
+            what: "ports of one more host".to_owned(),
+            source: io::ErrorKind::AddrInUse.into(),
+        })?;
+        let name = format!("n{}", index + 1);
+        let home = self.info.dir.join("nodes").join(&name);
+        fs::create_dir_all(&home).map_err(io_error(home.display().to_string()))?;
+        let address = |port: u16| Address::new(format!("127.0.0.1:{port}"));
+        let [rpc, http, brpc] = ports.map(address);
+        let stores = match self.info.stores_per_node {
+            0 | 1 => vec![home.join("store")],
+            n => (1..=n).map(|i| home.join(format!("store{i}"))).collect(),
+        };
+        let pid_file = home.join("pid");
+        let host = LabHost {
+            name: HostName::new(name),
+            sql_address: rpc.clone(),
+            address: rpc,
+            http_address: http,
+            brpc_address: brpc,
+            stores,
+            output_file: home.join("output"),
+            extra_flags: vec![
+                "--cache=256MiB".to_owned(),
+                "--max-sql-memory=256MiB".to_owned(),
+                format!("--pid-file={}", pid_file.display()),
+            ],
+            pid_file,
+        };
+        self.info.hosts.push(host.clone());
+        self.save()?;
+        Ok(host)
+    }
+
+    /// Ends a node as `kill -9` does.
+    ///
+    /// # Errors
+    /// No such host; it does not run.
+    pub fn kill(&self, name: &str) -> Result<(), LabError> {
+        let process = self.running(name)?;
+        process.signal(Signal::KILL);
+        if process.ends_within(Duration::from_secs(10)) {
+            Ok(())
+        } else {
+            Err(LabError::Deadline(format!("{name} did not end")))
+        }
+    }
+
+    /// Starts a node that does not run, on its old store when it has one.
+    ///
+    /// # Errors
+    /// No such host; it runs; the start command fails.
+    pub fn restart(&self, name: &str) -> Result<(), LabError> {
+        if self.running(name).is_ok() {
+            return Err(LabError::Running(name.to_owned()));
+        }
+        self.start(self.host(name)?)
+    }
+
+    /// Whether a node's process is there.
+    ///
+    /// # Errors
+    /// No such host.
+    pub fn runs(&self, name: &str) -> Result<bool, LabError> {
+        match self.running(name) {
+            Ok(_) => Ok(true),
+            Err(LabError::NotRunning(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs a `kwbase` command with the lab's security flags added; standard output of one that succeeds.
+    ///
+    /// # Errors
+    /// It ends with another code than zero, or not within the deadline.
+    pub fn kwbase(&self, args: &[&str], deadline: Duration) -> Result<String, LabError> {
+        let mut command = Command::new(&self.info.kwbase);
+        command.args(args).args(self.security_flags());
+        let output =
+            proc::run(&mut command, deadline).map_err(io_error(format!("kwbase {}", args.join(" "))))?;
+        if output.code == Some(0) { Ok(output.stdout) } else { Err(failed(args, &output)) }
+    }
+
+    /// Ends every process of the lab, with or without a quorum, and deletes what the lab made.
+    ///
+    /// # Errors
+    /// A process that cannot be ended; files that cannot be deleted.
+    pub fn down(self) -> Result<(), LabError> {
+        self.end()
+    }
+
+    fn end(&self) -> Result<(), LabError> {
+        self.end_processes();
+        if let Some(host) = self.info.hosts.iter().find(|host| self.process(host).is_some()) {
+            return Err(LabError::Deadline(format!("{} did not end", host.name)));
+        }
+        for directory in ["nodes", "bin", "certs"] {
+            remove(fs::remove_dir_all(self.info.dir.join(directory)))?;
+        }
+        for file in [CONFIG, "twin.addr", "twin.log", STATE] {
+            remove(fs::remove_file(self.info.dir.join(file)))?;
+        }
+        // Something else may lie there, which is not the lab's.
+        let _ = fs::remove_dir(&self.info.dir);
+        Ok(())
+    }
+
+    fn end_processes(&self) {
+        if let Ok(address) = LabAddress::read(&self.info.dir) {
+            let process = Process::find(address.pid, &lab_marker(&self.info.dir));
+            // The nodes of the twin end with their connection to the lab.
+            let asked = address.control(&Control::Down).is_ok();
+            if let Some(process) = process
+                && !(asked && process.ends_within(Duration::from_secs(2)))
+            {
+                process.signal(Signal::KILL);
+                process.ends_within(Duration::from_secs(2));
+            }
+        }
+        let processes: Vec<Process> = self.info.hosts.iter().filter_map(|host| self.process(host)).collect();
+        // Real nodes that stop one after another drain in vain once there is no quorum: they are not waited for
+        // long, and a lab has no data that anyone wants.
+        let grace =
+            Instant::now() + if self.info.real { Duration::from_secs(5) } else { Duration::from_secs(1) };
+        for process in &processes {
+            process.signal(Signal::TERM);
+        }
+        for process in &processes {
+            if !process.ends_within(grace.saturating_duration_since(Instant::now())) {
+                process.signal(Signal::KILL);
+            }
+        }
+        for process in &processes {
+            process.ends_within(Duration::from_secs(10));
+        }
+    }
+
+    fn host(&self, name: &str) -> Result<&LabHost, LabError> {
+        let host = self.info.hosts.iter().find(|host| host.name.as_str() == name);
+        host.ok_or_else(|| LabError::NoHost(name.to_owned()))
+    }
+
+    fn running(&self, name: &str) -> Result<Process, LabError> {
+        self.process(self.host(name)?).ok_or_else(|| LabError::NotRunning(name.to_owned()))
+    }
+
+    fn process(&self, host: &LabHost) -> Option<Process> {
+        Process::of_pid_file(&host.pid_file, &listen_flag(host))
+    }
+
+    fn save(&self) -> Result<(), LabError> {
+        let text = serde_json::to_vec_pretty(&self.info).map_err(|e| io_error(STATE)(e.into()))?;
+        write_private(&self.info.dir.join(STATE), &text).map_err(io_error(STATE))
+    }
+}
+
+/// A lab that is ended when it is dropped: for tests and examples.
+#[derive(Debug)]
+pub struct ScopedLab(Lab);
+
+impl ScopedLab {
+    /// [`Lab::add`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add(&mut self) -> Result<LabHost, LabError> {
+        self.0.add()
+    }
+}
+
+impl Deref for ScopedLab {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.0
+    }
+}
+
+impl Drop for ScopedLab {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.end() {
+            tracing::warn!(%error, "the lab was not ended");
+        }
+    }
+}
+
+/// Writes a file that only its owner reads, all at once.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(content)?;
+    fs::rename(unfinished, path)
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
+    let what = what.into();
+    move |source| LabError::Io { what, source }
+}
+
+/// By this argument the lab's process is known.
+fn lab_marker(dir: &Path) -> String {
+    format!("lab-in={}", dir.display())
+}
+
+fn listen_flag(host: &LabHost) -> String {
+    format!("--listen-addr={}", host.address)
+}
+
+fn host_flag(host: &LabHost) -> String {
+    format!("--host={}", host.address)
+}
+
+fn remove(removed: io::Result<()>) -> Result<(), LabError> {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("what the lab made")(error)),
+        _ => Ok(()),
+    }
+}
+
+fn failed(args: &[&str], output: &Output) -> LabError {
+    // The last lines say what happened; before them there may be a page of usage.
+    let lines: Vec<&str> = output.stderr.trim().lines().collect();
+    let last = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
+    LabError::Command {
+        command: format!("kwbase {}", args.join(" ")),
+        end: output.code.map_or("was killed".to_owned(), |code| format!("ended with exit code {code}")),
+        words: last.join("\n"),
+    }
+}

@@ -1,0 +1,310 @@
+//! How a lab comes up.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kwdb_scale_core::topology::StartMode;
+
+use super::proc::Output;
+use super::{
+    Lab, LabError, LabHost, LabInfo, LabOptions, failed, host_flag, io_error, lab_marker, listen_flag, ports,
+    write_private,
+};
+use crate::certs;
+use crate::process::lab::{CONFIG, LabAddress, LabConfig};
+use crate::process::wire::{Control, ControlReply};
+use crate::process::{LAB, ROLE, ROLE_DETACH, ROLE_KWBASE, ROLE_LAB, random};
+
+const POLL: Duration = Duration::from_millis(50);
+/// A start command comes back two seconds after the start at the latest, on an idle machine.
+const START: Duration = Duration::from_secs(60);
+
+impl Lab {
+    pub(super) fn prepare(options: &LabOptions) -> Result<Self, LabError> {
+        let dir = &options.dir;
+        let making = io_error(format!("cannot make {}", dir.display()));
+        fs::create_dir_all(dir)
+            .and_then(|()| fs::set_permissions(dir, fs::Permissions::from_mode(0o700)))
+            .map_err(making)?;
+        let dir = dir.canonicalize().map_err(io_error(dir.display().to_string()))?;
+        if fs::read_dir(&dir).map_err(io_error(dir.display().to_string()))?.next().is_some() {
+            return Err(LabError::NotEmpty(dir));
+        }
+        let executable = match &options.executable {
+            Some(path) => path.canonicalize(),
+            None => std::env::current_exe(),
+        };
+        let executable = executable.map_err(io_error("the executable of the twin"))?;
+        let kwbase = match &options.kwbase {
+            Some(path) => path.canonicalize().map_err(io_error(path.display().to_string()))?,
+            None => write_wrapper(&dir, &executable).map_err(io_error("bin/kwbase"))?,
+        };
+        let certs_dir = options.secure.then(|| dir.join("certs"));
+        if let Some(certs_dir) = &certs_dir {
+            certs::create(certs_dir, &["127.0.0.1", "localhost"], &["root"])
+                .map_err(io_error("certificates"))?;
+        }
+        let mut lab = Self {
+            info: LabInfo {
+                kwbase,
+                real: options.kwbase.is_some(),
+                certs_dir,
+                start_mode: if options.single_replica {
+                    StartMode::SingleReplica
+                } else {
+                    StartMode::MultiReplica
+                },
+                speed: if options.kwbase.is_some() { 1.0 } else { options.speed },
+                hosts: Vec::new(),
+                executable,
+                block: ports::find_block(options.nodes).map_err(io_error("ports"))?,
+                stores_per_node: options.stores_per_node,
+                dir,
+            },
+        };
+        for _ in 0..options.nodes {
+            lab.add()?;
+        }
+        Ok(lab)
+    }
+
+    pub(super) fn start_all(&mut self, options: &LabOptions, end: Instant) -> Result<(), LabError> {
+        if !self.info.real {
+            self.start_twin(options)?;
+        }
+        // One by one, so that node ids are the numbers of the names.
+        for (index, host) in self.info.hosts.iter().enumerate() {
+            self.start(host)?;
+            if index == 0 {
+                self.kwbase(&["init", &host_flag(host)], left(end))?;
+            }
+            self.until(end, &format!("{} did not join", host.name), || Ok(self.live_nodes()? > index))?;
+        }
+        if options.ranges > 0 {
+            self.make_ranges(options.ranges, end)?;
+        }
+        if !options.single_replica {
+            self.until(end, "not every range had its replicas", || self.is_replicated())?;
+        }
+        Ok(())
+    }
+
+    /// Starts the lab's process; another block of ports is taken when someone else was faster.
+    fn start_twin(&mut self, options: &LabOptions) -> Result<(), LabError> {
+        let dir = &self.info.dir;
+        let ca =
+            self.info.certs_dir.as_ref().map(|certs| fs::read_to_string(certs.join("ca.crt"))).transpose();
+        let config = LabConfig {
+            port: self.info.block,
+            token: format!("{:016x}{:016x}", random(), random()),
+            speed: options.speed,
+            seed: options.seed,
+            ca: ca.map_err(io_error("certificates"))?,
+        };
+        let text = serde_json::to_vec(&config).map_err(|e| io_error("lab")(e.into()))?;
+        write_private(&dir.join(CONFIG), &text).map_err(io_error("lab"))?;
+        let log = append(&dir.join("twin.log")).map_err(io_error("lab"))?;
+        let mut child = Command::new(&self.info.executable)
+            .arg(lab_marker(dir))
+            .env(ROLE, ROLE_LAB)
+            .env(LAB, dir)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().map_err(io_error("lab"))?)
+            .stderr(log)
+            .spawn()
+            .map_err(io_error(format!("cannot start {}", self.info.executable.display())))?;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if LabAddress::read(dir).is_ok_and(|address| address.control(&Control::Ping).is_ok()) {
+                break;
+            }
+            let ended = child.try_wait().map_err(io_error("lab"))?;
+            if ended.is_some() || Instant::now() > deadline {
+                let words = fs::read_to_string(dir.join("twin.log")).unwrap_or_default();
+                return Err(LabError::Command {
+                    command: format!("{} {}", self.info.executable.display(), lab_marker(dir)),
+                    end: ended.map_or("did not answer".to_owned(), |status| format!("ended with {status}")),
+                    words: format!("{words} (does its main call kwdb_scale_sim::process::hook() first?)"),
+                });
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Nobody else waits for it, and without that it would stay a zombie as long as this process lives.
+        thread::spawn(move || child.wait());
+        Ok(())
+    }
+
+    pub(super) fn start(&self, host: &LabHost) -> Result<(), LabError> {
+        let what = || format!("start of {}", host.name);
+        let args = self.start_args(host);
+        let output = append(&host.output_file).map_err(io_error(what()))?;
+        let mut command = Command::new(&self.info.executable);
+        command
+            .arg(&self.info.kwbase)
+            .args(&args)
+            .env(ROLE, ROLE_DETACH)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().map_err(io_error(what()))?)
+            .stderr(output);
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"KWBASE_"))
+        {
+            command.env_remove(name);
+        }
+        let mut child = command.spawn().map_err(io_error(what()))?;
+        let deadline = Instant::now() + START;
+        let status = loop {
+            if let Some(status) = child.try_wait().map_err(io_error(what()))? {
+                break status;
+            }
+            if Instant::now() > deadline {
+                // It is left alone: it may yet come up, and `down` finds it by its pid file.
+                return Err(LabError::Deadline(format!("{} did not come back", what())));
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let words = fs::read_to_string(&host.output_file).unwrap_or_default();
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        Err(failed(&args, &Output { code: status.code(), stdout: String::new(), stderr: words }))
+    }
+
+    fn start_args(&self, host: &LabHost) -> Vec<String> {
+        let join: Vec<String> = self.info.join().iter().map(ToString::to_string).collect();
+        let mut args = vec![self.info.start_mode.as_str().to_owned()];
+        args.extend(self.security_flags());
+        args.extend(host.stores.iter().map(|store| format!("--store={}", store.display())));
+        args.extend([
+            listen_flag(host),
+            format!("--http-addr={}", host.http_address),
+            format!("--brpc-addr={}", host.brpc_address),
+            format!("--join={}", join.join(",")),
+            "--background".to_owned(),
+        ]);
+        args.extend(host.extra_flags.clone());
+        args
+    }
+
+    pub(super) fn security_flags(&self) -> Vec<String> {
+        vec![match &self.info.certs_dir {
+            Some(dir) => format!("--certs-dir={}", dir.display()),
+            None => "--insecure".to_owned(),
+        }]
+    }
+
+    /// Nodes that are live by the word of the first.
+    fn live_nodes(&self) -> Result<usize, LabError> {
+        let Some(first) = self.info.hosts.first() else { return Ok(0) };
+        let args = ["node", "status", "--format=csv", &host_flag(first)];
+        let text = match self.kwbase(&args, Duration::from_secs(20)) {
+            Ok(text) => text,
+            // A node that has just been started may not answer yet.
+            Err(LabError::Command { .. }) => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        Ok(text.lines().filter(|line| line.ends_with(",true,true")).count())
+    }
+
+    fn make_ranges(&self, ranges: u32, end: Instant) -> Result<(), LabError> {
+        if !self.info.real {
+            let address = LabAddress::read(&self.info.dir).map_err(io_error("lab"))?;
+            return match address.control(&Control::Ranges(ranges)).map_err(io_error("lab"))? {
+                ControlReply::Failed(words) => Err(LabError::Command {
+                    command: "CREATE TABLE app.kv".to_owned(),
+                    end: "failed".to_owned(),
+                    words,
+                }),
+                _ => Ok(()),
+            };
+        }
+        self.sql("CREATE DATABASE app", end)?;
+        self.sql("CREATE TABLE app.kv (k INT PRIMARY KEY, v STRING)", end)?;
+        if ranges > 1 {
+            let last = u64::from(ranges - 1) * 1000;
+            self.sql(
+                &format!("ALTER TABLE app.kv SPLIT AT SELECT generate_series(1000, {last}, 1000)"),
+                end,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn is_replicated(&self) -> Result<bool, LabError> {
+        if !self.info.real {
+            let address = LabAddress::read(&self.info.dir).map_err(io_error("lab"))?;
+            let reply = address.control(&Control::Replicated).map_err(io_error("lab"))?;
+            return Ok(matches!(reply, ControlReply::Replicated(true)));
+        }
+        let end = Instant::now() + Duration::from_secs(30);
+        // What the descriptors say is true at once; the gauges, which also know what each zone wants, are ten
+        // seconds old.
+        let least = self.info.hosts.len().min(3);
+        let thin = self.sql(
+            &format!(
+                "SELECT count(*) FROM kwdb_internal.ranges_no_leases WHERE array_length(replicas, 1) < {least} OR \
+                 array_length(learner_replicas, 1) > 0"
+            ),
+            end,
+        )?;
+        if thin.lines().last() != Some("0") {
+            return Ok(false);
+        }
+        let gauges = self.sql(
+            "SELECT coalesce(sum((metrics->>'ranges.underreplicated')::DECIMAL), 1)::INT, \
+             coalesce(sum((metrics->>'ranges.unavailable')::DECIMAL), 1)::INT FROM kwdb_internal.kv_store_status",
+            end,
+        )?;
+        Ok(gauges.lines().last() == Some("0,0"))
+    }
+
+    fn sql(&self, statement: &str, end: Instant) -> Result<String, LabError> {
+        let Some(first) = self.info.hosts.first() else { return Ok(String::new()) };
+        self.kwbase(&["sql", "--format=csv", &host_flag(first), "-e", statement], left(end))
+    }
+
+    fn until(
+        &self,
+        end: Instant,
+        what: &str,
+        mut done: impl FnMut() -> Result<bool, LabError>,
+    ) -> Result<(), LabError> {
+        while !done()? {
+            if Instant::now() > end {
+                return Err(LabError::Deadline(what.to_owned()));
+            }
+            thread::sleep(if self.info.real { 10 * POLL } else { POLL });
+        }
+        Ok(())
+    }
+}
+
+/// The twin's `kwbase`: a script, because the executable is told by its environment what it is to be.
+fn write_wrapper(dir: &Path, executable: &Path) -> io::Result<PathBuf> {
+    let quote = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    let text = format!(
+        "#!/bin/sh\n# The kwbase of the simulated cluster in this directory.\n{ROLE}={ROLE_KWBASE} {LAB}={} exec {} \"$@\"\n",
+        quote(dir),
+        quote(executable)
+    );
+    let bin = dir.join("bin");
+    fs::create_dir_all(&bin)?;
+    let path = bin.join("kwbase");
+    fs::write(&path, text)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+fn left(end: Instant) -> Duration {
+    end.saturating_duration_since(Instant::now()).max(Duration::from_secs(1))
+}
