@@ -1,6 +1,14 @@
 //! The machine against a small hostile world: whatever happens between two looks, no act breaks a rule, and the
 //! journal always gives back the durable state.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};

@@ -51,6 +51,8 @@ pub(super) struct Scratch {
     pub stage: Stage,
     pub entered: Option<Timestamp>,
     pub resting: BTreeMap<Address, Rest>,
+    /// How long the scans of the last look took.
+    pub scan_took: SignedDuration,
     /// Since when fewer members answer than must agree.
     pub blind_since: Option<Timestamp>,
     pub samples: Samples,
@@ -76,6 +78,7 @@ impl Scratch {
             entered: None,
             resting: BTreeMap::new(),
             blind_since: None,
+            scan_took: SignedDuration::ZERO,
             samples: Samples::default(),
             drain: DrainWatch::default(),
             tries: 0,
@@ -328,6 +331,7 @@ fn look(state: &mut State, at: Timestamp, effects: &mut Vec<Effect>) {
 
 fn judge(state: &mut State, at: Timestamp, looked: &Looked, effects: &mut Vec<Effect>) {
     note_gateways(state, at, looked);
+    state.scratch.scan_took = looked.scan_took;
     match sight(state, at, looked) {
         Sight::Enough => {}
         Sight::AskOthers => return look(state, at, effects),
@@ -426,7 +430,13 @@ fn wait(state: &mut State, at: Timestamp, waiting_for: String, effects: &mut Vec
         let stopped = steps::deadline_reached(state, limit, &waiting_for);
         return end(state, End::Stopped(stopped), effects);
     }
-    let until = later(at, state.policy().poll);
+    // Scans of the meta ranges take at most a tenth of the time. A drain spaces its scans by itself, so that its
+    // cheap questions are asked more often.
+    let spacing = match state.step_at_hand() {
+        Some(Step::AwaitEmpty { .. }) => SignedDuration::ZERO,
+        _ => state.scratch.scan_took.checked_mul(9).unwrap_or(SignedDuration::MAX),
+    };
+    let until = later(at, state.policy().poll.max(spacing));
     effects.push(Effect::Notify(Progress::Waiting { waiting_for: waiting_for.clone(), until }));
     effects.push(Effect::Sleep { until, waiting_for });
 }

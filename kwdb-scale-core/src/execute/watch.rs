@@ -29,7 +29,7 @@ impl Samples {
 }
 
 /// How far back the rate of a drain is taken.
-const RATE_WINDOW: SignedDuration = SignedDuration::from_mins(3);
+const RATE_WINDOW: SignedDuration = SignedDuration::from_mins(1);
 
 /// Replicas left over time, and when they are counted next.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -113,14 +113,14 @@ mod tests {
     fn a_rising_count_is_no_progress() {
         let mut d = DrainWatch::default();
         d.counted(t(0), 10);
-        d.counted(t(60), 12);
-        d.counted(t(120), 10);
-        assert_eq!(d.idle(t(120)), SignedDuration::from_secs(120));
-        d.counted(t(150), 5);
-        assert_eq!(d.idle(t(150)), SignedDuration::ZERO);
+        d.counted(t(20), 12);
+        d.counted(t(40), 10);
+        assert_eq!(d.idle(t(40)), SignedDuration::from_secs(40));
+        d.counted(t(60), 5);
+        assert_eq!(d.idle(t(60)), SignedDuration::ZERO);
         let (rate, eta) = d.pace();
-        assert!((rate - 2.0).abs() < 0.01, "{rate}");
-        assert_eq!(eta.unwrap().as_secs(), 150);
+        assert!((rate - 5.0).abs() < 0.01, "{rate}");
+        assert_eq!(eta.unwrap().as_secs(), 60);
     }
 
     #[test]

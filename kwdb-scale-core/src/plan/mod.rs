@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use diff::diff;
 pub use fingerprint::{Drift, Fingerprint, NodePrint, ZonePrint};
 pub use planner::{Refusal, plan};
+pub(crate) use text::ids;
 
 use crate::assess::{Change, Finding, OperationKind};
 use crate::canonical;

@@ -49,7 +49,8 @@ struct Line<'a> {
     step: &'a Step,
 }
 
-fn ids(nodes: &[NodeId]) -> String {
+/// `node 4`, or `nodes 4, 5`.
+pub(crate) fn ids(nodes: &[NodeId]) -> String {
     let list: Vec<String> = nodes.iter().map(|n| n.0.to_string()).collect();
     match list.as_slice() {
         [one] => format!("node {one}"),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, Record, StopReason};
-use super::view::{ask, health_queries, range_trouble, seen};
+use super::view::{ask, brief, health_queries, range_trouble, seen};
 use crate::fact::Fact;
 use crate::ports::StoreContent;
 use crate::rows::{NodeRow, Query};
@@ -207,10 +207,8 @@ fn prove(ctx: &mut Ctx<'_>, host: &HostName, address: &Address, mode: &StartMode
     }
     let trouble = range_trouble(ctx, ctx.obs.counted_members());
     if let Some(first) = trouble.first() {
-        return not_yet(format!(
-            "nothing to be under-replicated at {} members: {first}",
-            ctx.obs.counted_members()
-        ));
+        let members = ctx.obs.counted_members();
+        return not_yet(format!("nothing to be under-replicated at {members} members: {}", brief(first)));
     }
     ctx.records.push(Record::Joined { host: host.clone(), node: id });
     Verdict::Done(format!(

@@ -12,7 +12,7 @@ use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, StopReason};
 use super::view::{Bit, ask, bit, health_queries, seen, unfit};
 use crate::fact::Fact;
-use crate::plan::Plan;
+use crate::plan::{Plan, ids};
 use crate::rows::{Query, RangeRow};
 use crate::topology::{NodeClass, NodeId, StoreId};
 
@@ -32,10 +32,10 @@ pub(super) fn look_mark(state: &State, at: Timestamp) -> Look {
 pub(super) fn judge_mark(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
     let needed = ctx.state.views_needed();
     let bits: Vec<Bit> = nodes.iter().map(|n| bit(ctx.looked, *n, needed)).collect();
-    let names = || nodes.iter().map(|n| n.0.to_string()).collect::<Vec<_>>().join(", ");
+    let names = || ids(nodes);
     let ours = !ctx.state.ledger.marked.is_empty();
     if bits.iter().all(|b| *b == Bit::Set) && ours {
-        return Verdict::Done(format!("nodes {} are marked, seen through {needed} members", names()));
+        return Verdict::Done(format!("{} marked, seen through {needed} members", names()));
     }
     if bits.contains(&Bit::Unclear) {
         return Verdict::Wait("the members that stay to agree on which nodes are marked".into());
@@ -57,7 +57,7 @@ pub(super) fn judge_mark(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
     if !why.is_empty() {
         return super::gate(ctx, why);
     }
-    super::attempt(ctx, Act::Mark { nodes: nodes.to_vec() }, &format!("marking nodes {}", names()))
+    super::attempt(ctx, Act::Mark { nodes: nodes.to_vec() }, &format!("marking {}", names()))
 }
 
 /// A leaving node that is not the one of the plan any more. `None` when all are, or when it cannot be told yet
@@ -183,10 +183,10 @@ fn moving(ctx: &mut Ctx<'_>, left: u64, nodes: &[NodeId]) -> Verdict {
     if !down.is_empty() {
         evidence.push(format!("nodes down: {}", down.join(", ")));
     }
-    let list = nodes.iter().map(|n| n.0.to_string()).collect::<Vec<_>>().join(", ");
+    let list = ids(nodes);
     Verdict::stop_with(
         StopReason::Stalled,
-        format!("{left} replicas on nodes {list} have not moved for {limit:#}; no other store takes them"),
+        format!("{left} replicas on {list} have not moved for {limit:#}; no other store takes them"),
         evidence,
         super::next_moves(ctx.state),
     )

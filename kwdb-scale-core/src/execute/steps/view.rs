@@ -175,11 +175,11 @@ pub(super) fn range_trouble(ctx: &Ctx<'_>, members: usize) -> Vec<String> {
             if !health.unavailable.is_empty() {
                 let list: Vec<String> =
                     health.unavailable.iter().take(limit).map(ToString::to_string).collect();
-                lines.push(format!("{} ranges unavailable: {}", health.unavailable.len(), list.join(", ")));
+                lines.push(format!("{} unavailable: {}", ranges(health.unavailable.len()), list.join(", ")));
             }
             if ctx.state.ledger.plan.start_mode == StartMode::MultiReplica {
                 if !health.unmapped.is_empty() {
-                    lines.push(format!("{} ranges name a store of no known node", health.unmapped.len()));
+                    lines.push(format!("{} with a store of no known node", ranges(health.unmapped.len())));
                 }
                 if !health.under_replicated.is_empty() {
                     let list: Vec<String> = health
@@ -189,8 +189,8 @@ pub(super) fn range_trouble(ctx: &Ctx<'_>, members: usize) -> Vec<String> {
                         .map(|u| format!("{} ({} of {})", u.range, u.have, u.need))
                         .collect();
                     lines.push(format!(
-                        "{} ranges under-replicated: {}",
-                        health.under_replicated.len(),
+                        "{} under-replicated: {}",
+                        ranges(health.under_replicated.len()),
                         list.join(", ")
                     ));
                 }
@@ -198,4 +198,13 @@ pub(super) fn range_trouble(ctx: &Ctx<'_>, members: usize) -> Vec<String> {
             lines
         }
     }
+}
+
+fn ranges(n: usize) -> String {
+    if n == 1 { "1 range".to_owned() } else { format!("{n} ranges") }
+}
+
+/// A line without the list after its last colon, for a wait that is told again and again.
+pub(super) fn brief(line: &str) -> &str {
+    line.rsplit_once(": ").map_or(line, |(what, _)| what)
 }
