@@ -25,6 +25,8 @@ fn main() {
         ("what_start_refuses", what_start_refuses),
         ("a_lab_goes_down_without_a_quorum", a_lab_goes_down_without_a_quorum),
         ("a_lab_that_lost_its_directory_ends", a_lab_that_lost_its_directory_ends),
+        ("a_lab_of_a_real_kwbase", a_lab_of_a_real_kwbase),
+        ("a_secure_lab_of_a_real_kwbase", a_secure_lab_of_a_real_kwbase),
     ];
     let filters: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let wanted = |name: &str| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()));
@@ -376,6 +378,58 @@ fn a_lab_that_lost_its_directory_ends() {
     assert!(pids.iter().all(|pid| is_running(pid)), "{pids:?}");
     std::fs::remove_dir_all(&dir).unwrap();
     until("lab and node ended", || !pids.iter().any(|pid| is_running(pid)));
+}
+
+/// The real program, when the environment names one.
+fn real(what: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("KWDB_SCALE_KWBASE").map(PathBuf::from);
+    if path.is_none() {
+        println!("{what}: left out, because KWDB_SCALE_KWBASE names no kwbase");
+    }
+    path
+}
+
+fn a_lab_of_a_real_kwbase() {
+    let Some(kwbase) = real("a lab of a real kwbase") else { return };
+    let mut bench = bench(|options| {
+        options.kwbase = Some(kwbase);
+        options.ranges = 20;
+    });
+    assert_eq!(bench.lab.info().speed, 1.0);
+    let rows = bench.status(&["--ranges", "--decommission"]);
+    assert_eq!(column(&rows, 0), ["1", "2", "3", "4"]);
+    for (row, host) in rows.iter().zip(&bench.lab.info().hosts) {
+        assert_eq!(row[1], host.address.as_str());
+    }
+    let ranges: usize = column(&rows, 12).iter().map(|n| n.parse::<usize>().unwrap()).sum();
+    assert!(ranges >= 3 * 20, "{rows:?}");
+    let host = bench.lab.add().unwrap();
+    assert_eq!(bench.start(&host), Some(0));
+    until("n5 joined", || bench.status(&[]).len() == 5);
+    bench.lab.kill("n5").unwrap();
+    until("n5 is not live", || column(&bench.status(&[]), 9)[4] == "false");
+    bench.lab.restart("n5").unwrap();
+    until("n5 is back", || column(&bench.status(&[]), 9) == ["true"; 5]);
+}
+
+fn a_secure_lab_of_a_real_kwbase() {
+    let Some(kwbase) = real("a secure lab of a real kwbase") else { return };
+    let bench = bench(|options| {
+        options.kwbase = Some(kwbase);
+        options.ranges = 0;
+        options.nodes = 3;
+        options.secure = true;
+        options.stores_per_node = 2;
+    });
+    assert_eq!(bench.status(&[]).len(), 3);
+    let host = format!("--host={}", bench.host(0).address);
+    let stores = "SELECT node_id, store_id FROM kwdb_internal.kv_store_status";
+    let text =
+        bench.lab.kwbase(&["sql", "--format=csv", &host, "-e", stores], Duration::from_secs(20)).unwrap();
+    assert_eq!(text.lines().count(), 1 + 6, "{text}");
+    // Without a quorum nothing drains, and the lab is ended all the same when this goes out of scope.
+    bench.lab.kill("n1").unwrap();
+    bench.lab.kill("n2").unwrap();
 }
 
 /// A zombie has no command line.
