@@ -89,7 +89,8 @@ impl Lab {
             self.make_ranges(options.ranges, end)?;
         }
         if !options.single_replica {
-            self.until(end, "not every range had its replicas", || self.is_replicated())?;
+            let joined = Instant::now();
+            self.until(end, "not every range had its replicas", || self.is_replicated(joined))?;
         }
         Ok(())
     }
@@ -236,15 +237,15 @@ impl Lab {
         Ok(())
     }
 
-    fn is_replicated(&self) -> Result<bool, LabError> {
+    /// `joined` is when the last node was seen live.
+    fn is_replicated(&self, joined: Instant) -> Result<bool, LabError> {
         if !self.info.real {
             let address = LabAddress::read(&self.info.dir).map_err(io_error("lab"))?;
             let reply = address.control(&Control::Replicated).map_err(io_error("lab"))?;
             return Ok(matches!(reply, ControlReply::Replicated(true)));
         }
         let end = Instant::now() + Duration::from_secs(30);
-        // What the descriptors say is true at once; the gauges, which also know what each zone wants, are ten
-        // seconds old.
+        // What the descriptors say is true at once.
         let least = self.info.hosts.len().min(3);
         let thin = self.sql(
             &format!(
@@ -256,12 +257,20 @@ impl Lab {
         if thin.lines().last() != Some("0") {
             return Ok(false);
         }
+        // What each zone wants is known to the gauges. They are computed and written every ten seconds: only what
+        // was written so long after the last node had joined counts that node.
+        let Some(fresh) = joined.elapsed().as_secs().checked_sub(10) else { return Ok(false) };
         let gauges = self.sql(
-            "SELECT coalesce(sum((metrics->>'ranges.underreplicated')::DECIMAL), 1)::INT, \
-             coalesce(sum((metrics->>'ranges.unavailable')::DECIMAL), 1)::INT FROM kwdb_internal.kv_store_status",
+            &format!(
+                "SELECT count(*), sum((s.metrics->>'ranges.underreplicated')::DECIMAL)::INT, \
+                 sum((s.metrics->>'ranges.unavailable')::DECIMAL)::INT FROM kwdb_internal.kv_store_status s, \
+                 kwdb_internal.kv_node_status n WHERE s.node_id = n.node_id AND \
+                 n.updated_at > now()::TIMESTAMP - INTERVAL '{fresh}s'"
+            ),
             end,
         )?;
-        Ok(gauges.lines().last() == Some("0,0"))
+        let stores: usize = self.info.hosts.iter().map(|host| host.stores.len()).sum();
+        Ok(gauges.lines().last() == Some(format!("{stores},0,0").as_str()))
     }
 
     fn sql(&self, statement: &str, end: Instant) -> Result<String, LabError> {
