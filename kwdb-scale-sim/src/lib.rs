@@ -73,6 +73,7 @@
 pub mod certs;
 pub mod cli;
 mod http;
+#[cfg(target_os = "linux")]
 pub mod lab;
 pub mod memory;
 pub mod model;

@@ -164,23 +164,27 @@ async fn a_drained_node_refuses_and_a_killed_one_is_gone() {
     let idle = connect(&twin.addresses[2]).await.unwrap();
     let transaction = connect(&twin.addresses[2]).await.unwrap();
     transaction.simple_query("BEGIN; SELECT 1").await.unwrap();
-    twin.cluster.lock().unwrap().drain(&twin.addresses[2]).unwrap();
+    let waits = |twin: &Twin| twin.cluster.lock().unwrap().drain_waits_until(&twin.addresses[2]);
+    twin.cluster.lock().unwrap().refuse_clients(&twin.addresses[2]).unwrap();
+    assert!(waits(&twin).is_some());
     while !idle.is_closed() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    transaction.simple_query("SELECT 1").await.unwrap();
+    transaction.simple_query("SELECT 1; ROLLBACK; BEGIN").await.unwrap();
     let error = connect(&twin.addresses[2]).await.unwrap_err();
     assert_eq!(db_error(&error), ("57P01".into(), "server is not accepting clients".into()));
 
-    twin.cluster.lock().unwrap().kill_node(&twin.addresses[2]);
+    twin.cluster.lock().unwrap().drain(&twin.addresses[2]).unwrap();
     while !transaction.is_closed() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    let error = connect(&twin.addresses[2]).await.unwrap_err();
+    assert_eq!(db_error(&error).0, "57P01");
+    twin.cluster.lock().unwrap().kill_node(&twin.addresses[2]);
     // The port is closed a moment after the connections.
-    while connect(&twin.addresses[2]).await.is_err_and(|e| e.is_closed()) {
+    while tokio::net::TcpStream::connect(twin.addresses[2].as_str()).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!(connect(&twin.addresses[2]).await.is_err());
     let again = NodeStart::new(twin.addresses[2].clone(), twin.addresses.clone());
     twin.cluster.lock().unwrap().start_node(again).unwrap();
     twin.listeners.open(&twin.addresses[2]).await.unwrap();

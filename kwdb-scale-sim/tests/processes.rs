@@ -245,7 +245,7 @@ fn kill_and_restart() {
 }
 
 fn a_secure_cluster() {
-    let bench = bench(|options| {
+    let mut bench = bench(|options| {
         options.secure = true;
         options.nodes = 3;
     });
@@ -266,6 +266,21 @@ fn a_secure_cluster() {
     let wrong = bench.raw(&["node", "decommission", "3", "--wait=none", &certs_flag, &host]);
     assert_eq!(wrong.code, Some(1));
     assert!(wrong.err.starts_with("ERROR: SSL authentication error while connecting."), "{}", wrong.err);
+    // A node with their certificates comes up, and never joins.
+    let host4 = bench.lab.add().unwrap();
+    let args: Vec<String> = bench
+        .start_args(&host4)
+        .into_iter()
+        .map(|a| if a == "--insecure" { certs_flag.clone() } else { a })
+        .collect();
+    let output = std::fs::File::create(&host4.output_file).unwrap();
+    let mut command = Command::new(&bench.lab.info().kwbase);
+    command.args(args).stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+    assert!(command.status().unwrap().success());
+    let said = || std::fs::read_to_string(&host4.output_file).unwrap();
+    until("the node says that it waits", || said().contains("INFO: initial startup completed."));
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(bench.status(&[]).len(), 3);
     // Ours to know the server by, theirs to show: refused as well.
     let mixed = bench.tmp.path().join("mixed");
     std::fs::create_dir(&mixed).unwrap();
@@ -308,7 +323,7 @@ fn single_replica() {
 
 fn what_start_refuses() {
     let mut bench = bench(|options| options.nodes = 3);
-    let host = bench.lab.add().unwrap();
+    let (host, alone) = (bench.lab.add().unwrap(), bench.lab.add().unwrap());
     let args = bench.start_args(&host);
     let with = |change: &dyn Fn(&str) -> Option<String>| {
         let args: Vec<String> = args.iter().filter_map(|a| change(a)).collect();
@@ -337,6 +352,23 @@ fn what_start_refuses() {
     let locked =
         with(&|a| Some(if a.starts_with("--store") { format!("--store={store}") } else { a.to_owned() }));
     assert!(locked.err.contains("Resource temporarily unavailable"), "{}", locked.err);
+
+    // Nobody to join.
+    let args_alone: Vec<String> = bench
+        .start_args(&alone)
+        .into_iter()
+        .map(|a| if a.starts_with("--join") { format!("--join={}", host.brpc_address) } else { a })
+        .collect();
+    let output = std::fs::File::create(&alone.output_file).unwrap();
+    let mut command = Command::new(&bench.lab.info().kwbase);
+    command.args(args_alone).stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+    assert!(command.status().unwrap().success());
+    until("the node is ready to wait", || {
+        curl(alone.http_address.as_str(), "/health?ready=1").starts_with("HTTP/1.1 503 Service Unavailable")
+    });
+    assert!(curl(alone.http_address.as_str(), "/health").starts_with("HTTP/1.1 200 OK"));
+    let quit = bench.raw(&["quit", "--insecure", &format!("--host={}", alone.address)]);
+    assert!(quit.err.contains("node cannot be drained before it has been initialized"), "{}", quit.err);
 
     // The cluster's mode is found out after the ports are taken, in the middle of joining.
     let other = with(&|a| (a != "--background").then(|| a.replace("start", "start-single-replica")));

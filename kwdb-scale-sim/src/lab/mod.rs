@@ -27,10 +27,9 @@ mod ports;
 mod proc;
 mod start;
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::ops::Deref;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -40,6 +39,7 @@ use rustix::process::Signal;
 
 use crate::process::lab::{CONFIG, LabAddress};
 use crate::process::wire::Control;
+use crate::process::write_private;
 use proc::{Output, Process};
 
 pub use info::{LabError, LabHost, LabInfo, LabOptions};
@@ -280,15 +280,6 @@ impl Drop for ScopedLab {
             tracing::warn!(%error, "the lab was not ended");
         }
     }
-}
-
-/// Writes a file that only its owner reads, all at once.
-pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let unfinished = path.with_extension("new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-    file.write_all(content)?;
-    fs::rename(unfinished, path)
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {

@@ -13,12 +13,11 @@ use kwdb_scale_core::topology::StartMode;
 use super::proc::Output;
 use super::{
     Lab, LabError, LabHost, LabInfo, LabOptions, failed, host_flag, io_error, lab_marker, listen_flag, ports,
-    write_private,
 };
 use crate::certs;
 use crate::process::lab::{CONFIG, LabAddress, LabConfig};
 use crate::process::wire::{Control, ControlReply};
-use crate::process::{LAB, ROLE, ROLE_DETACH, ROLE_KWBASE, ROLE_LAB, random};
+use crate::process::{LAB, ROLE, ROLE_DETACH, ROLE_KWBASE, ROLE_LAB, random, write_private};
 
 const POLL: Duration = Duration::from_millis(50);
 /// A start command comes back two seconds after the start at the latest, on an idle machine.
@@ -26,6 +25,10 @@ const START: Duration = Duration::from_secs(60);
 
 impl Lab {
     pub(super) fn prepare(options: &LabOptions) -> Result<Self, LabError> {
+        if options.nodes == 0 {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "at least one");
+            return Err(LabError::Io { what: "number of nodes".to_owned(), source });
+        }
         let dir = &options.dir;
         let making = io_error(format!("cannot make {}", dir.display()));
         fs::create_dir_all(dir)

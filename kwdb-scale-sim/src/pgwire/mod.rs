@@ -28,7 +28,9 @@ pub(crate) enum Phase {
     Refusing,
     /// Idle sessions are told and ended; those in a transaction go on.
     Closing,
-    /// Every connection is cut.
+    /// Sessions that are still in a transaction are cut.
+    Cut,
+    /// Nothing is behind the port any more.
     Closed,
 }
 
@@ -51,6 +53,9 @@ pub(crate) trait Handler: Send + Sync + 'static {
 
     /// Whether the user has the admin role.
     fn is_admin(&self, user: &str) -> bool;
+
+    /// A session began or ended a transaction.
+    fn transaction(&self, open: bool);
 
     /// Runs one statement for a user.
     fn query(&self, user: &str, sql: &str) -> impl Future<Output = Result<Reply, SqlError>> + Send;
@@ -114,7 +119,7 @@ enum Access {
     Tls(Option<String>),
 }
 
-struct Session<S, H> {
+struct Session<S, H: Handler> {
     stream: S,
     handler: Arc<H>,
     parameters: Vec<(String, String)>,
@@ -137,7 +142,7 @@ impl<S: Stream, H: Handler> Session<S, H> {
         let handler = Arc::clone(&self.handler);
         tokio::select! {
             () = handler.admitted() => {}
-            _ = reached(&mut phase, Phase::Closed) => return Ok(()),
+            _ = reached(&mut phase, Phase::Cut) => return Ok(()),
         }
         if let Err(error) = self.authenticate(access).await? {
             return self.fail(error).await;
@@ -146,9 +151,9 @@ impl<S: Stream, H: Handler> Session<S, H> {
         loop {
             let message = tokio::select! {
                 message = wire::read_message(&mut self.stream) => message,
-                ended = reached(&mut phase, if self.status == b'I' { Phase::Closing } else { Phase::Closed }) => {
+                ended = reached(&mut phase, if self.status == b'I' { Phase::Closing } else { Phase::Cut }) => {
                     return match ended {
-                        Phase::Closed => Ok(()),
+                        Phase::Cut | Phase::Closed => Ok(()),
                         _ => self.fail(SqlError::new("57P01", "server is shutting down")).await,
                     };
                 }
@@ -159,7 +164,7 @@ impl<S: Stream, H: Handler> Session<S, H> {
                         String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(&body)).into_owned();
                     let answer = tokio::select! {
                         out = self.query(&text) => out,
-                        _ = reached(&mut phase, Phase::Closed) => return Ok(()),
+                        _ = reached(&mut phase, Phase::Cut) => return Ok(()),
                     };
                     self.stream.write_all(answer.bytes()).await?;
                     self.stream.flush().await?;
@@ -180,6 +185,13 @@ impl<S: Stream, H: Handler> Session<S, H> {
         }
     }
 
+    fn set_status(&mut self, status: u8) {
+        let was = std::mem::replace(&mut self.status, status);
+        if (was == b'I') != (status == b'I') {
+            self.handler.transaction(status != b'I');
+        }
+    }
+
     async fn query(&mut self, text: &str) -> Out {
         let mut out = Out::default();
         let statements = wire::split(text);
@@ -191,7 +203,7 @@ impl<S: Stream, H: Handler> Session<S, H> {
                 Ok(reply) => out.reply(&reply),
                 Err(error) => {
                     if self.status == b'T' {
-                        self.status = b'E';
+                        self.set_status(b'E');
                     }
                     out.error(&error);
                     break;
@@ -207,7 +219,7 @@ impl<S: Stream, H: Handler> Session<S, H> {
         match word.as_str() {
             "commit" | "end" | "rollback" => {
                 let done = if word == "rollback" || self.status == b'E' { "ROLLBACK" } else { "COMMIT" };
-                self.status = b'I';
+                self.set_status(b'I');
                 Ok(Reply::Done(done))
             }
             _ if self.status == b'E' => Err(SqlError::new(
@@ -215,7 +227,7 @@ impl<S: Stream, H: Handler> Session<S, H> {
                 "current transaction is aborted, commands ignored until end of transaction block",
             )),
             "begin" | "start" => {
-                self.status = b'T';
+                self.set_status(b'T');
                 Ok(Reply::Done("BEGIN"))
             }
             _ => self.handler.query(&self.user, sql).await,
@@ -289,6 +301,14 @@ impl<S: Stream, H: Handler> Session<S, H> {
         out.error(&error);
         self.stream.write_all(out.bytes()).await?;
         self.stream.shutdown().await
+    }
+}
+
+impl<S, H: Handler> Drop for Session<S, H> {
+    fn drop(&mut self) {
+        if self.status != b'I' {
+            self.handler.transaction(false);
+        }
     }
 }
 

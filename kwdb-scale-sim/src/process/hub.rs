@@ -31,7 +31,7 @@ pub enum Pace {
 }
 
 /// How often waiting connections look at the model again.
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(10);
 
 struct User {
     password: Option<String>,
@@ -154,6 +154,8 @@ pub(crate) struct Front {
     sql_address: Address,
     tls: Option<TlsAcceptor>,
     phase: watch::Sender<Phase>,
+    /// How many sessions are in a transaction: a drain waits for them.
+    transactions: Mutex<u32>,
 }
 
 impl Front {
@@ -164,7 +166,20 @@ impl Front {
         sql_address: Address,
         tls: Option<TlsAcceptor>,
     ) -> Arc<Self> {
-        Arc::new(Self { hub, process, address, sql_address, tls, phase: watch::Sender::new(Phase::Open) })
+        let phase = watch::Sender::new(Phase::Open);
+        Arc::new(Self { hub, process, address, sql_address, tls, phase, transactions: Mutex::new(0) })
+    }
+
+    /// A session began or ended a transaction.
+    pub(crate) fn count_transaction(&self, open: bool) {
+        let mut transactions = self.transactions.lock().unwrap_or_else(PoisonError::into_inner);
+        *transactions = if open { *transactions + 1 } else { transactions.saturating_sub(1) };
+        let mut cluster = self.hub.cluster();
+        let day = Duration::from_secs(if *transactions > 0 { 86_400 } else { 0 });
+        let until = cluster.now() + day;
+        if cluster.process(&self.address).is_some_and(|view| view.process == self.process) {
+            cluster.hold_transaction(&self.address, until);
+        }
     }
 
     pub(crate) fn hub(&self) -> &Hub {
@@ -187,15 +202,18 @@ impl Front {
         self.phase.subscribe()
     }
 
-    /// The process, while it is the one that last ran at the address.
-    pub(crate) fn view(&self) -> Option<ProcessView> {
-        self.hub.cluster().process(&self.address).filter(|view| view.process == self.process)
-    }
-
-    /// Tells the connections how far a shutdown has come. To be called at every tick.
-    pub(crate) fn follow(&self, view: Option<&ProcessView>) {
-        let phase = match view.map(|v| &v.phase) {
+    /// The process, while it is the one that last ran at the address. Tells the connections how far a shutdown has
+    /// come: to be called at every tick.
+    pub(crate) fn follow(&self) -> Option<ProcessView> {
+        let (view, drained) = {
+            let cluster = self.hub.cluster();
+            let view = cluster.process(&self.address).filter(|view| view.process == self.process);
+            let member = view.as_ref().and_then(|view| view.node).and_then(|node| cluster.member(node));
+            (view, member.is_some_and(|member| member.liveness.draining))
+        };
+        let phase = match view.as_ref().map(|v| &v.phase) {
             Some(ProcessPhase::Booting | ProcessPhase::Waiting | ProcessPhase::Serving) => Phase::Open,
+            Some(ProcessPhase::Draining) if drained => Phase::Cut,
             Some(ProcessPhase::Draining) => Phase::Closing,
             Some(ProcessPhase::Exited { .. }) | None => Phase::Closed,
         };
@@ -204,6 +222,7 @@ impl Front {
             *old = phase;
             changed
         });
+        view
     }
 
     /// Cuts every connection.

@@ -115,7 +115,7 @@ async fn run(dir: &Path) -> io::Result<()> {
         pid: std::process::id(),
     };
     let text = serde_json::to_vec(&address)?;
-    crate::lab::write_private(&dir.join(ADDRESS), &text)?;
+    super::write_private(&dir.join(ADDRESS), &text)?;
     let gone = gone(dir.join(ADDRESS), text);
     tokio::select! {
         () = accept(listener, &lab) => {}
@@ -188,7 +188,7 @@ impl Lab {
         self.fronts.write().await.insert(front.process(), Arc::clone(&front));
         let ended = self.follow(stream, &front, ready_at).await;
         // Its process is gone: whatever it was doing, it fell silent.
-        if front.view().is_some() {
+        if front.follow().is_some() {
             self.hub.cluster().kill_node(front.address());
         }
         front.close();
@@ -227,9 +227,8 @@ impl Lab {
         let mut signals = receiver::<_, NodeSignal>(BufReader::new(read));
         send(&mut stream, &NodeEvent::Accepted(front.process())).await?;
         loop {
-            let (view, now) = (front.view(), self.hub.cluster().now());
-            front.follow(view.as_ref());
-            let Some(view) = view else { return Ok(()) };
+            let now = self.hub.cluster().now();
+            let Some(view) = front.follow() else { return Ok(()) };
             if let Phase::Exited { code, message } = view.phase {
                 return send(&mut stream, &NodeEvent::Exit { code, message }).await;
             }

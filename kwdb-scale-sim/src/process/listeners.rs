@@ -112,9 +112,7 @@ impl Listeners {
         let mut keeper = JoinSet::new();
         keeper.spawn(async move {
             loop {
-                let view = front.view();
-                front.follow(view.as_ref());
-                if view.is_none_or(|view| matches!(view.phase, Phase::Exited { .. })) {
+                if front.follow().is_none_or(|view| matches!(view.phase, Phase::Exited { .. })) {
                     // What was said last is on its way to the clients.
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                     ports.shutdown().await;

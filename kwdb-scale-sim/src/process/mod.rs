@@ -24,7 +24,9 @@ use std::path::PathBuf;
 use std::process::{Command, exit};
 
 pub use listeners::{Listeners, Pace, free_addresses};
+#[cfg(target_os = "linux")]
 pub(crate) use store::random;
+pub(crate) use store::write_private;
 
 /// Says which part the process is to play.
 pub(crate) const ROLE: &str = "KWDB_SCALE_SIM_ROLE";

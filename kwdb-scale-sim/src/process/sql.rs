@@ -30,6 +30,10 @@ impl Handler for Front {
         self.hub().is_admin(user)
     }
 
+    fn transaction(&self, open: bool) {
+        self.count_transaction(open);
+    }
+
     async fn query(&self, user: &str, sql: &str) -> Result<Reply, SqlError> {
         loop {
             match self.answer(user, sql) {
@@ -39,6 +43,9 @@ impl Handler for Front {
         }
     }
 }
+
+/// The setting `version`, which `cluster_settings` hides.
+const CLUSTER_VERSION: &str = "20.1-3";
 
 enum Answered {
     Now(Result<Reply, SqlError>),
@@ -126,7 +133,7 @@ impl Front {
             },
             Statement::ShowClusterSetting(name) => {
                 admin_only("SHOW CLUSTER SETTING")?;
-                match cluster.setting(&name) {
+                match cluster.setting(&name).or((name == "version").then_some(CLUSTER_VERSION)) {
                     Some(value) => Ok(Reply::value(&name, value)),
                     None => Err(SqlError::new("XXUUU", format!("unknown setting: {name:?}"))),
                 }

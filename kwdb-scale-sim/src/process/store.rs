@@ -4,7 +4,7 @@
 use std::collections::hash_map::RandomState;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -86,7 +86,6 @@ impl Store {
 
     /// Appends a line to `logs/kwbase.log`.
     pub(crate) fn log(&self, text: &str) {
-        use std::io::Write;
         let logs = self.path.join("logs");
         let written = fs::create_dir_all(&logs)
             .and_then(|()| OpenOptions::new().create(true).append(true).open(logs.join("kwbase.log")))
@@ -101,6 +100,15 @@ impl Store {
     fn save(&self) -> io::Result<()> {
         self.write(IDENTITY, &serde_json::to_string(&self.manifest)?)
     }
+}
+
+/// Writes a file that only its owner reads, all at once.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(content)?;
+    fs::rename(unfinished, path)
 }
 
 /// Unlikely to be given twice.
