@@ -1,0 +1,373 @@
+//! The command line of `kwscale`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
+use kwdb_scale_core::request::{Finish, NodeRef, Operation, Options, Redistribution};
+use kwdb_scale_core::topology::HostName;
+use serde_json::json;
+
+use crate::commands;
+use crate::failure::{Exit, Failure};
+use crate::ui::{Format, Ui};
+
+/// See what a KWDB cluster is made of, and change its membership safely.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kwscale",
+    version,
+    after_help = "Exit codes: 0 done; 1 other failure; 2 usage, missing or malformed file or key; 3 refused, or the \
+                  cluster cannot be read; 4 stopped, resumable; 5 needs a person."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// The file that describes the cluster.
+    #[arg(long, global = true, value_name = "FILE", env = "KWSCALE_CLUSTER", default_value = "cluster.toml")]
+    pub cluster: PathBuf,
+    /// The form of results.
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make and break local clusters of real processes to try things on.
+    #[command(subcommand)]
+    Lab(LabCommand),
+    /// Show nodes, range health and settings.
+    Status,
+    /// Write a full observation as JSON.
+    Observe {
+        /// The file to write; standard output when left out.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Run every check of a change, and plan nothing.
+    Check {
+        #[command(flatten)]
+        options: RequestOptions,
+        #[command(subcommand)]
+        change: ChangeCommand,
+    },
+    /// Make a plan, and do nothing.
+    Plan {
+        #[command(flatten)]
+        options: RequestOptions,
+        #[command(subcommand)]
+        change: ChangeCommand,
+    },
+    /// Show a plan that was written with -o.
+    Show {
+        /// The plan.
+        plan: PathBuf,
+    },
+    /// Carry out a plan.
+    Apply(ApplyArgs),
+    /// Go on with the newest operation that has not ended.
+    Resume(ResumeArgs),
+    /// Take back the decommissioning mark of nodes.
+    Recommission {
+        /// Node ids or host names.
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+}
+
+/// The choices that the KWDB page leaves to the operator.
+#[derive(Args, Debug)]
+pub struct RequestOptions {
+    /// Write the plan to this file, for apply.
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Wait up to so long (30s, 10m, 1h) until nothing refuses that passes by itself.
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub wait_healthy: Option<SignedDuration>,
+    /// What to do with the balancing of time-series ranges.
+    #[arg(long, global = true, value_enum, default_value = "leave")]
+    pub redistribution: RedistributionArg,
+    /// What ends a scale-in.
+    #[arg(long, global = true, value_enum, default_value = "stop")]
+    pub finish: FinishArg,
+    /// Do not wait until ranges and leases are spread evenly after a scale-out.
+    #[arg(long, global = true)]
+    pub no_await_balance: bool,
+    /// Drain emptied nodes as a step of its own before they are stopped.
+    #[arg(long, global = true)]
+    pub drain: bool,
+}
+
+/// See [`Redistribution`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RedistributionArg {
+    /// Leave the setting as it is.
+    Leave,
+    /// Switch it off and leave it so.
+    Off,
+    /// Switch it off for the time of the operation.
+    OffDuring,
+}
+
+/// See [`Finish`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum FinishArg {
+    /// Stop the emptied node.
+    Stop,
+    /// Leave the emptied node running.
+    LeaveDrained,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ChangeCommand {
+    /// Start nodes on hosts and have them join.
+    ScaleOut {
+        /// Host names of the cluster's file, in order of joining.
+        #[arg(required = true, value_name = "HOST")]
+        hosts: Vec<String>,
+    },
+    /// Move everything off nodes, then stop them.
+    ScaleIn {
+        /// Node ids or host names.
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+    /// Add nodes, then move everything off others.
+    Replace {
+        /// Node ids or host names of those that leave.
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+        /// Host names of those that come.
+        #[arg(long = "with", required = true, value_name = "HOST", num_args = 1..)]
+        with: Vec<String>,
+    },
+}
+
+impl ChangeCommand {
+    pub(crate) fn operation(&self) -> Operation {
+        let hosts = |names: &[String]| names.iter().map(|h| HostName::new(h.clone())).collect();
+        let refs = |names: &[String]| names.iter().map(|n| NodeRef::parse(n)).collect();
+        match self {
+            Self::ScaleOut { hosts: names } => Operation::ScaleOut { hosts: hosts(names) },
+            Self::ScaleIn { nodes } => Operation::ScaleIn { nodes: refs(nodes) },
+            Self::Replace { nodes, with } => Operation::Replace { nodes: refs(nodes), hosts: hosts(with) },
+        }
+    }
+}
+
+impl RequestOptions {
+    pub(crate) fn options(&self) -> Options {
+        Options {
+            redistribution: match self.redistribution {
+                RedistributionArg::Leave => Redistribution::Leave,
+                RedistributionArg::Off => Redistribution::Off,
+                RedistributionArg::OffDuring => Redistribution::OffDuring,
+            },
+            finish: match self.finish {
+                FinishArg::Stop => Finish::Stop,
+                FinishArg::LeaveDrained => Finish::LeaveDrained,
+            },
+            await_balance: !self.no_await_balance,
+            drain: self.drain,
+        }
+    }
+}
+
+/// What `apply` takes.
+#[derive(Args, Debug)]
+pub struct ApplyArgs {
+    /// The plan, as written by plan -o.
+    pub plan: PathBuf,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    /// Where the record of the operation is kept, in place of the directory beside the cluster's file.
+    #[arg(long, value_name = "DIR")]
+    pub journal: Option<PathBuf>,
+}
+
+/// What `resume` takes.
+#[derive(Args, Debug)]
+pub struct ResumeArgs {
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+    /// Where the record of the operation is kept, in place of the directory beside the cluster's file.
+    #[arg(long, value_name = "DIR")]
+    pub journal: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// Make a cluster in a new directory; comes back when nothing is under-replicated.
+    Up(UpArgs),
+    /// Describe one more host in the lab's file; starts nothing.
+    Add(LabDir),
+    /// Kill a node's process (SIGKILL).
+    Kill(LabNode),
+    /// Start a node's process again on its old store.
+    Restart(LabNode),
+    /// End every process of the lab; the directory stays.
+    Down(LabDir),
+}
+
+/// What `lab up` takes.
+#[derive(Args, Clone, Debug)]
+pub struct UpArgs {
+    /// A directory that is absent or empty.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Nodes to start.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
+    pub nodes: u32,
+    /// With certificates, made in the directory.
+    #[arg(long)]
+    pub secure: bool,
+    /// With `start-single-replica`.
+    #[arg(long)]
+    pub single_replica: bool,
+    /// A real kwbase, in place of the twin.
+    #[arg(long, value_name = "PATH")]
+    pub kwbase: Option<PathBuf>,
+    /// Ranges of a table to make.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2000))]
+    pub ranges: u32,
+    /// Stores of each node.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub stores_per_node: u32,
+    /// How much faster than real the twin's time goes.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub speed: f64,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LabDir {
+    /// The lab's directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LabNode {
+    /// The lab's directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The host's name, such as n2.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+/// The program: reads the command line, runs the command, says what went wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.global.format);
+    start_log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => {
+            let result = runtime.block_on(run(&cli, &ui));
+            // What still runs in the background was given up.
+            runtime.shutdown_background();
+            result
+        }
+        Err(e) => Err(Failure::other(format!("the runtime cannot be started: {e}"))),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            ui.say(format_args!("kwscale: {failure}"));
+            if ui.json() {
+                let mut object = json!({
+                    "schema": "kwscale.error/v1",
+                    "exit": failure.exit as u8,
+                    "kind": failure.exit.word(),
+                    "message": failure.message,
+                });
+                if let (Some(details), Some(map)) = (failure.details, object.as_object_mut()) {
+                    map.insert("details".to_owned(), details);
+                }
+                ui.print(format_args!("{object:#}"));
+            }
+            failure.exit.into()
+        }
+    }
+}
+
+async fn run(cli: &Cli, ui: &Ui) -> Result<Exit, Failure> {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Lab(LabCommand::Up(args)) => commands::lab::up(ui, args).await,
+        Command::Lab(LabCommand::Add(args)) => commands::lab::add(ui, &args.dir).await,
+        Command::Lab(LabCommand::Kill(args)) => commands::lab::kill(ui, &args.dir, &args.name).await,
+        Command::Lab(LabCommand::Restart(args)) => commands::lab::restart(ui, &args.dir, &args.name).await,
+        Command::Lab(LabCommand::Down(args)) => commands::lab::down(ui, &args.dir).await,
+        Command::Status => commands::status::status(ui, global).await,
+        Command::Observe { output } => commands::status::observe(ui, global, output.as_deref()).await,
+        Command::Check { options, change } => commands::plan::check(ui, global, options, change).await,
+        Command::Plan { options, change } => commands::plan::plan(ui, global, options, change).await,
+        Command::Show { plan } => commands::plan::show(ui, plan),
+        Command::Apply(args) => commands::apply::apply(ui, global, args).await,
+        Command::Resume(args) => commands::apply::resume(ui, global, args).await,
+        Command::Recommission { nodes } => commands::recommission::recommission(ui, global, nodes).await,
+    }
+}
+
+/// A log on standard error for those who ask for one with `KWSCALE_LOG` (such as `debug`).
+fn start_log() {
+    let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("KWSCALE_LOG") else { return };
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_before_or_behind() {
+        let line =
+            "kwscale plan scale-in 4 n2 -o p.json --wait-healthy 30s --format json --cluster c.toml --drain";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        assert_eq!(cli.global.format, Format::Json);
+        let Command::Plan { options, change } = cli.command else { panic!("not a plan") };
+        assert_eq!(options.wait_healthy, Some(SignedDuration::from_secs(30)));
+        assert!(options.drain && options.options().await_balance);
+        let Operation::ScaleIn { nodes } = change.operation() else { panic!("not a scale-in") };
+        assert_eq!(nodes, [NodeRef::parse("4"), NodeRef::Host("n2".into())]);
+        assert!(Cli::try_parse_from("kwscale --cluster c.toml plan replace 4 --with n5".split(' ')).is_ok());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in [
+            "kwscale",
+            "kwscale plan scale-in",
+            "kwscale plan replace 4",
+            "kwscale plan scale-out n5 --finish vanish",
+            "kwscale lab up --dir d",
+            "kwscale lab up --dir d --nodes 0",
+            "kwscale recommission",
+            "kwscale status --wait-healthy",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

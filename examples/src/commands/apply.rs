@@ -1,0 +1,297 @@
+//! `apply` and `resume`: carry out a plan, and say what became of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kwdb_scale_core::execute::{
+    Cancel, Canceller, End, ExecuteError, Ledger, Operation, StopReason, Stopped,
+};
+use kwdb_scale_core::plan::Plan;
+use kwdb_scale_core::ports::{Journal, PortErrorKind};
+use kwdb_scale_local::FileJournal;
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::plan::read_plan;
+use crate::cli::{ApplyArgs, Global, ResumeArgs};
+use crate::connect::{Cluster, port_failure};
+use crate::failure::{Exit, Failure};
+use crate::progress;
+use crate::ui::Ui;
+
+/// What `apply --format json` and `resume --format json` print.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    schema: &'static str,
+    exit: u8,
+    kind: &'static str,
+    plan: &'a str,
+    cluster_id: &'a str,
+    journal: Option<String>,
+    end: Option<&'a End>,
+    /// Nodes that joined, by host.
+    joined: std::collections::BTreeMap<String, u32>,
+    /// Nodes that carry our decommissioning mark, as far as we know.
+    marked: Vec<u32>,
+    /// Nodes that we stopped.
+    stopped: Vec<u32>,
+    /// Commands that go on from here.
+    next: Vec<String>,
+}
+
+pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<Exit, Failure> {
+    let plan = read_plan(&args.plan)?;
+    let cluster = Cluster::open(&global.cluster)?;
+    if plan.is_empty() {
+        return nothing_to_do(ui, &plan);
+    }
+    if !args.yes {
+        ui.say(&plan);
+        if !ui.confirm("Carry out this plan?")? {
+            return Err(Failure::other("not confirmed: nothing was done"));
+        }
+    }
+    let dir = args.journal.clone().unwrap_or_else(|| cluster.config.journal.clone());
+    let journal = FileJournal::create(&dir, &format!("{}-{}", plan.kind(), plan.id))
+        .await
+        .map_err(|e| port_failure("no journal can be made, so nothing was done", &e))?;
+    let path = journal.path().to_owned();
+    let ports = cluster.ports(Arc::new(journal), &dir);
+    let operation = match Operation::begin(plan, ports).await {
+        Ok(operation) => operation,
+        Err(e) => {
+            // An operation that never began leaves no trace.
+            let _ = std::fs::remove_file(&path);
+            return Err(execute_failure(&e));
+        }
+    };
+    drive(ui, global, operation, &path, args.journal.as_deref()).await
+}
+
+pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Result<Exit, Failure> {
+    let cluster = Cluster::open(&global.cluster)?;
+    let dir = args.journal.clone().unwrap_or_else(|| cluster.config.journal.clone());
+    let Some((journal, ledger)) = newest_unfinished(&dir).await? else {
+        return Err(Failure::usage(format!(
+            "there is no operation to resume in {}; begin one with plan -o and apply",
+            dir.display()
+        )));
+    };
+    let path = journal.path().to_owned();
+    let plan = &ledger.plan;
+    let done = ledger.cursor.min(plan.steps.len());
+    ui.say(format_args!(
+        "{} of plan {}, {done} of {} steps done, by {}",
+        plan.kind(),
+        plan.id,
+        plan.steps.len(),
+        path.display()
+    ));
+    if !args.yes {
+        for (index, _) in plan.steps.iter().enumerate().skip(done) {
+            ui.say(format_args!("  {}. {}", index + 1, plan.describe(index)));
+        }
+        if !ui.confirm("Go on with these steps?")? {
+            return Err(Failure::other("not confirmed: nothing was done"));
+        }
+    }
+    let operation =
+        Operation::resume(cluster.ports(Arc::new(journal), &dir)).await.map_err(|e| execute_failure(&e))?;
+    drive(ui, global, operation, &path, args.journal.as_deref()).await
+}
+
+fn nothing_to_do(ui: &Ui, plan: &Plan) -> Result<Exit, Failure> {
+    ui.say("nothing to do: the plan is empty");
+    if ui.json() {
+        ui.print_json(&Outcome {
+            schema: "kwscale.apply/v1",
+            exit: Exit::Done as u8,
+            kind: Exit::Done.word(),
+            plan: &plan.id,
+            cluster_id: plan.cluster_id.as_str(),
+            journal: None,
+            end: None,
+            joined: Default::default(),
+            marked: Vec::new(),
+            stopped: Vec::new(),
+            next: Vec::new(),
+        })?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Runs the operation to its end, and gives up on Ctrl-C.
+async fn drive(
+    ui: &Ui,
+    global: &Global,
+    mut operation: Operation,
+    journal: &Path,
+    journal_dir: Option<&Path>,
+) -> Result<Exit, Failure> {
+    watch_signals(*ui, operation.canceller())?;
+    let talk = tokio::spawn(progress::follow(*ui, operation.events()));
+    let end = operation.run().await;
+    // The stream ends with the operation; what it told last is to be seen before the result.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), talk).await;
+    let ledger = operation.ledger();
+    let exit = exit_of(&end);
+    let next = next_commands(global, journal_dir, ledger, exit);
+    if ui.json() {
+        ui.print_json(&Outcome {
+            schema: "kwscale.apply/v1",
+            exit: exit as u8,
+            kind: exit.word(),
+            plan: &ledger.plan.id,
+            cluster_id: ledger.plan.cluster_id.as_str(),
+            journal: Some(journal.display().to_string()),
+            end: Some(&end),
+            joined: ledger.joined.iter().map(|(h, n)| (h.to_string(), n.0)).collect(),
+            marked: ledger.marked.iter().map(|n| n.0).collect(),
+            stopped: ledger.stopped.iter().map(|n| n.0).collect(),
+            next,
+        })?;
+    } else {
+        ui.print(text(&end, ledger, &next));
+    }
+    Ok(exit)
+}
+
+fn exit_of(end: &End) -> Exit {
+    match end {
+        End::Done(_) => Exit::Done,
+        End::Undone(_) => Exit::Failed,
+        End::Stopped(Stopped { reason: StopReason::Refused, .. }) => Exit::Refused,
+        End::Stopped(stopped) if stopped.reason.is_resumable() => Exit::Stopped,
+        End::Stopped(_) => Exit::NeedsPerson,
+    }
+}
+
+fn text(end: &End, ledger: &Ledger, next: &[String]) -> String {
+    let mut text = String::new();
+    let mut list = |head: &str, lines: &[String]| {
+        text.push_str(head);
+        text.push('\n');
+        for line in lines {
+            text.push_str(&format!("  {}\n", line.replace('\n', "\n  ")));
+        }
+    };
+    match end {
+        End::Done(proof) => list("done; what proves it:", proof),
+        End::Undone(what) => list("undone; what was put back:", what),
+        End::Stopped(stopped) => {
+            list(&format!("stopped: {}", stopped.message), &stopped.evidence);
+            if !stopped.next.is_empty() {
+                list("what can be done:", &stopped.next);
+            }
+            if stopped.reason != StopReason::Refused {
+                list("where it stands:", &standing(ledger));
+            }
+        }
+    }
+    if !next.is_empty() {
+        list("go on with:", next);
+    }
+    text
+}
+
+/// What was done so far, one a line.
+fn standing(ledger: &Ledger) -> Vec<String> {
+    let steps = ledger.plan.steps.len();
+    let mut lines = vec![format!("{} of {steps} steps done", ledger.cursor.min(steps))];
+    if ledger.cursor < steps {
+        lines.push(format!("at hand: {}", ledger.plan.describe(ledger.cursor)));
+    }
+    for (host, node) in &ledger.joined {
+        lines.push(format!("node {} of host {host} has joined", node.0));
+    }
+    for node in ledger.marked.iter().filter(|n| !ledger.stopped.contains(n)) {
+        lines.push(format!("node {} stays marked as decommissioning: its replicas go on moving off", node.0));
+    }
+    for node in &ledger.stopped {
+        lines.push(format!("node {} was told to stop", node.0));
+    }
+    for (name, saved) in &ledger.saved {
+        lines.push(format!("{name} was set to {}", saved.ours));
+    }
+    lines
+}
+
+fn next_commands(global: &Global, journal_dir: Option<&Path>, ledger: &Ledger, exit: Exit) -> Vec<String> {
+    if !matches!(exit, Exit::Stopped | Exit::NeedsPerson) {
+        return Vec::new();
+    }
+    let cluster = quote(&global.cluster);
+    let journal = journal_dir.map(|d| format!(" --journal {}", quote(d))).unwrap_or_default();
+    let mut next = vec![format!("kwscale resume --cluster {cluster}{journal}")];
+    let marked: Vec<String> =
+        ledger.marked.iter().filter(|n| !ledger.stopped.contains(n)).map(|n| n.0.to_string()).collect();
+    if !marked.is_empty() {
+        next.push(format!("kwscale recommission --cluster {cluster} {}", marked.join(" ")));
+    }
+    next
+}
+
+fn quote(path: &Path) -> String {
+    kwdb_scale_core::kwbase::quote::quote(&path.display().to_string())
+}
+
+/// The first Ctrl-C or SIGTERM asks the operation to stop and leaves its mark; the second ends the program.
+fn watch_signals(ui: Ui, canceller: Canceller) -> Result<(), Failure> {
+    let fail = |e: std::io::Error| Failure::other(format!("signals cannot be watched: {e}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;
+    tokio::spawn(async move {
+        let mut asked = false;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if asked {
+                std::process::exit(i32::from(Exit::Stopped as u8));
+            }
+            asked = true;
+            ui.say("stopping: an act under way is finished first, marks are left as they are (again to leave at once)");
+            canceller.cancel(Cancel::Leave);
+        }
+    });
+    Ok(())
+}
+
+fn execute_failure(error: &ExecuteError) -> Failure {
+    match error {
+        ExecuteError::Lock(e) if e.kind() == PortErrorKind::Denied => {
+            Failure::new(Exit::Refused, error.to_string())
+        }
+        ExecuteError::Ended(_) => Failure::new(Exit::Refused, error.to_string()),
+        ExecuteError::Lock(e) => port_failure("the operation lock cannot be had", e),
+        ExecuteError::Journal(e) => port_failure("the journal failed", e),
+        ExecuteError::OutOfOrder(_) => Failure::usage(error.to_string()),
+        other => Failure::other(other.to_string()),
+    }
+}
+
+/// The newest journal whose operation has not ended for good.
+async fn newest_unfinished(dir: &Path) -> Result<Option<(FileJournal, Ledger)>, Failure> {
+    let damaged = |path: &PathBuf, why: String| Failure::usage(format!("journal {}: {why}", path.display()));
+    let journals = FileJournal::list(dir).await.map_err(|e| port_failure("journals", &e))?;
+    for path in journals.iter().rev() {
+        let journal = FileJournal::open(path).await.map_err(|e| damaged(path, e.chain()))?;
+        let records = journal.records().await.map_err(|e| damaged(path, e.chain()))?;
+        if records.is_empty() {
+            // Killed before anything was recorded, so before anything was done.
+            continue;
+        }
+        let ledger =
+            Ledger::replay(records.iter().map(|r| &r.record)).map_err(|e| damaged(path, e.to_string()))?;
+        let finished = match &ledger.ended {
+            Some(End::Done(_) | End::Undone(_)) => true,
+            Some(End::Stopped(stopped)) => stopped.reason == StopReason::Refused,
+            None => false,
+        };
+        if !finished {
+            return Ok(Some((journal, ledger)));
+        }
+    }
+    Ok(None)
+}

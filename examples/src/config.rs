@@ -1,0 +1,494 @@
+//! `cluster.toml`: how an operator describes a cluster to `kwscale`. `docs/cluster-toml.md` tells of every key.
+//!
+//! Unknown keys are errors, and every error names the file, the line or key, the reason and the cure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use kwdb_scale_core::kwbase::{KwbaseHost, PROGRAM, Security, StoreSpec};
+use kwdb_scale_core::policy::Policy;
+use kwdb_scale_core::request::{Inventory, InventoryHost};
+use kwdb_scale_core::secret::Secret;
+use kwdb_scale_core::topology::{Address, HostName, Locality};
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A cluster as its file describes it, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file.
+    pub path: PathBuf,
+    /// Name for people.
+    pub label: String,
+    /// SQL addresses to begin with.
+    pub seeds: Vec<Address>,
+    /// Directory with `ca.crt` and client certificates; `None` on an insecure cluster.
+    pub certs: Option<PathBuf>,
+    /// Where kwbase runs when the gateway's host is not known.
+    pub control_host: Option<HostName>,
+    /// Where journals are kept, and the lock.
+    pub journal: PathBuf,
+    /// How SQL is spoken.
+    pub sql: Sql,
+    /// Thresholds and waits.
+    pub policy: Policy,
+    /// The hosts, in the order of the file.
+    pub hosts: Vec<KwbaseHost>,
+}
+
+/// How SQL is spoken.
+#[derive(Clone, Debug)]
+pub struct Sql {
+    /// The user; needs the admin role.
+    pub user: String,
+    /// Its password, when it has one.
+    pub password: Option<Secret>,
+    /// Whether the user logs in with `client.<user>.crt`.
+    pub client_certificate: bool,
+    /// Name that the nodes' certificates are for, when it is not the host of their addresses.
+    pub server_name: Option<String>,
+    /// How long one TCP connection may take.
+    pub connect_timeout: Duration,
+    /// After how long the server gives up a statement.
+    pub statement_timeout: Duration,
+    /// How long one question may take in all.
+    pub deadline: Duration,
+    /// How long one observation of the cluster may take in all.
+    pub observe_deadline: Duration,
+}
+
+/// What is wrong with the file.
+#[derive(Debug)]
+pub struct ConfigError {
+    path: PathBuf,
+    line: Option<usize>,
+    what: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.path.display())?;
+        if let Some(line) = self.line {
+            write!(f, ", line {line}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    cluster: Spanned<ClusterTable>,
+    #[serde(default)]
+    sql: Option<Spanned<SqlTable>>,
+    #[serde(default)]
+    policy: Option<Spanned<Policy>>,
+    #[serde(default)]
+    host: Vec<Spanned<HostTable>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClusterTable {
+    label: Option<String>,
+    secure: bool,
+    seeds: Option<Vec<Address>>,
+    certs: Option<PathBuf>,
+    control_host: Option<HostName>,
+    journal: Option<PathBuf>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SqlTable {
+    user: Option<String>,
+    password_file: Option<PathBuf>,
+    password_env: Option<String>,
+    client_certificate: Option<bool>,
+    server_name: Option<String>,
+    connect_timeout: Option<SignedDuration>,
+    statement_timeout: Option<SignedDuration>,
+    deadline: Option<SignedDuration>,
+    observe_deadline: Option<SignedDuration>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Transport {
+    #[default]
+    Local,
+}
+
+/// The fields of [`KwbaseHost`], written out so that an unknown key is an error, and how the host is reached.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HostTable {
+    name: HostName,
+    #[serde(default)]
+    transport: Transport,
+    program: Option<String>,
+    #[serde(default)]
+    exec_prefix: Vec<String>,
+    certs_dir: Option<PathBuf>,
+    stores: Option<Vec<StoreSpec>>,
+    listen_addr: Option<Address>,
+    advertise_addr: Option<Address>,
+    sql_addr: Option<Address>,
+    advertise_sql_addr: Option<Address>,
+    http_addr: Option<Address>,
+    brpc_addr: Option<Address>,
+    locality: Option<Locality>,
+    #[serde(default)]
+    attrs: Vec<String>,
+    cache: Option<String>,
+    max_sql_memory: Option<String>,
+    max_offset: Option<String>,
+    #[serde(default)]
+    ts_store: Vec<String>,
+    #[serde(default)]
+    use_raft_store: bool,
+    pid_file: Option<String>,
+    #[serde(default)]
+    extra_flags: Vec<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    background: Option<bool>,
+    output_file: Option<String>,
+}
+
+impl Config {
+    /// Reads and checks the file. Connects to nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, is not TOML, has an unknown key, or something in it makes no
+    /// sense.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|e| ConfigError {
+            path: path.to_owned(),
+            line: None,
+            what: format!("cannot be read: {e}; name the cluster's file with --cluster or KWSCALE_CLUSTER"),
+        })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let line_of = |at: usize| text.get(..at).map_or(1, |before| before.matches('\n').count() + 1);
+        let fail = |at: Option<usize>, what: String| ConfigError {
+            path: path.to_owned(),
+            line: at.map(line_of),
+            what,
+        };
+        let file: File = toml::from_str(text).map_err(|e| {
+            let message = e.message().split_whitespace().collect::<Vec<_>>().join(" ");
+            fail(e.span().map(|s| s.start), format!("{message}; docs/cluster-toml.md tells of every key"))
+        })?;
+        let base = base_of(path);
+        let at = |p: &Path| base.join(p);
+
+        let cluster_at = Some(file.cluster.span().start);
+        let cluster = file.cluster.into_inner();
+        let certs = match (cluster.secure, &cluster.certs) {
+            (true, Some(dir)) => Some(at(dir)),
+            (true, None) => {
+                let what = "[cluster]: secure = true without certs; name the directory that holds ca.crt and \
+                            client.<user>.crt and .key";
+                return Err(fail(cluster_at, what.to_owned()));
+            }
+            (false, Some(_)) => {
+                let what = "[cluster]: certs with secure = false; leave certs out, or set secure = true";
+                return Err(fail(cluster_at, what.to_owned()));
+            }
+            (false, None) => None,
+        };
+
+        let mut hosts = Vec::new();
+        let mut names = BTreeSet::new();
+        for spanned in file.host {
+            let here = Some(spanned.span().start);
+            let host = spanned.into_inner().into_host(&base, certs.as_deref());
+            host.validate().map_err(|e| fail(here, format!("[[host]] {e}")))?;
+            if !names.insert(host.name.clone()) {
+                let what = format!(
+                    "[[host]]: the name '{}' stands there twice; give each a name of its own",
+                    host.name
+                );
+                return Err(fail(here, what));
+            }
+            if host.name.as_str().parse::<u32>().is_ok() {
+                let what = format!(
+                    "[[host]]: the name '{}' is a number, which commands take for a node id; give it another name",
+                    host.name
+                );
+                return Err(fail(here, what));
+            }
+            if host.rpc_address().is_none() {
+                let what = format!(
+                    "[[host]] host {}: neither advertise_addr nor listen_addr names a host, so its node cannot be \
+                     found by its address; write advertise_addr = \"host:port\"",
+                    host.name
+                );
+                return Err(fail(here, what));
+            }
+            if let Some(other) = hosts.iter().find(|h: &&KwbaseHost| h.rpc_address() == host.rpc_address()) {
+                let what = format!(
+                    "[[host]]: hosts {} and {} have one address; give each its own",
+                    other.name, host.name
+                );
+                return Err(fail(here, what));
+            }
+            hosts.push(host);
+        }
+
+        let seeds = match cluster.seeds {
+            Some(seeds) => seeds,
+            None => hosts.iter().filter_map(KwbaseHost::sql_address).collect(),
+        };
+        if seeds.is_empty() {
+            let what =
+                "[cluster]: no seeds and no [[host]]; name at least one SQL address of a node in seeds";
+            return Err(fail(cluster_at, what.to_owned()));
+        }
+        for seed in &seeds {
+            if seed.port().is_none_or(|p| p == 0) || seed.host().is_empty() {
+                let what = format!("[cluster]: the seed '{seed}' is no SQL address; write host:port");
+                return Err(fail(cluster_at, what));
+            }
+        }
+        if let Some(control) = &cluster.control_host
+            && !names.contains(control)
+        {
+            let what =
+                format!("[cluster]: control_host '{control}' is not one of the [[host]] tables; add it");
+            return Err(fail(cluster_at, what));
+        }
+
+        let sql_at = file.sql.as_ref().map(|s| s.span().start);
+        let sql = file.sql.map(Spanned::into_inner).unwrap_or_default();
+        let sql = sql.into_sql(&base, certs.as_deref()).map_err(|what| fail(sql_at, what))?;
+        let policy_at = file.policy.as_ref().map(|p| p.span().start);
+        let policy = file.policy.map(Spanned::into_inner).unwrap_or_default();
+        check_policy(&policy).map_err(|what| fail(policy_at, what))?;
+
+        Ok(Self {
+            label: cluster.label.unwrap_or_else(|| "cluster".to_owned()),
+            seeds,
+            certs,
+            control_host: cluster.control_host,
+            journal: at(cluster.journal.as_deref().unwrap_or(Path::new("kwscale-journal"))),
+            sql,
+            policy,
+            hosts,
+            path: path.to_owned(),
+        })
+    }
+
+    /// What planning needs to know of the hosts.
+    pub fn inventory(&self) -> Inventory {
+        let entry = |host: &KwbaseHost| {
+            let address = host.rpc_address()?;
+            let sql_address = host.sql_address().filter(|sql| *sql != address);
+            Some((host.name.clone(), InventoryHost { address, sql_address }))
+        };
+        Inventory { hosts: self.hosts.iter().filter_map(entry).collect() }
+    }
+}
+
+impl HostTable {
+    fn into_host(self, base: &Path, certs: Option<&Path>) -> KwbaseHost {
+        let Transport::Local = self.transport;
+        let security = match (self.certs_dir.as_deref(), certs) {
+            (Some(dir), _) => Security::Certs { certs_dir: base.join(dir).display().to_string() },
+            (None, Some(dir)) => Security::Certs { certs_dir: dir.display().to_string() },
+            (None, None) => Security::Insecure,
+        };
+        let mut host = KwbaseHost::new(self.name, security);
+        host.program = self.program.unwrap_or_else(|| PROGRAM.to_owned());
+        host.exec_prefix = self.exec_prefix;
+        if let Some(stores) = self.stores {
+            host.stores = stores;
+        }
+        host.listen_addr = self.listen_addr;
+        host.advertise_addr = self.advertise_addr;
+        host.sql_addr = self.sql_addr;
+        host.advertise_sql_addr = self.advertise_sql_addr;
+        host.http_addr = self.http_addr;
+        host.brpc_addr = self.brpc_addr;
+        host.locality = self.locality;
+        host.attrs = self.attrs;
+        host.cache = self.cache;
+        host.max_sql_memory = self.max_sql_memory;
+        host.max_offset = self.max_offset;
+        host.ts_store = self.ts_store;
+        host.use_raft_store = self.use_raft_store;
+        host.pid_file = self.pid_file;
+        host.extra_flags = self.extra_flags;
+        host.env = self.env;
+        host.background = self.background.unwrap_or(true);
+        host.output_file = self.output_file;
+        host
+    }
+}
+
+impl SqlTable {
+    fn into_sql(self, base: &Path, certs: Option<&Path>) -> Result<Sql, String> {
+        let user = self.user.unwrap_or_else(|| "root".to_owned());
+        if user.is_empty() || user.contains(['/', '\0']) {
+            return Err(format!("[sql]: user = '{user}' is no user name; write root or another admin"));
+        }
+        let password = match (self.password_file, self.password_env) {
+            (Some(_), Some(_)) => {
+                return Err("[sql]: both password_file and password_env; leave one of them out".to_owned());
+            }
+            (Some(file), None) => {
+                let file = base.join(file);
+                let text = fs::read_to_string(&file).map_err(|e| {
+                    format!("[sql]: password_file '{}' cannot be read: {e}; put the password there", file.display())
+                })?;
+                Some(text.lines().next().unwrap_or_default().to_owned())
+            }
+            (None, Some(name)) => Some(std::env::var(&name).map_err(|_| {
+                format!("[sql]: the environment variable {name} of password_env is not set; set it to the password")
+            })?),
+            (None, None) => None,
+        };
+        if password.as_ref().is_some_and(String::is_empty) {
+            return Err("[sql]: the password is empty; give one, or leave it out".to_owned());
+        }
+        if password.is_some() && certs.is_none() {
+            let what = "[sql]: a password on an insecure cluster, which never asks for one; leave it out";
+            return Err(what.to_owned());
+        }
+        let client_certificate = self.client_certificate.unwrap_or(password.is_none());
+        if certs.is_some() && !client_certificate && password.is_none() {
+            let what =
+                "[sql]: client_certificate = false without a password; give password_file or password_env";
+            return Err(what.to_owned());
+        }
+        let time = |name: &str, given: Option<SignedDuration>, default: u64| match given {
+            None => Ok(Duration::from_secs(default)),
+            Some(d) => Duration::try_from(d)
+                .ok()
+                .filter(|d| !d.is_zero())
+                .ok_or_else(|| format!("[sql]: {name} = {d:#} is no time to wait; write such as \"30s\"")),
+        };
+        Ok(Sql {
+            user,
+            password: password.map(Secret::new),
+            client_certificate,
+            server_name: self.server_name,
+            connect_timeout: time("connect_timeout", self.connect_timeout, 5)?,
+            statement_timeout: time("statement_timeout", self.statement_timeout, 15)?,
+            deadline: time("deadline", self.deadline, 30)?,
+            observe_deadline: time("observe_deadline", self.observe_deadline, 120)?,
+        })
+    }
+}
+
+fn check_policy(policy: &Policy) -> Result<(), String> {
+    let positive = [
+        ("start_deadline", policy.start_deadline),
+        ("join_deadline", policy.join_deadline),
+        ("act_deadline", policy.act_deadline),
+        ("stop_deadline", policy.stop_deadline),
+        ("empty_deadline", policy.empty_deadline),
+        ("stall_after", policy.stall_after),
+        ("removed_deadline", policy.removed_deadline),
+        ("balance_deadline", policy.balance_deadline),
+        ("poll", policy.poll),
+        ("max_status_age", policy.max_status_age),
+    ];
+    for (name, value) in positive {
+        if !value.is_positive() {
+            return Err(format!("[policy]: {name} = {value:#} is not positive; write such as \"30s\""));
+        }
+    }
+    if policy.samples == 0 {
+        return Err("[policy]: samples = 0 would prove nothing; write at least 1".to_owned());
+    }
+    Ok(())
+}
+
+/// The directory of the file, absolute where that can be told.
+fn base_of(path: &Path) -> PathBuf {
+    let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str =
+        "[cluster]\nsecure = false\n[[host]]\nname = \"n1\"\nlisten_addr = \"10.0.0.1:26257\"\n";
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("/c/cluster.toml"), text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn little_is_enough() {
+        let config = parse(MINIMAL).unwrap();
+        assert_eq!(config.seeds, [Address::new("10.0.0.1:26257")]);
+        assert_eq!(config.sql.user, "root");
+        assert_eq!(config.policy, Policy::default());
+        assert_eq!(config.journal, Path::new("/c/kwscale-journal"));
+        let inventory = config.inventory();
+        assert_eq!(inventory.hosts[&HostName::new("n1")].address, Address::new("10.0.0.1:26257"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        for (text, line, key) in [
+            (format!("{MINIMAL}stroes = [\"/a\"]\n"), 6, "stroes"),
+            (format!("{MINIMAL}[sql]\nusr = \"root\"\n"), 7, "usr"),
+            (format!("{MINIMAL}[policy]\npol = \"1s\"\n"), 7, "pol"),
+            (format!("{MINIMAL}[other]\n"), 6, "other"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(&format!("line {line}:")) && error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_names_key_and_cure() {
+        let host = "[[host]]\nname = \"n1\"\nlisten_addr = \"10.0.0.1:26257\"\n";
+        for (text, words) in [
+            ("".to_owned(), "cluster"),
+            ("[cluster]\nsecure = false\n".to_owned(), "seeds"),
+            (format!("[cluster]\nsecure = true\n{host}"), "certs"),
+            (format!("[cluster]\nsecure = false\ncerts = \"c\"\n{host}"), "leave certs out"),
+            (format!("[cluster]\nsecure = false\nseeds = [\"a\"]\n{host}"), "host:port"),
+            (format!("[cluster]\nsecure = false\ncontrol_host = \"n9\"\n{host}"), "control_host"),
+            (format!("{MINIMAL}{host}"), "twice"),
+            (format!("{MINIMAL}{}", host.replace("n1", "n2")), "one address"),
+            (format!("{MINIMAL}{}", host.replace("n1", "7")), "a number"),
+            (format!("{MINIMAL}[[host]]\nname = \"n2\"\n"), "advertise_addr"),
+            (format!("{MINIMAL}stores = [\"rel\"]\n"), "absolute"),
+            (format!("{MINIMAL}transport = \"carrier-pigeon\"\n"), "carrier-pigeon"),
+            (format!("{MINIMAL}[policy]\nsamples = 0\n"), "samples"),
+            (format!("{MINIMAL}[policy]\npoll = \"0s\"\n"), "poll"),
+            (format!("{MINIMAL}[policy]\npoll = \"soon\"\n"), "line 7"),
+            (format!("{MINIMAL}[sql]\npassword_env = \"KWSCALE_TEST_NOT_SET\"\n"), "KWSCALE_TEST_NOT_SET"),
+            (format!("{MINIMAL}[sql]\npassword_file = \"none\"\n"), "/c/none"),
+            (format!("{MINIMAL}[sql]\ndeadline = \"-1s\"\n"), "deadline"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.starts_with("/c/cluster.toml") && error.contains(words), "{text}\n{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secure_cluster_takes_its_certificates_from_beside_the_file() {
+        let text = MINIMAL.replace("secure = false", "secure = true\ncerts = \"certs\"");
+        let config = parse(&text).unwrap();
+        assert_eq!(config.certs.as_deref(), Some(Path::new("/c/certs")));
+        assert_eq!(config.hosts[0].security, Security::Certs { certs_dir: "/c/certs".into() });
+    }
+}
