@@ -234,6 +234,7 @@ pub(super) fn single_replica(cx: &Context<'_>) -> Vec<Problem> {
         Problem::new("Single-replica clusters do not currently support scale-in operations (KWDB page)")
             .evidence(modes(cx))
             .evidence(["the server refuses: node cannot be decommissioned in mpp mode".to_owned()])
+            .cure("keep its nodes; to run on fewer, restore a backup into a new, smaller cluster")
             .retry(Retry::Never),
     ]
 }
