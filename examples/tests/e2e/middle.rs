@@ -1,0 +1,106 @@
+//! Things that happen in the middle of an operation.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::support::{Case, Running, TestLab};
+
+/// Slow enough for something to happen while replicas move.
+const SPEED: u32 = 10;
+const RANGES: &[&str] = &["--ranges", "40"];
+
+/// Begins to scale node 5 in and comes back when it is marked and still holds replicas.
+fn begin(case: &Case, lab: &TestLab<'_>) -> Running {
+    let plan = lab.plan(&["scale-in", "5"]);
+    let mut running = lab.start(&["apply", &plan, "--yes"]);
+    case.until("replicas move", 60, || {
+        assert!(running.runs(), "it ended too early:\n{}", running.stderr());
+        running.stderr().contains("replicas left")
+    });
+    let status = lab.status();
+    assert!(status.marked(5) && status.class(5) == "leaving", "node 5 is {}", status.class(5));
+    assert!(status.node(5).unwrap()["replicas"].as_u64().unwrap() > 0);
+    running
+}
+
+fn scaled_in(lab: &TestLab<'_>) {
+    let status = lab.status();
+    assert_eq!((status.members(), status.class(5)), (vec![1, 2, 3, 4], "removed"));
+    assert!(status.good());
+}
+
+pub(crate) fn ctrl_c_then_resume(case: &Case) {
+    let lab = case.lab(5, SPEED, RANGES);
+    let running = begin(case, &lab);
+    running.signal(Signal::INT);
+    let out = running.end(case).exit(4).says(&["kwscale resume", "kwscale recommission", "marked"]);
+    assert!(out.stdout.contains(&lab.cluster_file()), "the commands can be copied as they are");
+    assert!(lab.status().marked(5), "the mark is left");
+    // To begin another operation now is refused: a node is leaving.
+    lab.kwscale(&["plan", "scale-in", "4"]).exit(3).says(&["5", "leaving"]);
+    lab.kwscale(&["resume"]).exit(2).says(&["--yes"]);
+    lab.kwscale(&["resume", "--yes"]).exit(0);
+    scaled_in(&lab);
+    lab.kwscale(&["resume", "--yes"]).exit(2).says(&["no operation to resume"]);
+}
+
+pub(crate) fn ctrl_c_then_recommission(case: &Case) {
+    let lab = case.lab(5, SPEED, RANGES);
+    let running = begin(case, &lab);
+    // While it runs nobody else begins.
+    lab.kwscale(&["recommission", "5"]).exit(3).says(&["another operation"]);
+    running.signal(Signal::TERM);
+    running.end(case).exit(4).says(&["kwscale recommission"]);
+    lab.kwscale(&["recommission", "5"]).exit(0);
+    let status = lab.status();
+    assert!(!status.marked(5) && status.class(5) == "member");
+    // What was begun cannot be gone on with behind the back of who took the mark back.
+    lab.kwscale(&["resume", "--yes"]).exit(5).says(&["recommission"]);
+    assert!(!lab.status().marked(5));
+}
+
+pub(crate) fn sigkill_then_resume(case: &Case) {
+    let lab = case.lab(5, SPEED, RANGES);
+    let running = begin(case, &lab);
+    running.signal(Signal::KILL);
+    assert_eq!(running.end(case).code, None);
+    lab.kwscale(&["resume", "--yes", "--format", "json"]).exit(0);
+    scaled_in(&lab);
+}
+
+pub(crate) fn a_node_killed_in_the_middle(case: &Case) {
+    let lab = case.lab(5, SPEED, RANGES);
+    let running = begin(case, &lab);
+    lab.lab("kill", &["n2"]);
+    // A member that is down closes the gate before the stop; nothing is lost and nothing is stopped.
+    let out = running.end(case).exit(4);
+    out.says(&["node 2", "kwscale resume"]);
+    let status = lab.status();
+    assert_ne!(status.class(5), "removed");
+    lab.lab("restart", &["n2"]);
+    case.until("node 2 is back", 60, || lab.status().class(2) == "member");
+    lab.kwscale(&["resume", "--yes"]).exit(0);
+    scaled_in(&lab);
+}
+
+pub(crate) fn the_leaving_node_killed_in_the_middle(case: &Case) {
+    let lab = case.lab(5, SPEED, RANGES);
+    let running = begin(case, &lab);
+    lab.lab("kill", &["n5"]);
+    // Its replicas move off from their copies: the end is the same.
+    running.end(case).exit(0).says(&["removed"]);
+    scaled_in(&lab);
+}
+
+pub(crate) fn somebody_recommissions_in_the_middle(case: &Case) {
+    let lab = case.lab(5, SPEED, RANGES);
+    let running = begin(case, &lab);
+    let address = lab.status().node(1).unwrap()["address"].as_str().unwrap().to_owned();
+    let host = format!("--host={address}");
+    let kwbase = lab.kwbase();
+    case.run(Path::new(&kwbase), &["node", "recommission", "5", "--insecure", &host]).exit(0);
+    running.end(case).exit(5).says(&["recommissioned"]);
+    let status = lab.status();
+    assert_eq!((status.class(5), status.marked(5)), ("member", false));
+}
