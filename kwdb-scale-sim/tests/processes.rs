@@ -338,6 +338,18 @@ fn what_start_refuses() {
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.err.contains("ERROR: unknown flag: --htp-addr\n"), "{}", unknown.err);
 
+    let no_certs =
+        with(&|a| Some(if a == "--insecure" { "--certs-dir=/nonexistent".to_owned() } else { a.to_owned() }));
+    assert_eq!(no_certs.code, Some(1));
+    assert!(
+        no_certs
+            .err
+            .starts_with("*\n* ERROR: ERROR: cannot load certificates.\n* Check your certificate settings"),
+        "{}",
+        no_certs.err
+    );
+    assert!(no_certs.err.contains("\nfailed to start server: problem with CA certificate: not found\n"));
+
     let taken = bench.host(0).address.to_string();
     let in_use = with(&|a| {
         Some(if a.starts_with("--listen-addr") { format!("--listen-addr={taken}") } else { a.to_owned() })

@@ -3,7 +3,7 @@
 //! to make one, is answered here.
 
 use std::env;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -16,9 +16,9 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::command;
 use super::socket_address;
 use super::wire::{CLIENT_MAGIC, ClientEvent, ClientHello, receive, send};
+use super::{command, print};
 use crate::pgwire::Stream;
 
 /// `KWBASE_CONNECT_TIMEOUT`.
@@ -229,12 +229,6 @@ fn connector(dir: PathBuf, sql: bool) -> Result<TlsConnector, Failure> {
         Ok(config) => Ok(TlsConnector::from(Arc::new(config))),
         Err(error) => Err(Failure::Text(format!("cannot load certificates.\n\n{error}"))),
     }
-}
-
-fn print(out: &str, err: &str) {
-    // A reader that went away is no concern of the command's.
-    let _ = io::stdout().write_all(out.as_bytes()).and_then(|()| io::stdout().flush());
-    let _ = io::stderr().write_all(err.as_bytes());
 }
 
 fn transient(why: &str) -> String {

@@ -19,6 +19,7 @@ pub(crate) mod wire;
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, exit};
@@ -81,6 +82,12 @@ fn detach(args: Vec<OsString>) -> i32 {
 fn kwbase(dir: &std::path::Path, args: &[String]) -> i32 {
     let started = args.first().is_some_and(|command| command.starts_with("start"));
     if started { node::main(dir, args) } else { client::main(args) }
+}
+
+/// Prints to standard output and standard error. A reader that went away is no concern of a node's.
+fn print(out: &str, err: &str) {
+    let _ = io::stdout().write_all(out.as_bytes()).and_then(|()| io::stdout().flush());
+    let _ = io::stderr().write_all(err.as_bytes());
 }
 
 /// `host:port` as a socket address: only numbers and `localhost`, since the twin serves loopback.

@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::lab::LabAddress;
 use super::store::Store;
 use super::wire::{Ask, NodeCerts, NodeEvent, NodeSignal, Registration, receiver, send};
-use super::{READY, client, socket_address};
+use super::{READY, client, print, socket_address};
 use crate::cli::StartArgs;
 
 /// Runs `kwbase start …`; the result is the exit code.
@@ -58,11 +58,11 @@ pub(crate) fn main(lab: &Path, args: &[String]) -> i32 {
     let certs = match start.certs_dir.as_deref().map(read_certs).transpose() {
         Ok(certs) => certs,
         Err(message) => {
-            eprintln!(
-                "ERROR: cannot load certificates.\nCheck your certificate settings, set --certs-dir, or use \
-                 --insecure for insecure clusters.\n\nfailed to start server: {message}"
+            let message = format!(
+                "cannot load certificates.\nCheck your certificate settings, set --certs-dir, or use --insecure for \
+                 insecure clusters.\n\nfailed to start server: {message}"
             );
-            return failed(command);
+            return fail_boxed(command, &message);
         }
     };
     let opened = start.stores.iter().map(|path| {
@@ -157,7 +157,7 @@ async fn run(
         };
         match event {
             Some(NodeEvent::Ready) => tell_parent(),
-            Some(NodeEvent::Waiting) => eprint!("{WAITING}"),
+            Some(NodeEvent::Waiting) => print("", WAITING),
             Some(NodeEvent::Joined { status, cluster, node }) => {
                 for store in stores.iter_mut() {
                     store.joined(&cluster, start.mode.as_str()).map_err(|e| e.to_string())?;
@@ -300,7 +300,7 @@ fn announce(start: &StartArgs, stores: &[Store], status: &str, cluster: &str, no
     );
     log(stores, &format!("node startup completed:\n{block}"));
     if env::var_os(READY).is_none() {
-        println!("{block}");
+        print(&format!("{block}\n"), "");
     }
 }
 
@@ -329,13 +329,13 @@ fn insecure_warning(host: &str) -> String {
 fn leave(message: &str, code: i32) -> i32 {
     if !message.is_empty() {
         // The real one prints this on standard output.
-        println!("{message}");
+        print(&format!("{message}\n"), "");
     }
     code
 }
 
 fn fail_boxed(command: &str, message: &str) -> i32 {
-    eprintln!("*\n* ERROR: ERROR: {message}\n*\nERROR: {message}");
+    eprintln!("*\n* ERROR: ERROR: {}\n*\nERROR: {message}", message.replace('\n', "\n* "));
     failed(command)
 }
 
