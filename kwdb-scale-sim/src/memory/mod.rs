@@ -1,4 +1,4 @@
-//! The ports of core over a [`Cluster`], on its virtual clock: a whole scale-in in milliseconds.
+//! The ports of core over a [`Cluster`](crate::model::Cluster), on its virtual clock: a whole scale-in in milliseconds.
 //!
 //! A [`World`] is a cluster, the machines it may run on, and a script of what goes wrong when. Its ports share one
 //! clock: `sleep_until` lets the model's time go by and returns at once, and every call costs the time that it
