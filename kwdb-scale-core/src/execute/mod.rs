@@ -1,6 +1,6 @@
 //! Carrying out a plan.
 //!
-//! The [`machine`] is pure: events in, effects out. The [`Operation`] is its driver: it performs the effects through
+//! The machine, [`step`], is pure: events in, effects out. The [`Operation`] is its driver: it performs the effects through
 //! the [ports](crate::ports), records intent before each act and outcome after it, and can be resumed from its
 //! journal at any point.
 
