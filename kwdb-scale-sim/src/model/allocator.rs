@@ -289,6 +289,9 @@ impl Cluster {
         if open.len() <= r.voters.len() {
             return None;
         }
+        if let Some(found) = self.conforming_move(range, &open) {
+            return Some(found);
+        }
         let mean = open.iter().map(|s| self.count(*s)).sum::<usize>() as f64 / open.len() as f64;
         let slack = (mean * self.rebalance_threshold()).max(2.0);
         let taken: Vec<NodeId> =
@@ -304,6 +307,22 @@ impl Cluster {
         let (high, low) = (self.count(from) as f64, self.count(to) as f64);
         let worth = (high > mean + slack && low + 1.0 <= mean) || (low < mean - slack && high > mean);
         worth.then_some((from, to))
+    }
+
+    /// A move of a replica from where the constraints forbid it to where they allow it.
+    fn conforming_move(&self, range: usize, open: &[StoreId]) -> Option<(StoreId, StoreId)> {
+        let r = self.ranges.get(range)?;
+        self.policies.get(r.policy).filter(|p| !p.constraints.is_empty())?;
+        let taken: Vec<NodeId> = r.voters.iter().filter_map(|s| self.node_of(*s)).collect();
+        r.voters.iter().find_map(|from| {
+            let stay: Vec<StoreId> = r.voters.iter().copied().filter(|s| s != from).collect();
+            if self.meets_constraints(range, *from, &stay) {
+                return None;
+            }
+            let free = |s: &&StoreId| self.node_of(**s).is_some_and(|n| !taken.contains(&n));
+            let fits = open.iter().filter(free).filter(|s| self.meets_constraints(range, **s, &stay));
+            fits.min_by_key(|s| (self.count(**s), **s)).map(|to| (*from, *to))
+        })
     }
 
     /// Where a lease would go to balance lease counts.
