@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kwdb_scale_core::execute::Ports;
+use kwdb_scale_core::kwbase::{self, KwbaseHost, StoreSpec};
 use kwdb_scale_core::ports::{PortError, PortErrorKind};
 use kwdb_scale_core::request::{Inventory, InventoryHost};
 use kwdb_scale_core::topology::{Address, HostName, Locality, NodeId, StartMode};
@@ -95,6 +96,24 @@ impl SimHost {
             build: self.build.clone(),
             security: self.security.clone(),
         }
+    }
+
+    /// How core runs kwbase here, through [`World::transport`].
+    pub fn kwbase(&self) -> KwbaseHost {
+        let security = match self.security {
+            Security::Insecure => kwbase::Security::Insecure,
+            Security::Ca(_) => kwbase::Security::Certs { certs_dir: self.certs_dir.clone() },
+        };
+        let mut host = KwbaseHost::new(self.name.clone(), security);
+        host.stores = self.stores.iter().map(StoreSpec::new).collect();
+        host.listen_addr = Some(self.address.clone());
+        host.sql_addr = self.sql_address.clone();
+        host.http_addr = self.http_address.clone();
+        // A port that no simulated node uses otherwise: the model has no brpc.
+        let port = self.address.port().unwrap_or_default().saturating_add(1000);
+        host.brpc_addr = Some(Address::new(format!("{}:{port}", self.address.host())));
+        host.locality = self.locality.clone();
+        host
     }
 
     pub(crate) fn client_env(&self) -> ClientEnv {
@@ -203,7 +222,7 @@ impl World {
         self.advance(Duration::from_secs(15));
     }
 
-    /// The cluster itself.
+    /// The cluster itself, locked: hold it for one call and no longer, or the next use of the world waits for ever.
     pub fn cluster(&self) -> MutexGuard<'_, Cluster> {
         lock(&self.inner.cluster)
     }
