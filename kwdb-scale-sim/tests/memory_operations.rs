@@ -2,14 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use kwdb_scale_core::execute::{End, ObserveOptions, Operation, Ports, observe};
+use jiff::SignedDuration;
+use kwdb_scale_core::execute::{End, JournalRecord, ObserveOptions, Operation, Ports, Stopped, observe};
 use kwdb_scale_core::plan::{Plan, Refusal, plan};
 use kwdb_scale_core::policy::Policy;
+use kwdb_scale_core::ports::{Journal as _, PortError, PortErrorKind};
 use kwdb_scale_core::request::{self, NodeRef, Options, Request};
-use kwdb_scale_core::topology::{HostName, NodeId};
-use kwdb_scale_sim::memory::{SimHost, World};
+use kwdb_scale_core::rows::Rows;
+use kwdb_scale_core::topology::{Address, HostName, NodeId, StartMode};
+use kwdb_scale_sim::memory::{Call, Fault, Faulty, MemJournal, MemLock, SimHost, Which, World};
 use kwdb_scale_sim::model::TableSpec;
 
 async fn planned(world: &World, ports: &Ports, operation: request::Operation) -> Result<Plan, Refusal> {
@@ -17,19 +21,43 @@ async fn planned(world: &World, ports: &Ports, operation: request::Operation) ->
     let request = Request { operation, inventory: inventory.clone(), options: Options::default() };
     let options = ObserveOptions { request: Some(request.clone()), inventory };
     let observation = observe(&*ports.facts, Some(&*ports.lifecycle), &options).await.unwrap();
-    plan(&observation, &request, &Policy::default())
+    // An operation that will not end by itself need not be watched for a day.
+    let policy = Policy { empty_deadline: SignedDuration::from_mins(40), ..Policy::default() };
+    plan(&observation, &request, &policy)
 }
 
-async fn applied(world: &World, operation: request::Operation) -> Vec<String> {
-    let ports = world.ports();
+async fn run(world: &World, ports: Ports, operation: request::Operation) -> End {
     let plan = match planned(world, &ports, operation).await {
         Ok(plan) => plan,
         Err(refusal) => panic!("{refusal}"),
     };
-    match Operation::begin(plan, ports).await.unwrap().run().await {
+    Operation::begin(plan, ports).await.unwrap().run().await
+}
+
+async fn applied(world: &World, operation: request::Operation) -> Vec<String> {
+    match run(world, world.ports(), operation).await {
         End::Done(proof) => proof,
         other => panic!("{other:?}"),
     }
+}
+
+fn stopped(end: End) -> Stopped {
+    match end {
+        End::Stopped(stopped) => stopped,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Four nodes with 40 ranges of their own, settled.
+fn settled(nodes: u16) -> World {
+    let world = World::started(nodes);
+    world.cluster().create_table(TableSpec::new("app", "kv", 40)).unwrap();
+    world.advance(Duration::from_secs(600));
+    world
+}
+
+fn address(n: u16) -> Address {
+    SimHost::numbered(n).address
 }
 
 fn scale_in(nodes: &[u32]) -> request::Operation {
@@ -43,9 +71,7 @@ fn scale_out(hosts: &[&str]) -> request::Operation {
 
 #[tokio::test]
 async fn out_in_out_in_on_one_cluster() {
-    let world = World::started(4);
-    world.cluster().create_table(TableSpec::new("app", "kv", 40)).unwrap();
-    world.advance(Duration::from_secs(600));
+    let world = settled(4);
     let began = world.now();
     world.add_host(SimHost::numbered(5));
     for id in [5, 6] {
@@ -63,9 +89,7 @@ async fn out_in_out_in_on_one_cluster() {
 
 #[tokio::test]
 async fn two_of_six_leave_at_once() {
-    let world = World::started(6);
-    world.cluster().create_table(TableSpec::new("app", "kv", 60)).unwrap();
-    world.advance(Duration::from_secs(600));
+    let world = settled(6);
     let proof = applied(&world, scale_in(&[5, 6])).await;
     assert!(!proof.is_empty());
     for node in [5, 6] {
@@ -79,4 +103,157 @@ async fn three_nodes_are_refused() {
     let ports = world.ports();
     let refusal = planned(&world, &ports, scale_in(&[3])).await.unwrap_err();
     assert!(refusal.reasons().count() > 0);
+}
+
+#[tokio::test]
+async fn a_node_of_two_stores_and_a_factor_of_five_leave_in_order() {
+    let world = settled(4);
+    let host = SimHost { stores: vec!["/data/a".into(), "/data/b".into()], ..SimHost::numbered(5) };
+    world.add_host(host);
+    applied(&world, scale_out(&["n5"])).await;
+    // Five nodes: system ranges take their fifth replica, and give it back when one leaves.
+    world.advance(Duration::from_secs(600));
+    applied(&world, scale_in(&[5])).await;
+    assert_eq!(world.cluster().replica_count(NodeId(5)), 0);
+    assert_eq!(world.cluster().under_replicated(), 0);
+}
+
+#[tokio::test]
+async fn a_survivor_that_dies_in_the_middle_stops_the_scale_in_before_the_stop() {
+    let world = settled(5);
+    world.when(
+        |c| c.replica_count(NodeId(5)) < 20,
+        |c| {
+            c.kill_node(&address(2));
+        },
+    );
+    let ports = world.ports();
+    let journal = ports.journal.clone();
+    let stopped = stopped(run(&world, ports, scale_in(&[5])).await);
+    assert!(world.cluster().listening(&address(5)), "it was not stopped: {stopped:?}");
+    // The survivor comes back; the operation goes on from its journal.
+    let start = SimHost::numbered(2).node_start(StartMode::MultiReplica, vec![address(1)]);
+    world.cluster().start_node(start).unwrap();
+    world.advance(Duration::from_secs(120));
+    let ports = Ports { journal, ..world.ports() };
+    match Operation::resume(ports).await.unwrap().run().await {
+        End::Done(_) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.cluster().replica_count(NodeId(5)), 0);
+    assert!(!world.cluster().listening(&address(5)));
+}
+
+#[tokio::test]
+async fn someone_elses_recommission_is_noticed_before_the_stop() {
+    let world = settled(4);
+    world.when(|c| c.replica_count(NodeId(4)) < 20, |c| drop(c.recommission(&address(2), &[NodeId(4)])));
+    let stopped = stopped(run(&world, world.ports(), scale_in(&[4])).await);
+    assert!(stopped.message.contains("recommission"), "{stopped:?}");
+    assert!(world.cluster().listening(&address(4)));
+    assert!(world.cluster().replica_count(NodeId(4)) > 0);
+}
+
+#[tokio::test]
+async fn answers_that_get_lost_do_not_get_the_act_done_wrongly() {
+    for call in [Call::Mark, Call::Stop] {
+        let world = settled(4);
+        let ports = world.ports();
+        let lose = |kind| Fault::LoseAnswer(kind);
+        let control = Faulty::new(&world, ports.control.clone()).with(
+            call,
+            Which::Nth(1),
+            lose(PortErrorKind::ConnectionLost),
+        );
+        let lifecycle = Faulty::new(&world, ports.lifecycle.clone()).with(
+            call,
+            Which::Nth(1),
+            lose(PortErrorKind::ConnectionLost),
+        );
+        let ports = Ports { control: Arc::new(control), lifecycle: Arc::new(lifecycle), ..ports };
+        let journal = ports.journal.clone();
+        let end = match run(&world, ports, scale_in(&[4])).await {
+            End::Stopped(_) => {
+                let ports = Ports { journal, ..world.ports() };
+                Operation::resume(ports).await.unwrap().run().await
+            }
+            end => end,
+        };
+        assert!(matches!(end, End::Done(_)), "{call:?}: {end:?}");
+        assert!(!world.cluster().listening(&address(4)), "{call:?}");
+        assert_eq!(world.cluster().replica_count(NodeId(4)), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_liar_that_shows_no_replicas_does_not_get_a_full_node_stopped() {
+    let world = settled(4);
+    let ports = world.ports();
+    // One gateway answers every count with zero.
+    let lie: kwdb_scale_sim::memory::Edit = Arc::new(|_, answer| {
+        if answer.gateway == address(1)
+            && let Rows::ReplicaCounts(rows) = &mut answer.rows
+        {
+            rows.iter_mut().for_each(|r| r.replicas = 0);
+        }
+    });
+    let facts = Faulty::new(&world, ports.facts.clone()).with(Call::Fetch, Which::All, Fault::Falsify(lie));
+    // And the node cannot be emptied: two of three that stay are there.
+    world.when(
+        |c| c.replica_count(NodeId(4)) < 30,
+        |c| {
+            c.freeze_node(&address(3), true);
+        },
+    );
+    let ports = Ports { facts: Arc::new(facts), ..ports };
+    let end = run(&world, ports, scale_in(&[4])).await;
+    let held = world.cluster().replica_count(NodeId(4));
+    assert!(held > 0 && world.cluster().listening(&address(4)), "{held} replicas; {end:?}");
+}
+
+/// A crash after any record of the journal: what is resumed ends well.
+#[tokio::test]
+async fn resume_after_a_crash_at_any_record() {
+    let before = settled(4);
+    let world = before.fork();
+    let journal = MemJournal::default();
+    let ports = Ports { journal: Arc::new(journal.clone()), ..world.ports() };
+    assert!(matches!(run(&world, ports, scale_in(&[4])).await, End::Done(_)));
+    let records = journal.records().await.unwrap().len();
+    for crash in 1..records {
+        let world = before.fork();
+        let journal = MemJournal::default();
+        let limited = Arc::new(Limited { inner: journal.clone(), after: crash });
+        let ports = Ports { journal: limited, lock: Arc::new(MemLock::default()), ..world.ports() };
+        let plan = planned(&world, &ports, scale_in(&[4])).await.unwrap();
+        if let Ok(mut operation) = Operation::begin(plan, ports).await {
+            let _ = operation.run().await;
+        }
+        let ports = Ports { journal: Arc::new(journal.cut(crash)), ..world.ports() };
+        let end = Operation::resume(ports).await.unwrap().run().await;
+        assert!(matches!(end, End::Done(_)), "after record {crash} of {records}: {end:?}");
+        assert_eq!(world.cluster().replica_count(NodeId(4)), 0);
+        assert!(!world.cluster().listening(&address(4)));
+    }
+}
+
+/// A journal on a disk that goes away.
+#[derive(Debug)]
+struct Limited {
+    inner: MemJournal,
+    after: usize,
+}
+
+#[async_trait::async_trait]
+impl kwdb_scale_core::ports::Journal for Limited {
+    async fn append(&self, record: &JournalRecord) -> Result<(), PortError> {
+        if self.inner.records().await?.len() >= self.after {
+            return Err(PortError::new(PortErrorKind::Other, "the disk is gone"));
+        }
+        self.inner.append(record).await
+    }
+
+    async fn records(&self) -> Result<Vec<JournalRecord>, PortError> {
+        self.inner.records().await
+    }
 }

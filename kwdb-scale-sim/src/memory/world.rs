@@ -172,6 +172,15 @@ impl World {
         }
     }
 
+    /// A world that is the same up to now and goes its own way from here; without the script.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let copy = Self::over(Arc::new(Mutex::new(self.cluster().clone())));
+        lock(&copy.inner.hosts).clone_from(&lock(&self.inner.hosts));
+        copy.files().clone_from(&self.files());
+        copy
+    }
+
     /// A multi-replica cluster of `nodes` numbered hosts, initialised, fully replicated, node ids in the order of
     /// the hosts.
     pub fn started(nodes: u16) -> Self {
