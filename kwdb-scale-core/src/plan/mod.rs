@@ -4,6 +4,7 @@
 //! any implementation of the ports can carry it out. [`plan`] makes one from an observation; [`check`] judges any
 //! plan, hand-edited ones too, without sharing a line with the planner.
 
+mod check;
 mod diff;
 mod fingerprint;
 mod planner;
@@ -14,6 +15,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use check::{Rule, Violation, check, rules};
 pub use diff::diff;
 pub use fingerprint::{Drift, Fingerprint, NodePrint, ZonePrint};
 pub use planner::{Refusal, plan};
