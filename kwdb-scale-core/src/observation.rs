@@ -266,9 +266,9 @@ impl Observation {
         self.nodes.values().filter(move |n| n.class == class)
     }
 
-    /// Nodes that are Members, dead or not: what the allocator counts (bit not set).
+    /// Nodes whose decommissioning bit is surely not set, live, dead or of unknown life: what the allocator counts.
     pub fn counted_members(&self) -> usize {
-        self.nodes.values().filter(|n| matches!(n.class, NodeClass::Member | NodeClass::Dead)).count()
+        self.nodes.values().filter(|n| n.decommissioning == Fact::Known(false)).count()
     }
 
     /// Ids of live Members.

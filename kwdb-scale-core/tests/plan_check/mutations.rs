@@ -112,7 +112,6 @@ const DOCUMENT: &[Break] = &[
     breaks("no zones known", scale_in, |w| w.plan.fingerprint.zones.clear(), &["zone-need"]),
     breaks("a factor not known", scale_in, |w| w.plan.fingerprint.zones.get_mut("RANGE meta").unwrap().num_replicas = Fact::unknown("NULL"), &["zone-need"]),
     breaks("a dead member", scale_in, |w| w.plan.fingerprint.nodes.get_mut(&NodeId(4)).unwrap().class = NodeClass::Dead, &["all-alive", "verify-complete"]),
-    breaks("somebody else's leaving node", leave_drained, |w| { let mut n = w.plan.fingerprint.nodes[&NodeId(1)].clone(); n.class = NodeClass::Leaving; w.plan.fingerprint.nodes.insert(NodeId(9), n); }, &["all-alive"]),
     breaks("two remain", scale_in, |w| {
         // Three members, of which one leaves, in every place that says so.
         for n in [4, 5, 6] {
@@ -242,7 +241,7 @@ const FACTS: &[Break] = &[
     breaks("a member is down while one leaves", scale_in, |w| { let n = node(w, 4); n.class = NodeClass::Dead; n.is_available = Fact::Known(false); }, &["observed-alive"]),
     breaks("a member upgrades while one leaves", scale_in, |w| node(w, 4).upgrading = Fact::Known(true), &["observed-alive"]),
     breaks("a member that may drain while one leaves", scale_in, |w| node(w, 4).draining = Fact::unknown("NULL"), &["observed-alive"]),
-    breaks("somebody else's leaving node", scale_in, |w| { let n = node(w, 9); n.class = NodeClass::Leaving; }, &["observed-alive"]),
+    breaks("somebody else's leaving node", scale_in, |w| { let n = node(w, 9); n.class = NodeClass::Leaving; n.replicas = Fact::Known(2); }, &["observed-alive"]),
     breaks("live members do not suffice", leave_drained, |w| { w.plan.gateways.truncate(2); let n = node(w, 3); n.draining = Fact::Known(true); }, &["observed-alive", "observed-minimum", "observed-zone-need"]),
     breaks("a zone wants more than live", scale_in, |w| {
         // Six members, two leave: a factor of 5 shrinks to 3 on 4 members; of 3 live ones each holds one.
@@ -283,6 +282,23 @@ fn what_is_harmless_breaks_no_rule() {
     zones(&mut w).push(partition_row("'[-region=NODE5, -region=NODE6]'"));
     zones(&mut w).push(partition_row("'{+region=NODE9: 1}'"));
     zones(&mut w).push(partition_row("'[+ssd]'"));
+    assert!(w.broken().is_empty(), "{}", w.verdict());
+
+    // Node 9 was left drained: marked, empty, still running.
+    let mut w = scale_in();
+    node(&mut w, 9).class = NodeClass::Leaving;
+    node(&mut w, 9).replicas = Fact::Known(0);
+    let mut print = w.plan.fingerprint.nodes[&NodeId(1)].clone();
+    print.class = NodeClass::Leaving;
+    w.plan.fingerprint.nodes.insert(NodeId(9), print);
+    w.seal();
+    assert!(w.broken().is_empty(), "{}", w.verdict());
+
+    // What is off already need not be switched off.
+    let mut w = single_replica_out();
+    w.plan.steps.remove(0);
+    w.plan.fingerprint.settings.insert(SETTING.into(), Fact::Known("false".into()));
+    w.seal();
     assert!(w.broken().is_empty(), "{}", w.verdict());
 
     // A dead member is no reason not to add one, and stores that were not looked at are no finding.

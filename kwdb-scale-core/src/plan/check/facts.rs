@@ -173,6 +173,9 @@ fn leaving(case: &Case<'_>, observation: &Observation, report: &mut Report) {
 }
 
 fn gateways(case: &Case<'_>, observation: &Observation, report: &mut Report) {
+    if case.plan.steps.is_empty() {
+        return;
+    }
     for gateway in &case.plan.gateways {
         let Some(node) = observation.nodes.get(&gateway.node).filter(|n| is_live_member(n)) else {
             report.whole(format!("gateway {gateway} is not proven to be a live member"));
@@ -197,7 +200,10 @@ fn alive(case: &Case<'_>, observation: &Observation, report: &mut Report) {
     // Leaving nodes and gateways are told of by rules of their own.
     let mut told = case.leaving_ids();
     told.extend(case.plan.gateways.iter().map(|g| g.node));
-    for node in present(observation).filter(|n| !told.contains(&n.id) && !is_live_member(n)) {
+    // A node that was left drained on purpose may run on.
+    let drained = |n: &Node| n.class == NodeClass::Leaving && n.replicas == Fact::Known(0);
+    let at_fault = |n: &&Node| !told.contains(&n.id) && !is_live_member(n) && !drained(n);
+    for node in present(observation).filter(at_fault) {
         report.whole(format!(
             "node {} is {} (available {}, live {}, draining {}, upgrading {}) while a node leaves",
             node.id.0, node.class, node.is_available, node.is_live, node.draining, node.upgrading
