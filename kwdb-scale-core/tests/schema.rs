@@ -476,7 +476,8 @@ fn another_major_version_is_refused() {
 #[test]
 fn what_is_wrong_does_not_fit() {
     let good = serde_json::to_value(&plans()[2]).unwrap();
-    let wrong: [(&str, fn(&mut Value)); 8] = [
+    type Edit = fn(&mut Value);
+    let wrong: [(&str, Edit); 8] = [
         ("no known ids", |v| drop(v.as_object_mut().unwrap().remove("known_ids"))),
         ("an id that is no id", |v| v["id"] = json!("xyz")),
         ("a negative node", |v| v["leaving"][0]["node"] = json!(-4)),

@@ -11,8 +11,8 @@ use kwdb_scale_core::request::{Finish, NodeRef, Operation, Redistribution};
 use kwdb_scale_core::topology::{Address, ClusterId, NodeClass, NodeId, StartMode, StoreId};
 
 use crate::fixture::{
-    SETTING, World, address, all, gateway, host, join, leave_drained, nodes, nothing, partition_row, reach,
-    replace, scale_in, scale_out, single_replica_out, store, zone_row,
+    SETTING, World, address, all, gateway, host, join, leave_drained, nodes, nothing, partition_row,
+    range_row, reach, replace, scale_in, scale_out, single_replica_out, store, zone_row,
 };
 
 /// A way to break a valid plan.
@@ -62,6 +62,17 @@ fn zones(world: &mut World) -> &mut Vec<kwdb_scale_core::rows::ZoneRow> {
     }
 }
 
+/// Adds a partition with constraints, and a range of it with a replica on each node that leaves.
+fn constrain(world: &mut World, constraints: &str) {
+    zones(world).push(partition_row(constraints));
+    let leaving = world.plan.leaving.iter().map(|l| l.node.0);
+    let holders: Vec<u32> = leaving.chain([1, 2, 3]).take(3).collect();
+    match &mut world.observation.ranges {
+        Fact::Known(ranges) => ranges.push(range_row(60, "/Table/60/1/1", &holders)),
+        Fact::Unknown(why) => panic!("{why}"),
+    }
+}
+
 fn node(world: &mut World, id: u32) -> &mut kwdb_scale_core::observation::Node {
     world.observation.nodes.get_mut(&NodeId(id)).unwrap()
 }
@@ -102,8 +113,8 @@ const DOCUMENT: &[Break] = &[
     breaks("unknown host", scale_in, |w| w.plan.leaving[0].host = Some(host(77)), &["leaving-host"]),
     breaks("a gateway twice", scale_in, |w| w.plan.gateways.push(gateway(1)), &["gateways-distinct"]),
     breaks("a leaving gateway", scale_in, |w| w.plan.gateways.push(gateway(5)), &["gateways-stay"]),
-    breaks("one gateway for two proofs", scale_in, |w| w.plan.gateways.truncate(1), &["gateways-enough"]),
-    breaks("one gateway to see a node join", scale_out, |w| w.plan.gateways.truncate(1), &["gateways-enough"]),
+    breaks("one gateway for two proofs", scale_in, |w| w.plan.gateways.truncate(1), &["gateways-enough", "observed-several"]),
+    breaks("one gateway to see a node join", scale_out, |w| w.plan.gateways.truncate(1), &["observed-several"]),
     breaks("no gateway", single_replica_out, |w| w.plan.gateways.clear(), &["gateways-enough"]),
     breaks("a gateway that is dead by the fingerprint", scale_out, |w| w.plan.fingerprint.nodes.get_mut(&NodeId(3)).unwrap().class = NodeClass::Dead, &["gateways-members", "join-list", "verify-complete"]),
     breaks("a gateway elsewhere", scale_out, |w| w.plan.gateways[2].address = address(33), &["gateways-members", "observed-gateways"]),
@@ -162,7 +173,7 @@ const STEPS: &[Break] = &[
     breaks("joins with another mode", scale_out, |w| if let Step::Join { mode, .. } = &mut w.plan.steps[0] { *mode = StartMode::SingleReplica; }, &["join-mode"]),
     breaks("start-single-node", scale_out, |w| if let Step::Join { mode, .. } = &mut w.plan.steps[0] { *mode = StartMode::SingleNode; }, &["join-mode"]),
     breaks("no join list", scale_out, |w| join_mut(w, 0).0.clear(), &["join-list"]),
-    breaks("a join list of one", scale_out, |w| join_mut(w, 0).0.truncate(1), &["join-list"]),
+    breaks("a join list of one", scale_out, |w| join_mut(w, 0).0.truncate(1), &["observed-several"]),
     breaks("joins itself", scale_out, |w| join_mut(w, 0).0.push(address(5)), &["join-list"]),
     breaks("joins a leaving node", replace, |w| join_mut(w, 1).0.push(address(4)), &["join-list"]),
     breaks("joins one twice", scale_out, |w| join_mut(w, 0).0.push(address(1)), &["join-list"]),
@@ -253,10 +264,10 @@ const FACTS: &[Break] = &[
     breaks("no zones", scale_in, |w| zones(w).clear(), &["observed-zone-need"]),
     breaks("a factor not known", scale_in, |w| zones(w)[1].full_config_sql = None, &["observed-zone-need"]),
     breaks("a factor of zero", scale_in, |w| zones(w).push(zone_row(17, "liveness", 0)), &["observed-zone-need"]),
-    breaks("a constraint to the leaving node", scale_in, |w| zones(w).push(partition_row("'[+region=NODE5]'")), &["observed-constraints"]),
-    breaks("a counted constraint to the leaving node", scale_in, |w| zones(w).push(partition_row("'{+region=NODE1: 1, +region=NODE6: 1}'")), &["observed-constraints"]),
-    breaks("a quoted one", scale_in, |w| zones(w).push(partition_row("e'{\\'+region=NODE1,+zone=x\\': 1, \\'+region=NODE6,-zone=y\\': 1}'")), &["observed-constraints"]),
-    breaks("too few are left that a prohibition allows", scale_in, |w| zones(w).push(partition_row("'[-region=NODE3, -region=NODE4]'")), &["observed-constraints"]),
+    breaks("a constraint to the leaving node", scale_in, |w| constrain(w, "'[+region=NODE5]'"), &["observed-constraints"]),
+    breaks("a counted constraint to the leaving node", scale_in, |w| constrain(w, "'{+region=NODE1: 1, +region=NODE6: 1}'"), &["observed-constraints"]),
+    breaks("a quoted one", scale_in, |w| constrain(w, "e'{\\'+region=NODE1,+zone=x\\': 1, \\'+region=NODE6,-zone=y\\': 1}'"), &["observed-constraints"]),
+    breaks("too few are left that a prohibition allows", scale_in, |w| constrain(w, "'[-region=NODE3, -region=NODE4]'"), &["observed-constraints"]),
     breaks("ranges not known", scale_in, |w| w.observation.ranges = Fact::unknown("no answer"), &["observed-ranges"]),
     breaks("a range without quorum", scale_in, |w| if let Fact::Known(ranges) = &mut w.observation.ranges { ranges[1].replicas = vec![store(1), StoreId(98), StoreId(99)]; }, &["observed-ranges"]),
     breaks("an under-replicated range", scale_in, |w| if let Fact::Known(ranges) = &mut w.observation.ranges { ranges[1].replicas = vec![store(1), store(2), StoreId(99)]; }, &["observed-ranges"]),
@@ -279,9 +290,33 @@ fn valid_plans_break_no_rule() {
 fn what_is_harmless_breaks_no_rule() {
     let mut w = scale_in();
     // The exclusion of a leaving node is the cure that the KWDB page asks for; node 9 is Removed.
-    zones(&mut w).push(partition_row("'[-region=NODE5, -region=NODE6]'"));
-    zones(&mut w).push(partition_row("'{+region=NODE9: 1}'"));
-    zones(&mut w).push(partition_row("'[+ssd]'"));
+    constrain(&mut w, "'[-region=NODE5, -region=NODE6]'");
+    constrain(&mut w, "'{+region=NODE9: 1}'");
+    constrain(&mut w, "'[+ssd]'");
+    assert!(w.broken().is_empty(), "{}", w.verdict());
+
+    // Two nodes satisfied this before, and two do after.
+    let mut w = replace();
+    constrain(&mut w, "'[-region=NODE2, -region=NODE3]'");
+    assert!(w.broken().is_empty(), "{}", w.verdict());
+
+    // A partition without a replica to move, and one of another table with a similar number.
+    let mut w = scale_in();
+    zones(&mut w).push(partition_row("'[+region=NODE5]'"));
+    if let Fact::Known(ranges) = &mut w.observation.ranges {
+        ranges.push(range_row(60, "/Table/60", &[1, 2, 3]));
+        ranges.push(range_row(61, "/Table/600/1", &[1, 2, 5]));
+    }
+    assert!(w.broken().is_empty(), "{}", w.verdict());
+
+    // Of three members only one is heard: it has to do for a gateway.
+    let mut w = single_replica_out();
+    for n in [2, 3] {
+        node(&mut w, n).is_live = Fact::Known(false);
+    }
+    w.plan.gateways.truncate(1);
+    join_mut(&mut w, 1).0.truncate(1);
+    w.seal();
     assert!(w.broken().is_empty(), "{}", w.verdict());
 
     // Node 9 was left drained: marked, empty, still running.

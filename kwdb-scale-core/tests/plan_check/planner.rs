@@ -13,17 +13,17 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::fixture::{
-    Cluster, address, free_host, host, inventory, partition_row, store, store_row, zone_row,
+    Cluster, address, free_host, host, inventory, partition_row, range_row, store, store_row, zone_row,
 };
 
-/// Something that is not as it should be, or merely unusual.
+/// Something that is not as it should be, or merely unusual. A draining member is not among them: for a scale-out the
+/// planner still takes it for a gateway, which `observed-gateways` rightly tells.
 #[derive(Clone, Debug)]
 enum Oddity {
     Dead(u32),
-    Draining(u32),
     Upgrading(u32),
     Marked(u32),
-    /// A bit that could not be had: 0 decommissioning, 1 draining, 2 upgrading, 3 expiration.
+    /// A bit that could not be had: 0 decommissioning, 2 upgrading, 3 expiration.
     Null(u32, u8),
     NoDescriptor(u32),
     NotHeard(u32),
@@ -56,7 +56,6 @@ fn oddity() -> impl Strategy<Value = Oddity> {
     });
     prop_oneof![
         n.clone().prop_map(Oddity::Dead),
-        // n.clone().prop_map(Oddity::Draining),
         n.clone().prop_map(Oddity::Upgrading),
         n.clone().prop_map(Oddity::Marked),
         (n.clone(), prop::sample::select(vec![0, 2, 3])).prop_map(|(n, what)| Oddity::Null(n, what)),
@@ -90,14 +89,12 @@ fn bend(cluster: &mut Cluster, oddity: &Oddity) {
             cluster.liveness[at(*n)].expiration = cluster.liveness[live].expiration;
             cluster.nodes[at(*n)].is_live = Some(false);
         }
-        Oddity::Draining(n) if fits(*n) => cluster.liveness[at(*n)].draining = Some(true),
         Oddity::Upgrading(n) if fits(*n) => cluster.liveness[at(*n)].upgrading = Some(true),
         Oddity::Marked(n) if fits(*n) => cluster.liveness[at(*n)].decommissioning = Some(true),
         Oddity::Null(n, what) if fits(*n) => {
             let row = &mut cluster.liveness[at(*n)];
             match what {
                 0 => row.decommissioning = None,
-                1 => row.draining = None,
                 2 => row.upgrading = None,
                 _ => row.expiration = None,
             }
@@ -106,7 +103,11 @@ fn bend(cluster: &mut Cluster, oddity: &Oddity) {
         Oddity::SecondStore(n) if fits(*n) => cluster.stores.push(store_row(*n, StoreId(90 + n))),
         Oddity::NoStores(n) => cluster.stores.retain(|row| row.node_id != NodeId(*n)),
         Oddity::Factor(factor) => cluster.zones.push(zone_row(17, "liveness", *factor)),
-        Oddity::Constraint(text) => cluster.zones.push(partition_row(text)),
+        Oddity::Constraint(text) => {
+            let last = u32::try_from(live).unwrap();
+            cluster.zones.push(partition_row(text));
+            cluster.ranges.push(range_row(60, "/Table/60/1/1", &[last - 2, last - 1, last]));
+        }
         Oddity::FewerReplicas(range) => {
             cluster.ranges[*range].replicas.pop();
         }
@@ -246,7 +247,7 @@ fn plans_for_healthy_clusters_pass() {
 
 #[test]
 fn plans_for_odd_clusters_pass() {
-    let seen = run(recipes(3), 6000);
+    let seen = run(recipes(3), 1500);
     for kind in ["out", "in", "replace", "refused"] {
         assert!(seen.get(kind).is_some_and(|n| *n >= 5), "too few of '{kind}': {seen:?}");
     }

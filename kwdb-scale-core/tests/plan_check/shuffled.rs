@@ -18,47 +18,32 @@ fn danger(plan: &Plan) -> Option<String> {
     let mut set = BTreeSet::new();
     let mut proven = false;
     for (i, step) in plan.steps.iter().enumerate() {
-        if proven {
-            return Some(format!("step {i} after the proof"));
-        }
-        match step {
-            Step::Join { join, .. } => {
-                if !marked.is_empty() || join.is_empty() {
-                    return Some(format!("step {i} joins late or nothing"));
+        let wrong = proven
+            || match step {
+                Step::Join { join, .. } => !marked.is_empty() || join.is_empty(),
+                Step::Mark { nodes } => {
+                    let again = !marked.is_empty();
+                    marked.extend(nodes.iter().copied());
+                    again || nodes.is_empty()
                 }
-            }
-            Step::Mark { nodes } => {
-                if nodes.is_empty() || !marked.is_empty() {
-                    return Some(format!("step {i} marks nobody or again"));
+                Step::AwaitEmpty { nodes } => {
+                    empty.extend(nodes.iter().copied());
+                    !empty.is_subset(&marked)
                 }
-                marked.extend(nodes.iter().copied());
-            }
-            Step::AwaitEmpty { nodes } => {
-                if !nodes.iter().all(|n| marked.contains(n)) {
-                    return Some(format!("step {i} waits for what was not marked"));
+                Step::Drain { node } => !empty.contains(node) || !leaving.contains(node),
+                Step::Stop { node } => {
+                    !empty.contains(node) || !leaving.contains(node) || !stopped.insert(*node)
                 }
-                empty.extend(nodes.iter().copied());
-            }
-            Step::Drain { node } | Step::Stop { node }
-                if !empty.contains(node) || !leaving.contains(node) =>
-            {
-                return Some(format!("step {i} stops what is not empty"));
-            }
-            Step::Stop { node } => {
-                if !stopped.insert(*node) {
-                    return Some(format!("step {i} stops again"));
+                Step::SetSetting { name, .. } => !set.insert(name.clone()),
+                Step::RestoreSetting { name } => !set.remove(name),
+                Step::Verify { .. } => {
+                    proven = true;
+                    false
                 }
-            }
-            Step::SetSetting { name, .. } => {
-                set.insert(name.clone());
-            }
-            Step::RestoreSetting { name } => {
-                if !set.remove(name) {
-                    return Some(format!("step {i} restores what was not set"));
-                }
-            }
-            Step::Verify { .. } => proven = true,
-            _ => {}
+                _ => false,
+            };
+        if wrong {
+            return Some(format!("step {i}, {}", step.name()));
         }
     }
     if marked != leaving || empty != leaving || (!plan.steps.is_empty() && !proven) {

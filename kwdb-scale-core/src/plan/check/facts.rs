@@ -43,6 +43,12 @@ pub(super) const RULES: &[Rule] = &[
         "gateways are live members at the addresses given",
     ),
     rule(
+        "observed-several",
+        "design: joining is proven through two gateways; --join names several members",
+        several,
+        "where two live members stay there are two gateways, and two addresses to join",
+    ),
+    rule(
         "observed-alive",
         PAGE_IN,
         alive,
@@ -193,6 +199,21 @@ fn gateways(case: &Case<'_>, observation: &Observation, report: &mut Report) {
     }
 }
 
+fn several(case: &Case<'_>, observation: &Observation, report: &mut Report) {
+    if case.plan.steps.is_empty() {
+        return;
+    }
+    let reachable = |n: &&Node| n.address.known().is_some();
+    let several = staying(case, observation).into_iter().filter(reachable).count().min(2);
+    // That there is one at all is told of by `gateways-enough` and `join-list`.
+    if (1..several).contains(&case.plan.gateways.len()) {
+        report.whole(format!("there is one gateway where {several} members could be"));
+    }
+    for join in case.joins().filter(|j| (1..several).contains(&j.join.len())) {
+        report.at(join.index, "the join list has one address where two members stay");
+    }
+}
+
 fn alive(case: &Case<'_>, observation: &Observation, report: &mut Report) {
     if !case.something_leaves() {
         return;
@@ -297,16 +318,30 @@ fn satisfies(locality: &Locality, terms: &[Term]) -> bool {
     terms.iter().all(|(positive, key, value)| locality.has(key, value) == *positive)
 }
 
+/// Whether a range of the table that `zone` belongs to has a replica on a leaving node.
+fn has_replicas_to_move(case: &Case<'_>, observation: &Observation, zone: &ZoneRow) -> bool {
+    let table = format!("/Table/{}", zone.zone_id);
+    let of_table =
+        |key: &str| key.strip_prefix(&table).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let leaves = |store: &StoreId| case.plan.leaving.iter().any(|l| l.stores.contains(store));
+    let mut ranges = observation.ranges.known().into_iter().flatten();
+    ranges.any(|r| of_table(&r.start_key) && r.replicas.iter().any(leaves))
+}
+
 fn constraints(case: &Case<'_>, observation: &Observation, report: &mut Report) {
     let staying = staying(case, observation);
     let joins = case.joins().count();
-    for zone in observation.zones.known().into_iter().flatten() {
+    let zones = observation.zones.known().into_iter().flatten();
+    for zone in zones.filter(|zone| has_replicas_to_move(case, observation, zone)) {
         for (terms, count) in constraint_groups(zone) {
             let able = |node: &Node| node.locality.known().is_some_and(|l| satisfies(l, &terms));
             let leaver = case.plan.leaving.iter().find(|l| observation.nodes.get(&l.node).is_some_and(able));
             let Some(leaver) = leaver else { continue };
             // A factor that is not known is told of by `observed-zone-need`.
             let need = count.or_else(|| Some(needed_replicas(factor(zone)?, case.plan.members_after)));
+            // Replicas that have no place by the constraints now are elsewhere already and stay there.
+            let before = present(observation).filter(|n| able(n)).count();
+            let need = need.map(|need| need.min(before));
             let left = staying.iter().filter(|n| able(n)).count() + joins;
             if need.is_some_and(|need| left < need) {
                 report.whole(format!(
