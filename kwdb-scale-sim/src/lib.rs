@@ -66,12 +66,14 @@
 //! | [`memory`] | the ports of `kwdb-scale-core` over a model, and faults |
 //! | [`process`] | hook, nodes as processes, and listeners inside a test |
 //! | [`lab`] | clusters of processes in a directory: the twin's or a real `kwbase`'s; Linux |
+//! | [`contract`] | what every implementation of a port must do, as functions for its tests |
 //! | [`certs`] | CA, node and client certificates as `kwbase cert` makes them |
 //!
 //! The crate has no features.
 
 pub mod certs;
 pub mod cli;
+pub mod contract;
 mod http;
 #[cfg(target_os = "linux")]
 pub mod lab;

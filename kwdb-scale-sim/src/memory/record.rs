@@ -46,7 +46,8 @@ impl OperationLock for MemLock {
             let text = format!("the lock is held by: {holder}");
             return Err(PortError::new(PortErrorKind::Denied, text));
         }
-        *holder = Some(label.to_owned());
+        // The label stands in errors, which are one line.
+        *holder = Some(label.chars().map(|c| if c.is_control() { ' ' } else { c }).collect());
         Ok(Box::new(Guard(self.clone())))
     }
 }

@@ -93,7 +93,10 @@ fn program(argv: &[String]) -> Result<Program<'_>, PortError> {
         [first, ..] if name(first) == "kwbase" => Ok(Program::Kwbase(tail)),
         [_, dash_c, _, zeroth, rest @ ..] if dash_c == "-c" && zeroth == "sh" => Ok(Program::Script(rest)),
         _ => {
-            let text = format!("{}: no such program on a simulated host", argv.join(" "));
+            let Some(program) = argv.first() else {
+                return Err(PortError::new(PortErrorKind::Config, "the command line is empty"));
+            };
+            let text = format!("{program}: no such program on a simulated host");
             Err(PortError::new(PortErrorKind::NotFound, text))
         }
     }
@@ -126,6 +129,10 @@ impl HostTransport for SimTransport {
         let Program::Kwbase(argv) = program(&detached.command.argv)? else {
             return Err(PortError::new(PortErrorKind::Unsupported, "only kwbase can be spawned here"));
         };
+        if !detached.output_file.starts_with('/') {
+            let text = format!("the output file '{}' is not an absolute path", detached.output_file);
+            return Err(PortError::new(PortErrorKind::Config, text));
+        }
         let until = self.0.now() + detached.wait;
         let (stdout, stderr, end) = self.session(&known, argv, until);
         let key = (host.clone(), detached.output_file.clone());
