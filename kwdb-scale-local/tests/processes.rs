@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "contract/wait.rs"]
 mod wait;
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
