@@ -25,7 +25,7 @@ fn parsing(c: &mut Criterion) {
         let (columns, cells) =
             statement::encode(&Query::Ranges, &rows(&Query::Ranges, 5, ranges), server_time());
         group.bench_with_input(BenchmarkId::from_parameter(ranges), &cells, |b, cells| {
-            b.iter(|| statement::parse(&Query::Ranges, &address(1), &columns, black_box(cells)));
+            b.iter(|| statement::parse(&Query::Ranges, &address(1), columns, black_box(cells)));
         });
     }
     group.finish();
