@@ -99,7 +99,7 @@ async fn change(cluster: &Cluster, operation: Change) -> Result<bool, Box<dyn Er
 
     println!("-- progress");
     let journal = FileJournal::create(&config.journal, &plan.id).await?;
-    let mut operation = Operation::begin(plan, cluster.ports(Arc::new(journal), &config.journal)).await?;
+    let mut operation = Operation::begin(plan, cluster.ports(Arc::new(journal))).await?;
     let talk = tokio::spawn(progress::follow(Ui::new(Format::Text), operation.events()));
     let end = operation.run().await;
     drop(operation);

@@ -60,17 +60,23 @@ impl Cluster {
         Ok(Self { sql, kwbase: Arc::new(kwbase), config: Arc::new(config) })
     }
 
-    /// The ports with a journal, and the lock of this cluster's journals.
-    pub fn ports(&self, journal: Arc<dyn Journal>, journal_dir: &Path) -> Ports {
+    /// The ports with a journal. The lock is the one in the cluster's own directory of journals, wherever this journal
+    /// lies: one operation runs at a time.
+    pub fn ports(&self, journal: Arc<dyn Journal>) -> Ports {
         Ports {
             facts: Arc::new(self.sql.clone()),
             settings: Arc::new(self.sql.clone()),
             control: self.kwbase.clone(),
             lifecycle: self.kwbase.clone(),
             journal,
-            lock: Arc::new(FileLock::in_dir(journal_dir)),
+            lock: Arc::new(self.lock()),
             clock: Arc::new(SystemClock::new()),
         }
+    }
+
+    /// The lock that lets one operation run at a time.
+    pub fn lock(&self) -> FileLock {
+        FileLock::in_dir(&self.config.journal)
     }
 
     /// Observes the cluster, for the request when there is one.

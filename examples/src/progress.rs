@@ -52,7 +52,7 @@ impl Show {
     }
 
     fn spinner(&self, message: String) {
-        let template = if self.ui.colour() { "{spinner:.cyan} {msg}" } else { "{spinner} {msg}" };
+        let template = if self.ui.colour() { "{spinner:.cyan} {wide_msg}" } else { "{spinner} {wide_msg}" };
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.set_style(style);
         }

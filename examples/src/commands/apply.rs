@@ -56,7 +56,7 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
         .await
         .map_err(|e| port_failure("no journal can be made, so nothing was done", &e))?;
     let path = journal.path().to_owned();
-    let ports = cluster.ports(Arc::new(journal), &dir);
+    let ports = cluster.ports(Arc::new(journal));
     let operation = match Operation::begin(plan, ports).await {
         Ok(operation) => operation,
         Err(e) => {
@@ -96,7 +96,7 @@ pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Resul
         }
     }
     let operation =
-        Operation::resume(cluster.ports(Arc::new(journal), &dir)).await.map_err(|e| execute_failure(&e))?;
+        Operation::resume(cluster.ports(Arc::new(journal))).await.map_err(|e| execute_failure(&e))?;
     drive(ui, global, operation, &path, args.journal.as_deref()).await
 }
 
@@ -271,7 +271,7 @@ fn execute_failure(error: &ExecuteError) -> Failure {
     }
 }
 
-/// The newest journal whose operation has not ended for good.
+/// The newest journal, unless its operation has ended for good; those of refused operations do not count.
 async fn newest_unfinished(dir: &Path) -> Result<Option<(FileJournal, Ledger)>, Failure> {
     let damaged = |path: &PathBuf, why: String| Failure::usage(format!("journal {}: {why}", path.display()));
     let journals = FileJournal::list(dir).await.map_err(|e| port_failure("journals", &e))?;
@@ -284,14 +284,39 @@ async fn newest_unfinished(dir: &Path) -> Result<Option<(FileJournal, Ledger)>, 
         }
         let ledger =
             Ledger::replay(records.iter().map(|r| &r.record)).map_err(|e| damaged(path, e.to_string()))?;
-        let finished = match &ledger.ended {
-            Some(End::Done(_) | End::Undone(_)) => true,
-            Some(End::Stopped(stopped)) => stopped.reason == StopReason::Refused,
-            None => false,
-        };
-        if !finished {
-            return Ok(Some((journal, ledger)));
+        match &ledger.ended {
+            // What was begun before it and left is overtaken.
+            Some(End::Done(_) | End::Undone(_)) => return Ok(None),
+            // Nothing was done.
+            Some(End::Stopped(stopped)) if stopped.reason == StopReason::Refused => {}
+            _ => return Ok(Some((journal, ledger))),
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_has_its_exit_code() {
+        use StopReason as Why;
+        let stopped = |reason| {
+            End::Stopped(Stopped { reason, message: String::new(), evidence: Vec::new(), next: Vec::new() })
+        };
+        for (end, exit) in [
+            (End::Done(Vec::new()), Exit::Done),
+            (stopped(Why::Refused), Exit::Refused),
+            (stopped(Why::Cancelled), Exit::Stopped),
+            (stopped(Why::Deadline), Exit::Stopped),
+            (stopped(Why::GateClosed), Exit::Stopped),
+            (stopped(Why::Journal), Exit::Stopped),
+            (stopped(Why::Stalled), Exit::NeedsPerson),
+            (stopped(Why::Recommissioned), Exit::NeedsPerson),
+            (stopped(Why::ActFailed), Exit::NeedsPerson),
+        ] {
+            assert_eq!(exit_of(&end), exit, "{end:?}");
+        }
+    }
 }

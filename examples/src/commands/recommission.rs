@@ -5,7 +5,6 @@ use kwdb_scale_core::observation::{Node, Observation};
 use kwdb_scale_core::ports::{DecommissionControl, OperationLock};
 use kwdb_scale_core::request::{Inventory, NodeRef};
 use kwdb_scale_core::topology::{NodeClass, NodeId};
-use kwdb_scale_local::FileLock;
 
 use crate::cli::Global;
 use crate::connect::{Cluster, port_failure};
@@ -16,7 +15,7 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, nodes: &[String]) -> 
     let cluster = Cluster::open(&global.cluster)?;
     let config = &cluster.config;
     // An operation that still runs would take this for somebody else's doing.
-    let lock = FileLock::in_dir(&config.journal);
+    let lock = cluster.lock();
     let _held = lock.acquire("recommission").await.map_err(|e| port_failure("the operation lock", &e))?;
     let observation = cluster.observe(None).await?;
     let inventory = config.inventory();
