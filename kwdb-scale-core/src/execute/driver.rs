@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::event::{Effect, Event, Look, Looked, Order, Progress};
 use super::journal::JournalRecord;
-use super::machine::{State, step};
+use super::machine::{State, later, step};
 use super::record::{Act, ActResult, Cancel, End, Ledger, OutOfOrder, Record, StopReason, Stopped};
 use crate::fact::Fact;
 use crate::observation::Reply;
@@ -26,6 +26,9 @@ use crate::ports::{
 };
 use crate::rows::Query;
 use crate::topology::Address;
+
+/// A port that keeps the deadline it is given answers before this much more has gone by; one that does not is left.
+const ACT_MARGIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// Everything that an operation needs of the outside.
 #[derive(Clone, Debug)]
@@ -126,6 +129,15 @@ impl Canceller {
         self.0.asked.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Ready when it is asked for; nothing is taken.
+    async fn asked(&self) {
+        poll_fn(|cx| {
+            self.0.waker.register(cx.waker());
+            if self.is_asked() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
     fn is_asked(&self) -> bool {
         self.0.asked.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
@@ -179,7 +191,11 @@ impl Operation {
     /// [`ExecuteError::Lock`].
     pub async fn resume(ports: Ports) -> Result<Self, ExecuteError> {
         let records = ports.journal.records().await.map_err(ExecuteError::Journal)?;
-        let ledger = Ledger::replay(records.iter().map(|r| &r.record))?;
+        let plan = Ledger::replay(records.iter().map(|r| &r.record))?.plan;
+        let lock = take_lock(&ports, &plan).await?;
+        // Once more under the lock: until now another process may have been at it.
+        let records = ports.journal.records().await.map_err(ExecuteError::Journal)?;
+        let mut ledger = Ledger::replay(records.iter().map(|r| &r.record))?;
         match &ledger.ended {
             Some(End::Done(_)) => return Err(ExecuteError::Ended("it is done".into())),
             Some(End::Undone(_)) => return Err(ExecuteError::Ended("it was undone".into())),
@@ -188,9 +204,7 @@ impl Operation {
             }
             _ => {}
         }
-        let lock = take_lock(&ports, &ledger.plan).await?;
         let next_seq = records.len() as u64 + 1;
-        let mut ledger = ledger;
         ledger.apply(&Record::Resumed)?;
         let mut operation = Self::new(State::resume(ledger), ports, lock, next_seq);
         operation.append(Record::Resumed).await.map_err(ExecuteError::Journal)?;
@@ -252,9 +266,13 @@ impl Operation {
             }
             let now = self.ports.clock.now();
             if let Some(how) = self.canceller.take() {
-                // The look or the sleep under way is dropped; an act never is, it was awaited in `perform`.
+                // The look or the sleep under way is dropped; an act never is, it was awaited in `perform`, and
+                // what came of it is recorded first.
                 self.sleeping = None;
-                self.event = None;
+                if let Some(event @ Event::Acted(_)) = self.event.take() {
+                    self.feed(now, event);
+                    self.effects.retain(|e| matches!(e, Effect::Record(_) | Effect::Notify(_)));
+                }
                 self.feed(now, Event::Cancel(how));
                 continue;
             }
@@ -289,13 +307,8 @@ impl Operation {
     }
 
     async fn sleep(&self, until: Timestamp) {
-        let canceller = &self.canceller;
-        let asked = poll_fn(|cx| {
-            canceller.0.waker.register(cx.waker());
-            if canceller.is_asked() { Poll::Ready(()) } else { Poll::Pending }
-        });
         let slept = self.ports.clock.sleep_until(until);
-        match select(asked, slept).await {
+        match select(pin!(self.canceller.asked()), slept).await {
             Either::Left(_) | Either::Right(_) => {}
         }
     }
@@ -319,8 +332,10 @@ impl Operation {
             }
             Effect::Notify(progress) => self.notify(&progress),
             Effect::Look(look) => {
-                let looked = perform_look(&self.ports, &look).await;
-                self.event = Some(Event::Looked(looked));
+                let looking = pin!(perform_look(&self.ports, &look));
+                if let Either::Right((looked, _)) = select(pin!(self.canceller.asked()), looking).await {
+                    self.event = Some(Event::Looked(looked));
+                }
             }
             Effect::Act(order) => {
                 let result = self.act(&order).await;
@@ -343,16 +358,21 @@ impl Operation {
     }
 
     async fn act(&self, order: &Order) -> ActResult {
-        let outlasts = |until: Timestamp| {
-            self.ports.clock.now().checked_add(order.deadline).is_ok_and(|deadline| until >= deadline)
-        };
-        if !self.lock.held_until().is_none_or(outlasts) {
+        let limit = later(self.ports.clock.now(), order.deadline.saturating_add(ACT_MARGIN));
+        if self.lock.held_until().is_some_and(|until| until < limit) {
             return ActResult::Failed {
                 kind: PortErrorKind::Denied,
                 message: "the lease of the operation lock does not outlast the act's deadline".into(),
             };
         }
-        let result = perform_act(&self.ports, order).await;
+        let acting = pin!(perform_act(&self.ports, order));
+        let result = match select(acting, self.ports.clock.sleep_until(limit)).await {
+            Either::Left((result, _)) => result,
+            Either::Right(_) => Err(PortError::new(
+                PortErrorKind::Deadline,
+                format!("the port did not end the act by its deadline of {:#}", order.deadline),
+            )),
+        };
         result.unwrap_or_else(|e| ActResult::Failed { kind: e.kind(), message: e.chain() })
     }
 }

@@ -67,6 +67,8 @@ pub(super) struct Scratch {
     /// Whether the ranges left were listed for the stall at hand.
     pub gate_since: Option<Timestamp>,
     pub acted_at: Option<Timestamp>,
+    /// The gateway of the last act.
+    pub acted_via: Option<Address>,
     pub said: BTreeSet<String>,
     pub settled: Option<(Vec<(u32, u64)>, Timestamp)>,
 }
@@ -87,6 +89,7 @@ impl Scratch {
             want_leftovers: false,
             gate_since: None,
             acted_at: None,
+            acted_via: None,
             said: BTreeSet::new(),
             settled: None,
         }
@@ -139,6 +142,11 @@ impl Ctx<'_> {
         self.state.ledger.plan.clone()
     }
 
+    /// When the step at hand was entered, in this run.
+    pub(super) fn entered(&self) -> Timestamp {
+        self.state.scratch.entered.unwrap_or(self.at)
+    }
+
     /// Tells the caller something once.
     pub(super) fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
@@ -162,7 +170,11 @@ impl State {
 
     /// An operation that goes on after a replay.
     pub fn resume(ledger: Ledger) -> Self {
-        let stage = if ledger.admitted { Stage::Step } else { Stage::Preflight };
+        let stage = match (ledger.cancel, ledger.admitted) {
+            (Some(Cancel::Undo), _) => Stage::Undo,
+            (_, true) => Stage::Step,
+            (_, false) => Stage::Preflight,
+        };
         Self { ledger, scratch: Scratch::new(stage) }
     }
 
@@ -271,7 +283,7 @@ pub fn step(state: &State, at: Timestamp, event: Event) -> (State, Vec<Effect>) 
 fn rest_after(state: &mut State, at: Timestamp, result: &ActResult) {
     if let ActResult::Failed { kind, .. } = result
         && kind.is_transient()
-        && let Some(address) = state.gateways(at).first().map(|g| g.sql_address.clone())
+        && let Some(address) = state.scratch.acted_via.clone()
     {
         state.rest(address, at);
     }
@@ -292,7 +304,7 @@ fn announce(state: &State, effects: &mut Vec<Effect>) {
 }
 
 fn cancel(state: &mut State, at: Timestamp, how: Cancel, effects: &mut Vec<Effect>) {
-    if state.scratch.stage == Stage::Undo {
+    if state.scratch.stage == Stage::Undo && how == Cancel::Undo {
         return look(state, at, effects);
     }
     state.record(Record::CancelAsked { how }, effects);
@@ -434,11 +446,19 @@ fn wait(state: &mut State, at: Timestamp, waiting_for: String, effects: &mut Vec
     // cheap questions are asked more often.
     let spacing = match state.step_at_hand() {
         Some(Step::AwaitEmpty { .. }) => SignedDuration::ZERO,
-        _ => state.scratch.scan_took.checked_mul(9).unwrap_or(SignedDuration::MAX),
+        _ => scan_pause(state),
     };
-    let until = later(at, state.policy().poll.max(spacing));
+    // Never past the deadline, so that it is noticed in time.
+    let until = later(at, state.policy().poll.max(spacing)).min(later(entered, limit));
     effects.push(Effect::Notify(Progress::Waiting { waiting_for: waiting_for.clone(), until }));
     effects.push(Effect::Sleep { until, waiting_for });
+}
+
+/// The pause after a scan that keeps scans to a tenth of the time; bounded, so that one scan that hung does not
+/// put the operation to sleep for hours.
+pub(super) fn scan_pause(state: &State) -> SignedDuration {
+    let nine_times = state.scratch.scan_took.checked_mul(9).unwrap_or(SignedDuration::MAX);
+    nine_times.min(state.policy().stall_after / 2)
 }
 
 fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) {
@@ -458,6 +478,7 @@ fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) 
     if state.ledger.ended.is_some() {
         return;
     }
+    state.scratch.acted_via = Some(via.sql_address.clone());
     effects.push(Effect::Notify(Progress::Acting { act: act.clone() }));
     effects.push(Effect::Act(Box::new(Order { act, via, target, deadline })));
 }

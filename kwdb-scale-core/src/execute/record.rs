@@ -92,7 +92,8 @@ pub enum ActResult {
 pub enum Cancel {
     /// Leave everything as it is; the operation can be resumed.
     Leave,
-    /// Recommission what was marked and restore settings, while no node was stopped yet.
+    /// Recommission what was marked and restore settings, while no node was stopped yet. From then on a resumed
+    /// operation goes on undoing.
     Undo,
 }
 
@@ -300,7 +301,10 @@ impl Ledger {
             Record::Admitted => self.admitted = true,
             Record::Resumed => {
                 self.ended = None;
-                self.cancel = None;
+                // An undo that was begun is finished: going forward from half of it would fight with itself.
+                if self.cancel == Some(Cancel::Leave) {
+                    self.cancel = None;
+                }
                 // What came of acts is found out by looking; a failure of an earlier run is no verdict on this one.
                 self.last = None;
                 self.pending = None;
@@ -330,7 +334,11 @@ impl Ledger {
                 self.attempted = false;
                 self.notes.push(note.clone());
             }
-            Record::CancelAsked { how } => self.cancel = Some(*how),
+            Record::CancelAsked { how } => {
+                if self.cancel != Some(Cancel::Undo) {
+                    self.cancel = Some(*how);
+                }
+            }
             Record::Ended { end } => self.ended = Some(end.clone()),
         }
         Ok(())

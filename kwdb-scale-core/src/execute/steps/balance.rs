@@ -64,7 +64,7 @@ pub(super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
     }
     let ranges: Vec<(u32, u64)> = counts.iter().map(|c| (c.store, c.ranges)).collect();
     let since = match &ctx.state.scratch.settled {
-        Some((same, since)) if *same == ranges => *since,
+        Some((before, since)) if is_still(before, &ranges) => *since,
         _ => {
             ctx.state.scratch.settled = Some((ranges, ctx.at));
             ctx.at
@@ -77,6 +77,13 @@ pub(super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
         ));
     }
     Verdict::Wait(format!("an even spread: {figures}"))
+}
+
+/// Whether no store's count has moved by more than what counts as even: splits, merges and a lone move go on for
+/// ever on a cluster that is used.
+fn is_still(before: &[(u32, u64)], now: &[(u32, u64)]) -> bool {
+    before.len() == now.len()
+        && before.iter().zip(now).all(|((s, was), (t, is))| s == t && was.abs_diff(*is) <= 2)
 }
 
 /// Counts of every store of live members, or why they cannot be had.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, Record, StopReason};
-use super::view::{ask, brief, health_queries, range_trouble, seen};
+use super::view::{ask, brief, counted, health_queries, range_trouble, seen};
 use crate::fact::Fact;
 use crate::ports::StoreContent;
 use crate::rows::{NodeRow, Query};
@@ -81,7 +81,9 @@ fn start(
     let appear = || Verdict::Wait(format!("the node on host {host} to appear at {address} in the cluster"));
     match &ctx.state.ledger.last {
         Some((Act::Start { .. }, ActResult::Done(_) | ActResult::Counted(_))) => return appear(),
-        Some((Act::Start { .. }, ActResult::Failed { kind, message })) if !kind.may_have_been_done() => {
+        Some((Act::Start { .. }, ActResult::Failed { kind, message }))
+            if !kind.may_have_been_done() && !kind.is_transient() =>
+        {
             let next = vec![
                 format!("look at the start output on host {host}, mend the cause and clear the new store"),
                 "resume the operation, or make another plan: the cluster is as it was".to_owned(),
@@ -120,6 +122,12 @@ fn start(
     if tried && !listening.is_empty() {
         return appear();
     }
+    // A start whose end is not known may be under way: its process leaves files before it listens, and a second one
+    // would fight with it.
+    let since = ctx.state.scratch.acted_at.unwrap_or_else(|| ctx.entered());
+    if tried && ctx.at.duration_since(since) < ctx.state.policy().start_deadline {
+        return Verdict::Wait(format!("a start on host {host} that may be under way to show itself"));
+    }
     if !listening.is_empty() || !in_use.is_empty() {
         let mut evidence: Vec<String> =
             listening.iter().map(|a| format!("something listens at {a}")).collect();
@@ -133,7 +141,7 @@ fn start(
             (StopReason::GateClosed, format!("host {host} is not fresh any more"))
         };
         let next = vec![format!(
-            "clear the new node's stores on host {host} (never those of a member), then resume"
+            "read the start output, clear the new node's stores on host {host} (never those of a member), then resume"
         )];
         return Verdict::stop_with(reason, message, evidence, next);
     }
@@ -205,17 +213,15 @@ fn prove(ctx: &mut Ctx<'_>, host: &HostName, address: &Address, mode: &StartMode
         Some(_) => {}
         None => return not_yet("to answer SQL itself".into()),
     }
-    let trouble = range_trouble(ctx, ctx.obs.counted_members());
+    let members = counted(ctx);
+    let trouble = range_trouble(ctx, members);
     if let Some(first) = trouble.first() {
-        let members = ctx.obs.counted_members();
         return not_yet(format!("nothing to be under-replicated at {members} members: {}", brief(first)));
     }
     ctx.records.push(Record::Joined { host: host.clone(), node: id });
     Verdict::Done(format!(
         "node {} joined on host {host} at {address}: live through {agreeing} members, cluster {}, nothing \
-         under-replicated at {} members",
-        id.0,
-        ctx.state.ledger.plan.cluster_id,
-        ctx.obs.counted_members()
+         under-replicated at {members} members",
+        id.0, ctx.state.ledger.plan.cluster_id,
     ))
 }

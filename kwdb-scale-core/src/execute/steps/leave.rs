@@ -8,9 +8,9 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::super::event::{Look, Progress};
-use super::super::machine::{Ctx, State, Verdict};
+use super::super::machine::{Ctx, State, Verdict, scan_pause};
 use super::super::record::{Act, ActResult, StopReason};
-use super::view::{Bit, ask, bit, health_queries, seen, unfit};
+use super::view::{Bit, ask, bit, health_queries, not_there, seen, unfit};
 use crate::fact::Fact;
 use crate::plan::{Plan, ids};
 use crate::rows::{Query, RangeRow};
@@ -106,7 +106,8 @@ pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
             Bit::Clear => return recommissioned(*id),
             Bit::Unclear => {
                 ctx.state.scratch.samples.reset();
-                return Verdict::Wait(format!("{needed} members to say that node {} is still marked", id.0));
+                let what = format!("{needed} members to say that node {} is still marked", id.0);
+                return super::patience(ctx, what);
             }
         }
     }
@@ -114,17 +115,19 @@ pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
     let stores = pinned(&plan, nodes);
     let views = seen(ctx.looked);
     let counts: Vec<(u64, Timestamp)> = views.iter().filter_map(|v| v.count(&stores)).collect();
-    let asked = ctx.state.scratch.drain.scan_due(ctx.at);
+    let asked = ctx.looked.replies.iter().any(|r| matches!(r.query, Query::ReplicaCounts(_)));
     if asked {
-        ctx.state.scratch.drain.scanned(ctx.at, ctx.looked.scan_took);
+        let pause = scan_pause(ctx.state);
+        ctx.state.scratch.drain.scanned(ctx.at, pause);
     }
     let Some((left, server_time)) = counts.first().copied() else {
         if asked {
             ctx.state.scratch.samples.reset();
-            return Verdict::Wait("the count of replicas on the leaving nodes".into());
+            return super::patience(ctx, "the count of replicas on the leaving nodes".into());
         }
         return Verdict::Wait("replicas to move".into());
     };
+    ctx.state.scratch.gate_since = None;
     ctx.state.scratch.drain.counted(ctx.at, left);
     let (per_minute, eta) = ctx.state.scratch.drain.pace();
     ctx.notify.push(Progress::Replicas { left, of: ctx.state.scratch.drain.of(), per_minute, eta });
@@ -161,12 +164,16 @@ fn moving(ctx: &mut Ctx<'_>, left: u64, nodes: &[NodeId]) -> Verdict {
         return Verdict::Wait(format!("{left} replicas to move"));
     }
     let leftovers = seen(ctx.looked).iter().find_map(|v| v.leftovers().map(<[RangeRow]>::to_vec));
-    let Some(ranges) = leftovers else {
-        if ctx.state.scratch.want_leftovers {
-            return Verdict::Wait("the list of the ranges that are left".into());
+    let ranges = match (leftovers, ctx.state.scratch.want_leftovers) {
+        (Some(ranges), _) => ranges,
+        (None, false) => {
+            ctx.state.scratch.want_leftovers = true;
+            return Verdict::Again;
         }
-        ctx.state.scratch.want_leftovers = true;
-        return Verdict::Again;
+        (None, true) => {
+            ctx.note("the ranges that are left could not be listed");
+            Vec::new()
+        }
     };
     let mut evidence: Vec<String> = ranges
         .iter()
@@ -226,23 +233,53 @@ fn note_events(ctx: &mut Ctx<'_>, nodes: &[NodeId]) {
     }
 }
 
-pub(super) fn look_drain(state: &State, at: Timestamp) -> Look {
-    ask(state, at, &[Query::Liveness], &[])
+pub(super) fn look_drain(state: &State, at: Timestamp, node: NodeId) -> Look {
+    let count = Query::ReplicaCounts(pinned(&state.ledger.plan, &[node]).into_iter().collect());
+    ask(state, at, &[Query::Liveness, Query::Nodes, count.clone()], &[Query::Liveness, count])
 }
 
+/// A drain cannot be undone, so the node must still be ours and empty, and at its address.
 pub(super) fn judge_drain(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
-    let row = seen(ctx.looked).iter().find_map(|s| s.row(node).map(|(r, at)| (r.clone(), at)));
-    let Some((row, now)) = row else {
-        return Verdict::Wait(format!("the state of node {}", node.0));
-    };
-    if row.draining == Some(true) {
-        return Verdict::Done(format!("node {} is drained", node.0));
+    let id = node.0;
+    let needed = ctx.state.views_needed();
+    match bit(ctx.looked, node, needed) {
+        Bit::Set => {}
+        Bit::Clear => return recommissioned(node),
+        Bit::Unclear => {
+            return Verdict::Wait(format!("{needed} members to say that node {id} is still marked"));
+        }
     }
-    if row.expiration.is_some_and(|e| e <= now) {
-        return Verdict::Done(format!("node {} is down already", node.0));
+    let stores = pinned(&ctx.plan(), &[node]);
+    let views = seen(ctx.looked);
+    let counts: Vec<u64> = views.iter().filter_map(|v| v.count(&stores)).map(|(n, _)| n).collect();
+    if let Some(left) = counts.iter().copied().find(|n| *n > 0) {
+        return refilled(ctx, node, left, "drained");
+    }
+    let rows: Vec<_> = views.iter().filter_map(|v| v.row(node)).collect();
+    if rows.iter().filter(|(row, now)| row.expiration.is_some_and(|e| e <= *now)).count() >= needed {
+        return Verdict::Done(format!("node {id} is down already"));
+    }
+    if rows.iter().all(|(row, _)| row.draining == Some(true)) {
+        return Verdict::Done(format!("node {id} is drained"));
+    }
+    if counts.len() < needed {
+        return Verdict::Wait(format!("{needed} members to count the replicas on node {id}"));
     }
     if matches!(ctx.state.ledger.last, Some((Act::Drain { .. }, ActResult::Done(_)))) {
-        return Verdict::Wait(format!("the drain of node {} to be seen", node.0));
+        return Verdict::Wait(format!("the drain of node {id} to be seen"));
     }
-    super::attempt(ctx, Act::Drain { node }, &format!("draining node {}", node.0))
+    if let Some(why) = not_there(ctx, node) {
+        return super::gate(ctx, vec![why]);
+    }
+    super::attempt(ctx, Act::Drain { node }, &format!("draining node {id}"))
+}
+
+/// An emptied node holds replicas again.
+pub(super) fn refilled(ctx: &Ctx<'_>, node: NodeId, left: u64, not: &str) -> Verdict {
+    Verdict::stop_with(
+        StopReason::GateClosed,
+        format!("node {} holds {left} replicas again; it was not {not}", node.0),
+        Vec::new(),
+        super::next_moves(ctx.state),
+    )
 }

@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::event::Look;
 use super::machine::{Ctx, State, Verdict};
-use super::record::{Act, ActResult, StopReason, Stopped};
+use super::record::{Act, ActResult, Cancel, StopReason, Stopped};
 use crate::plan::Step;
 
 /// Times that an act which fails for a passing reason is tried.
@@ -27,7 +27,7 @@ pub(super) fn look(state: &State, at: Timestamp) -> Look {
         Some(Step::AwaitBalance) => balance::look(state, at),
         Some(Step::Mark { .. }) => leave::look_mark(state, at),
         Some(Step::AwaitEmpty { nodes }) => leave::look_empty(state, at, nodes),
-        Some(Step::Drain { .. }) => leave::look_drain(state, at),
+        Some(Step::Drain { node }) => leave::look_drain(state, at, *node),
         Some(Step::Stop { node }) => stop::look(state, at, *node),
         Some(Step::Verify { left, .. }) => verify::look(state, at, left),
         None => Look::default(),
@@ -68,7 +68,9 @@ pub(super) fn deadline(state: &State) -> SignedDuration {
 
 /// What can be done about an operation that stopped here.
 pub(super) fn next_moves(state: &State) -> Vec<String> {
-    let mut next = vec!["resume the operation: it looks again and goes on from here".to_owned()];
+    let undoing = state.ledger.cancel == Some(Cancel::Undo);
+    let goes_on = if undoing { "goes on undoing" } else { "goes on from here" };
+    let mut next = vec![format!("resume the operation: it looks again and {goes_on}")];
     let undo: Vec<String> =
         state.ledger.marked.difference(&state.ledger.stopped).map(|n| n.0.to_string()).collect();
     if !undo.is_empty() {
@@ -146,6 +148,20 @@ fn attempt(ctx: &Ctx<'_>, act: Act, what: &str) -> Verdict {
         }
     }
     Verdict::Act(act)
+}
+
+/// Something that must be known is not: wait for it, and stop after the policy's stall time.
+fn patience(ctx: &mut Ctx<'_>, waiting_for: String) -> Verdict {
+    let limit = ctx.state.policy().stall_after;
+    if ctx.gate_open_for() < limit {
+        return Verdict::Wait(waiting_for);
+    }
+    Verdict::stop_with(
+        StopReason::GateClosed,
+        format!("waited {limit:#} in vain for {waiting_for}"),
+        standing(ctx.state),
+        next_moves(ctx.state),
+    )
 }
 
 /// The gate between steps stays closed: wait for it to open, and stop after the policy's stall time.

@@ -7,8 +7,8 @@ use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::StopReason;
 use super::view::seen;
 use crate::assess::{Change, Severity, assess};
-use crate::observation::{full_survey, view_survey};
-use crate::plan::{Fingerprint, Plan};
+use crate::observation::{Observation, full_survey, view_survey};
+use crate::plan::{Drift, Fingerprint, Plan};
 use crate::topology::HostName;
 
 /// The hosts that a plan touches: those that join, and those of the first gateways, where commands are run.
@@ -33,7 +33,8 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
     let plan = ctx.plan();
     let assessment = assess(ctx.obs, &plan.request, &plan.policy);
     let now = Fingerprint::of(ctx.obs, &assessment.findings);
-    let drift = plan.fingerprint.drift(&now);
+    let mut drift = plan.fingerprint.drift(&now);
+    drift.extend(restarted(&plan, ctx.obs));
     let refusals: Vec<String> = assessment
         .findings
         .iter()
@@ -43,8 +44,10 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
     if drift.is_empty() && refusals.is_empty() && assessment.change == plan.change {
         return Verdict::Done("the plan fits the cluster; nothing drifted since it was made".into());
     }
-    // Gossip may lose sight of a node for a moment; what is really so is so in the next looks as well.
-    if ctx.state.scratch.tries < super::TRIES {
+    // Gossip may lose sight of a node for a moment, and gauges lag ten seconds; what is really so is so in the next
+    // looks as well.
+    let patience = ctx.state.policy().max_status_age;
+    if ctx.state.scratch.tries < super::TRIES || ctx.at.duration_since(ctx.entered()) < patience {
         ctx.state.scratch.tries += 1;
         return Verdict::Wait("the cluster to be as the plan knows it".into());
     }
@@ -61,6 +64,21 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
     };
     let next = vec!["mend what is listed, or make the plan again".to_owned()];
     Verdict::stop_with(StopReason::Refused, message, evidence, next)
+}
+
+/// Leaving nodes that are another incarnation than the plan's.
+fn restarted(plan: &Plan, obs: &Observation) -> Vec<Drift> {
+    plan.leaving
+        .iter()
+        .filter_map(|leaving| {
+            let now = obs.nodes.get(&leaving.node)?.started_at.known()?;
+            (*now != leaving.started_at).then(|| Drift {
+                what: format!("node {}: start time", leaving.node.0),
+                was: leaving.started_at.to_string(),
+                now: now.to_string(),
+            })
+        })
+        .collect()
 }
 
 fn text(change: &Change) -> String {

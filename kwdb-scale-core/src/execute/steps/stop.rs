@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, StopReason};
-use super::leave::{pinned, recommissioned};
-use super::view::{Bit, ask, bit, health_queries, seen, unfit};
+use super::leave::{pinned, recommissioned, refilled};
+use super::view::{Bit, ask, bit, health_queries, not_there, seen, successor, unfit};
 use crate::plan::Step;
 use crate::ports::ProcessState;
 use crate::rows::Query;
@@ -20,7 +20,7 @@ const CONFIRMATION_LASTS: SignedDuration = SignedDuration::from_secs(60);
 pub(super) fn look(state: &State, at: Timestamp, node: NodeId) -> Look {
     let stores: Vec<StoreId> = pinned(&state.ledger.plan, &[node]).into_iter().collect();
     let count = Query::ReplicaCounts(stores);
-    let mut first = vec![Query::Liveness, count.clone()];
+    let mut first = vec![Query::Liveness, Query::Nodes, count.clone()];
     if state.scratch.want_health {
         first = health_queries().to_vec();
         first.push(count.clone());
@@ -48,12 +48,7 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
         return Verdict::Wait(format!("{needed} members to count the replicas on node {id}"));
     }
     if let Some(left) = counts.iter().copied().find(|n| *n > 0) {
-        return Verdict::stop_with(
-            StopReason::GateClosed,
-            format!("node {id} holds {left} replicas again; it was not stopped"),
-            Vec::new(),
-            super::next_moves(ctx.state),
-        );
+        return refilled(ctx, node, left, "stopped");
     }
     let expired = views
         .iter()
@@ -61,11 +56,20 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
         .filter(|(row, now)| row.expiration.is_some_and(|e| e <= *now))
         .count();
     let process = ctx.looked.processes.get(&node).copied().unwrap_or(ProcessState::Unknown);
-    if expired >= needed && process != ProcessState::Running {
-        let proof = if process == ProcessState::Stopped {
-            "nothing listens at its address"
-        } else {
-            "its address could not be tried"
+    let successor = successor(ctx, node);
+    if expired >= needed && process == ProcessState::Running && successor.is_none() {
+        // Frozen, or cut off, or somebody else's process: a stop could hit the wrong one or none.
+        let address = plan.leaving(node).map_or_else(String::new, |l| l.address.to_string());
+        return super::patience(
+            ctx,
+            format!("node {id}, whose liveness has expired, to stop listening at {address} or to come back"),
+        );
+    }
+    if expired >= needed {
+        let proof = match (successor, process) {
+            (Some(other), _) => format!("its address is that of node {} now", other.0),
+            (None, ProcessState::Stopped) => "nothing listens at its address".to_owned(),
+            (None, _) => "its address could not be tried".to_owned(),
         };
         return Verdict::Done(format!(
             "node {id} is removed: {needed} members hold its liveness for expired, no range names its stores, {proof}"
@@ -73,6 +77,9 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
     }
     if process == ProcessState::Stopped {
         return Verdict::Wait(format!("node {id} to be held for removed by the members that stay"));
+    }
+    if expired > 0 {
+        return Verdict::Wait(format!("the members that stay to agree on whether node {id} is up"));
     }
     match ctx.state.ledger.last.clone() {
         Some((Act::Stop { .. }, ActResult::Done(_))) => {
@@ -122,7 +129,7 @@ fn fit_to_stop(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
         ctx.state.scratch.want_health = true;
         return Verdict::Again;
     }
-    let why = unfit(ctx, &leaving_nodes(ctx), ctx.obs.counted_members());
+    let why = unfit_to_stop(ctx, node);
     if !why.is_empty() {
         return super::gate(ctx, why);
     }
@@ -135,7 +142,7 @@ fn confirm(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
         ctx.state.scratch.want_health = true;
         return Verdict::Again;
     }
-    let why = unfit(ctx, &leaving_nodes(ctx), ctx.obs.counted_members());
+    let why = unfit_to_stop(ctx, node);
     if !why.is_empty() {
         return super::gate(ctx, why);
     }
@@ -145,6 +152,12 @@ fn confirm(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
         Act::Confirm { nodes: vec![node] },
         &format!("counting the replicas on node {}", node.0),
     )
+}
+
+fn unfit_to_stop(ctx: &Ctx<'_>, node: NodeId) -> Vec<String> {
+    let mut why = unfit(ctx, &leaving_nodes(ctx), ctx.obs.counted_members());
+    why.extend(not_there(ctx, node));
+    why
 }
 
 fn leaving_nodes(ctx: &Ctx<'_>) -> BTreeSet<NodeId> {

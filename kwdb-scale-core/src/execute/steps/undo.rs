@@ -6,7 +6,8 @@ use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, StopReason};
 use super::setting;
-use super::view::{Bit, ask, bit};
+use super::view::{Bit, ask, bit, seen};
+use crate::plan::Step;
 use crate::rows::Query;
 use crate::topology::NodeId;
 
@@ -46,15 +47,37 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
             other => return other,
         }
     }
+    // The mark that was taken back is of a later state of the record than the drain, so a drain of ours is seen.
+    let draining: Vec<String> = targets
+        .iter()
+        .filter(|n| {
+            seen(ctx.looked).iter().any(|s| s.row(**n).is_some_and(|(r, _)| r.draining == Some(true)))
+        })
+        .map(|n| n.0.to_string())
+        .collect();
+    if !draining.is_empty() {
+        let list = draining.join(", ");
+        return Verdict::stop_with(
+            StopReason::Cancelled,
+            format!("the mark was taken back, but nodes {list} are drained, and only a restart undoes that"),
+            Vec::new(),
+            vec![format!(
+                "end nodes {list} and start them again on their own stores, then resume the operation"
+            )],
+        );
+    }
     if !ctx.state.ledger.stopped.is_empty() {
         let list = ctx.state.ledger.stopped.iter().map(|n| n.0.to_string()).collect::<Vec<_>>().join(", ");
         return Verdict::stop_with(
             StopReason::Cancelled,
             format!(
-                "nodes {list} were stopped already, which cannot be undone; the others were recommissioned"
+                "nodes {list} were told to stop already, which cannot be undone; what could be was put back"
             ),
             Vec::new(),
-            vec!["resume the operation, or re-add the machines as new nodes with empty stores".to_owned()],
+            vec![
+                "re-add the machines as new nodes with empty stores, or scale in what is left by a new plan"
+                    .to_owned(),
+            ],
         );
     }
     Verdict::Done("no mark and no setting of this operation is left".into())
@@ -63,6 +86,9 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
 /// What the undo came to, one a line.
 pub(in super::super) fn summary(state: &State, note: String) -> Vec<String> {
     let mut lines = vec![note];
+    if let Some(Step::Join { host, .. }) = state.step_at_hand().filter(|_| state.ledger.attempted) {
+        lines.push(format!("a node was started on host {host} and may still join by itself"));
+    }
     for (host, node) in &state.ledger.joined {
         lines.push(format!("node {} on host {host} has joined and stays a member", node.0));
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
-use super::view::{Bit, ask, bit, health_queries, seen, unfit};
+use super::view::{Bit, ask, bit, counted, health_queries, seen, unfit};
 use crate::fact::Fact;
 use crate::ports::ProcessState;
 use crate::request::Finish;
@@ -63,7 +63,7 @@ pub(super) fn judge(
         why.extend(not_left(ctx, *id, finish, needed));
     }
     let leaving: BTreeSet<NodeId> = left.iter().copied().collect();
-    why.extend(unfit(ctx, &leaving, ctx.obs.counted_members()));
+    why.extend(unfit(ctx, &leaving, counted(ctx)));
     if !why.is_empty() {
         return super::gate(ctx, why);
     }

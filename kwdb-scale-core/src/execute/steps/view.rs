@@ -77,6 +77,10 @@ impl<'a> Seen<'a> {
 
     /// Replicas on `stores` together. `None` when it was not asked or not every store was answered.
     pub(super) fn count(&self, stores: &BTreeSet<StoreId>) -> Option<(u64, Timestamp)> {
+        // The sum over no store is zero and says nothing.
+        if stores.is_empty() {
+            return None;
+        }
         self.rows().find_map(|(rows, at)| match rows {
             Rows::ReplicaCounts(list) => {
                 let counts: BTreeMap<StoreId, u64> = list.iter().map(|r| (r.store_id, r.replicas)).collect();
@@ -145,7 +149,11 @@ pub(super) fn unfit(ctx: &Ctx<'_>, leaving: &BTreeSet<NodeId>, members: usize) -
     for node in obs.nodes.values().filter(|n| !leaving.contains(&n.id)) {
         match node.class {
             NodeClass::Removed => {}
+            // The checks let it pass when the plan was made; only a scale-out does.
+            NodeClass::Dead if known_as(ctx, node.id, NodeClass::Dead) => {}
             NodeClass::Dead => why.push(format!("node {} is down", node.id.0)),
+            // Emptied earlier and left running: nothing of it moves any more.
+            NodeClass::Leaving if node.replicas == Fact::Known(0) => {}
             NodeClass::Leaving => {
                 why.push(format!("node {} is being decommissioned by someone else", node.id.0))
             }
@@ -168,6 +176,10 @@ pub(super) fn unfit(ctx: &Ctx<'_>, leaving: &BTreeSet<NodeId>, members: usize) -
 /// none. In single-replica mode only availability counts.
 pub(super) fn range_trouble(ctx: &Ctx<'_>, members: usize) -> Vec<String> {
     let limit = usize::try_from(ctx.state.policy().list_ranges).unwrap_or(usize::MAX);
+    let missing = missing(ctx);
+    if !missing.is_empty() {
+        return missing;
+    }
     match range_health(ctx.obs, members, &BTreeSet::new()) {
         Fact::Unknown(reason) => vec![format!("range health is unknown: {reason}")],
         Fact::Known(health) => {
@@ -197,6 +209,62 @@ pub(super) fn range_trouble(ctx: &Ctx<'_>, members: usize) -> Vec<String> {
             }
             lines
         }
+    }
+}
+
+/// Nodes of the plan that the gateway's table of nodes lacks (its gossip is not complete): with them the count of
+/// members, and what ranges need, would be too low.
+fn missing(ctx: &Ctx<'_>) -> Vec<String> {
+    let ledger = &ctx.state.ledger;
+    let known = ledger.plan.fingerprint.nodes.keys().chain(ledger.joined.values());
+    known
+        .filter(|id| !ctx.obs.nodes.contains_key(id))
+        .map(|id| format!("node {} is missing from what {} knows", id.0, ctx.obs.gateway))
+        .collect()
+}
+
+/// Members that can hold replicas: what the allocator counts, without those that were down when the plan was made
+/// and are so still. Nothing can be replicated to them, so waiting for it would never end.
+pub(super) fn counted(ctx: &Ctx<'_>) -> usize {
+    let down = ctx.obs.of_class(NodeClass::Dead).filter(|n| known_as(ctx, n.id, NodeClass::Dead)).count();
+    ctx.obs.counted_members().saturating_sub(down)
+}
+
+fn known_as(ctx: &Ctx<'_>, node: NodeId, class: NodeClass) -> bool {
+    ctx.state.ledger.plan.fingerprint.nodes.get(&node).is_some_and(|n| n.class == class)
+}
+
+/// Another live node that advertises the address of a leaving one: the machine was given to it already.
+pub(super) fn successor(ctx: &Ctx<'_>, node: NodeId) -> Option<NodeId> {
+    let plan = &ctx.state.ledger.plan;
+    let address = &plan.leaving(node)?.address;
+    ctx.obs
+        .nodes
+        .values()
+        .find(|n| n.id != node && n.address.known() == Some(address) && !has_expired(ctx.obs, n))
+        .map(|n| n.id)
+}
+
+fn has_expired(obs: &Observation, node: &crate::observation::Node) -> bool {
+    matches!((&node.expiration, &obs.server_time), (Fact::Known(e), Fact::Known(now)) if e <= now)
+}
+
+/// Why what answers at the pinned address of a leaving node may be another node. An address is no identity: a
+/// machine can be given to a new node as soon as the old one is down. `None` when it is the leaving one.
+pub(super) fn not_there(ctx: &Ctx<'_>, node: NodeId) -> Option<String> {
+    let Some(pinned) = ctx.state.ledger.plan.leaving(node) else {
+        return Some(format!("the plan does not say where node {} is", node.0));
+    };
+    if let Some(other) = successor(ctx, node) {
+        return Some(format!("node {} is at {} now, not node {}", other.0, pinned.address, node.0));
+    }
+    match ctx.obs.nodes.get(&node).map(|n| &n.address) {
+        Some(Fact::Known(address)) if *address == pinned.address => None,
+        Some(Fact::Known(address)) => {
+            Some(format!("node {} is at {address} now, the plan knows it at {}", node.0, pinned.address))
+        }
+        Some(Fact::Unknown(why)) => Some(format!("the address of node {} is unknown: {why}", node.0)),
+        None => Some(format!("node {} is unknown to {}", node.0, ctx.obs.gateway)),
     }
 }
 

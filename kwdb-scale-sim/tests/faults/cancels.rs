@@ -1,0 +1,95 @@
+//! The caller gives up at every record and at many sleeps.
+
+use std::time::Duration;
+
+use kwdb_scale_core::execute::{Cancel, End, StopReason};
+use kwdb_scale_sim::memory::SimHost;
+
+use crate::scene::{Book, Moment, Scene};
+
+async fn moments(scene: &Scene) -> Vec<Moment> {
+    let book = Book::default();
+    let end = scene.stage().run(&book, &[]).await.unwrap();
+    assert!(matches!(end, End::Done(_)), "{end:?}");
+    let records = book.all().await.len();
+    let step = (book.sleeps() / 8).max(1);
+    // With the last two, the end of the last step and the end, there is nothing left to give up.
+    let records = (2..records - 1).map(Moment::Record);
+    records.chain((1..=book.sleeps()).step_by(step).map(Moment::Sleep)).collect()
+}
+
+async fn give_up_everywhere(scene: Scene) {
+    for moment in moments(&scene).await {
+        let which = format!("leave at {moment:?}");
+        let mut stage = scene.stage();
+        let book = Book::cancelling(&[(moment, Cancel::Leave)]);
+        match stage.run(&book, &[]).await.unwrap() {
+            End::Stopped(stopped) => {
+                assert_eq!(stopped.reason, StopReason::Cancelled, "{which}");
+                assert!(stopped.next.iter().any(|n| n.starts_with("resume")), "{which}: {stopped:?}");
+                let left: Vec<String> = stopped.next;
+                let recommission = left.iter().any(|n| n.starts_with("recommission"));
+                let ledger = book.all().await;
+                let marked = ledger.iter().any(|r| format!("{r:?}").contains("act: Mark"));
+                let stopping = stage.was_stopped(&ledger);
+                assert!(recommission == marked || stopping, "{which}: {left:?}");
+            }
+            end => panic!("{which}: {end:?}"),
+        }
+        let end = stage.go_on(&book).await;
+        stage.prove_done(&end, &which);
+
+        let which = format!("undo at {moment:?}");
+        let mut stage = scene.stage();
+        let book = Book::cancelling(&[(moment, Cancel::Undo)]);
+        let mut end = stage.run(&book, &[]).await.unwrap();
+        if let End::Stopped(stopped) = &end
+            && stopped.message.contains("drained")
+        {
+            // Only a restart takes a drain back.
+            assert!(!stage.was_stopped(&book.all().await), "{which}: {stopped:?}");
+            let address = SimHost::numbered(4).address;
+            stage.world.cluster().stop_node(&address);
+            stage.world.advance(Duration::from_secs(20));
+            stage.restart(4)(&mut stage.world.cluster());
+            stage.world.advance(Duration::from_secs(20));
+            end = stage.go_on(&book).await;
+        }
+        if stage.was_stopped(&book.all().await) {
+            let End::Stopped(stopped) = &end else { panic!("{which}: {end:?}") };
+            assert_eq!(stopped.reason, StopReason::Cancelled, "{which}");
+            stage.nothing_wrong(&which);
+            // Resuming an undo never turns into going forward.
+            let again = stage.go_on(&book).await;
+            assert!(
+                matches!(&again, End::Stopped(s) if s.reason == StopReason::Cancelled),
+                "{which}: {again:?}"
+            );
+            stage.nothing_wrong(&which);
+        } else {
+            stage.prove_undone(&end, &which);
+        }
+    }
+}
+
+#[tokio::test]
+async fn scale_in_of_two() {
+    give_up_everywhere(Scene::leave_two().await).await;
+}
+
+#[tokio::test]
+async fn replace() {
+    give_up_everywhere(Scene::replace_with_everything().await).await;
+}
+
+/// Ctrl-C during an undo stops it, and a resume finishes it.
+#[tokio::test]
+async fn an_undo_can_be_left() {
+    let scene = Scene::leave_one().await;
+    let mut stage = scene.stage();
+    let book = Book::cancelling(&[(Moment::Sleep(12), Cancel::Undo), (Moment::Record(6), Cancel::Leave)]);
+    let end = stage.run(&book, &[]).await.unwrap();
+    assert!(matches!(end, End::Stopped(_) | End::Undone(_)), "{end:?}");
+    let end = stage.go_on(&book).await;
+    stage.prove_undone(&end, "undo, left, resumed");
+}

@@ -1,0 +1,132 @@
+//! Requests of every shape to their end.
+
+use std::time::Duration;
+
+use kwdb_scale_core::request::{self, Finish, Options};
+use kwdb_scale_core::topology::{NodeId, StartMode};
+use kwdb_scale_sim::memory::{SimHost, World};
+use kwdb_scale_sim::model::{Config, MembershipStatus, TableSpec, ZoneTarget};
+
+use crate::scene::{Book, Scene, Stage, cluster_of, names, planned, scale_in, scale_out};
+
+/// Plans and runs on the world itself.
+async fn done(world: &World, operation: request::Operation, options: Options) -> Stage {
+    let scene = Scene::new(world, operation, options).await;
+    let mut stage = scene.stage();
+    let end = stage.run(&Book::default(), &[]).await.unwrap();
+    stage.prove_done(&end, "done");
+    stage
+}
+
+fn drained() -> Options {
+    Options { finish: Finish::LeaveDrained, ..Options::default() }
+}
+
+/// A node that was left drained hinders nothing, and the way to finish with it is said with the commands.
+#[tokio::test]
+async fn what_was_left_drained_can_be_finished() {
+    let stage = done(&cluster_of(5), scale_in(&[5]), drained()).await;
+    let refusal = planned(&stage.world, scale_in(&[5]), Options::default()).await.unwrap_err();
+    let cures: Vec<String> = refusal.reasons().filter_map(|f| f.cure.clone()).collect();
+    assert!(cures.iter().any(|c| c.contains("kwbase quit --host=127.0.0.1:26261")), "{cures:?}");
+    assert!(cures.iter().any(|c| c.contains("kwbase node recommission 5 --host=")), "{cures:?}");
+    // Another node may leave meanwhile, and one may join.
+    let stage = done(&stage.world, scale_in(&[4]), Options::default()).await;
+    stage.world.add_host(SimHost::numbered(6));
+    let stage = done(&stage.world, scale_out(&[6]), Options::default()).await;
+    // Stopped by hand it is removed, and asking again is fulfilled already.
+    stage.world.cluster().stop_node(&SimHost::numbered(5).address);
+    stage.world.advance(Duration::from_secs(60));
+    let plan = planned(&stage.world, scale_in(&[5]), Options::default()).await.unwrap();
+    assert!(plan.is_empty());
+}
+
+#[tokio::test]
+async fn reaching_a_set_of_members() {
+    let world = cluster_of(4);
+    world.add_host(SimHost::numbered(5));
+    world.add_host(SimHost::numbered(6));
+    let reach = |hosts: &[u16]| request::Operation::Reach { members: names(hosts) };
+    let stage = done(&world, reach(&[1, 2, 3, 5, 6]), Options::default()).await;
+    let again = planned(&stage.world, reach(&[1, 2, 3, 5, 6]), Options::default()).await.unwrap();
+    assert!(again.is_empty());
+    let stage = done(&stage.world, reach(&[1, 2, 3, 5]), Options::default()).await;
+    assert_eq!(stage.world.cluster().replica_count(NodeId(4)), 0);
+    assert_eq!(stage.plan.leaving.len(), 1);
+}
+
+#[tokio::test]
+async fn two_hosts_join() {
+    let world = cluster_of(3);
+    world.add_host(SimHost::numbered(4));
+    world.add_host(SimHost::numbered(5));
+    let stage = done(&world, scale_out(&[4, 5]), Options::default()).await;
+    for node in [4, 5] {
+        assert!(stage.world.cluster().replica_count(NodeId(node)) > 0);
+    }
+}
+
+#[tokio::test]
+async fn a_node_with_two_stores_leaves() {
+    let world = World::new(Config::default());
+    let hosts = (1..=4).map(|n| {
+        let stores = vec![format!("/data/n{n}a"), format!("/data/n{n}b")];
+        SimHost { stores, ..SimHost::numbered(n) }
+    });
+    world.start_all(&StartMode::MultiReplica, hosts.collect());
+    world.cluster().create_table(TableSpec::new("app", "kv", 20)).unwrap();
+    world.advance(Duration::from_secs(300));
+    assert!(world.cluster().replica_count(NodeId(4)) > 0);
+    let stage = done(&world, scale_in(&[4]), Options::default()).await;
+    assert_eq!(stage.plan.leaving[0].stores.len(), 2);
+}
+
+#[tokio::test]
+async fn a_removed_machine_comes_back_at_its_address() {
+    let stage = done(&cluster_of(5), scale_in(&[5]), Options::default()).await;
+    assert!(stage.world.cluster().wipe_store(&SimHost::numbered(5).store_key("/data/n5")));
+    let stage = done(&stage.world, scale_out(&[5]), Options::default()).await;
+    assert_eq!(stage.world.node_on("n5"), Some(NodeId(6)));
+    let stage = done(&stage.world, scale_in(&[6]), Options::default()).await;
+    assert_eq!(stage.world.cluster().membership_status(NodeId(1)), Some(MembershipStatus::Live));
+}
+
+#[tokio::test]
+async fn a_factor_of_five_shrinks() {
+    let world = cluster_of(5);
+    let target = ZoneTarget::Table { database: "app".into(), table: "kv".into() };
+    world.cluster().configure_zone(target, Some(5), None).unwrap();
+    world.advance(Duration::from_secs(600));
+    assert_eq!(world.cluster().under_replicated(), 0);
+    let stage = done(&world, scale_in(&[5]), Options::default()).await;
+    assert!(stage.plan.findings.iter().any(|f| f.check == "factor-shrinks"));
+}
+
+#[tokio::test]
+async fn single_replica_grows() {
+    let world = World::started_with(Config::default(), StartMode::SingleReplica, 2);
+    world.cluster().create_table(TableSpec::new("app", "kv", 6)).unwrap();
+    world.advance(Duration::from_secs(60));
+    world.add_host(SimHost::numbered(3));
+    let scene = Scene::new(&world, scale_out(&[3]), Options::default()).await;
+    let mut stage = scene.stage();
+    let end = stage.run(&Book::default(), &[]).await.unwrap();
+    assert!(matches!(end, kwdb_scale_core::execute::End::Done(_)), "{end:?}");
+    stage.nothing_wrong("single replica");
+    assert_eq!(stage.world.node_on("n3"), Some(NodeId(3)));
+}
+
+/// Adding a node may be the cure for one that is down; it must not wait for the dead one.
+#[tokio::test]
+async fn a_node_joins_while_one_is_down() {
+    let world = cluster_of(4);
+    world.cluster().set_setting("server.time_until_store_dead", "75s").unwrap();
+    world.cluster().kill_node(&SimHost::numbered(4).address);
+    world.advance(Duration::from_secs(600));
+    world.add_host(SimHost::numbered(5));
+    let scene = Scene::new(&world, scale_out(&[5]), Options::default()).await;
+    let mut stage = scene.stage();
+    let end = stage.run(&Book::default(), &[]).await.unwrap();
+    assert!(matches!(end, kwdb_scale_core::execute::End::Done(_)), "{end:?}");
+    stage.nothing_wrong("one is down");
+}
