@@ -191,9 +191,7 @@ async fn a_constraint_stalls_the_drain() {
         |c| is_marked(c, NodeId(4)),
         move |c| {
             for target in blocked {
-                for region in ["[-region=NODE3]"] {
-                    c.configure_zone(target.clone(), None, Some(region)).unwrap();
-                }
+                c.configure_zone(target, None, Some("[-region=NODE3]")).unwrap();
             }
         },
     );

@@ -11,6 +11,10 @@ use crate::observation::{Observation, full_survey, view_survey};
 use crate::plan::{Drift, Fingerprint, Plan};
 use crate::topology::HostName;
 
+/// Looks that must find the plan unfit before it is refused: at the default pause of 2 s they span the 10 s by which
+/// nodes' own gauges lag.
+const LOOKS: u32 = 8;
+
 /// The hosts that a plan touches: those that join, and those of the first gateways, where commands are run.
 pub(super) fn hosts(plan: &Plan) -> Vec<HostName> {
     let mut hosts = plan.change.add.clone();
@@ -46,8 +50,7 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
     }
     // Gossip may lose sight of a node for a moment, and gauges lag ten seconds; what is really so is so in the next
     // looks as well.
-    let patience = ctx.state.policy().max_status_age;
-    if ctx.state.scratch.tries < super::TRIES || ctx.at.duration_since(ctx.entered()) < patience {
+    if ctx.state.scratch.tries < LOOKS {
         ctx.state.scratch.tries += 1;
         return Verdict::Wait("the cluster to be as the plan knows it".into());
     }
