@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kwdb_scale_core::version::Version;
 
 use self::args::{Args, CLIENT, Flag};
 use self::connect::Client;
@@ -43,6 +44,14 @@ pub struct ClientEnv {
     pub host: String,
     /// Build tag of the `kwbase` program; the cluster's configured one when `None`.
     pub build: Option<String>,
+}
+
+impl ClientEnv {
+    /// The release of the `kwbase` program.
+    fn release(&self, cluster: &Cluster) -> Version {
+        let tag = self.build.as_deref().unwrap_or(&cluster.config().version);
+        Version::parse(tag).unwrap_or(Version::NEWEST)
+    }
 }
 
 /// What lies in a certificate directory.
@@ -116,6 +125,7 @@ struct Once {
     kind: OnceKind,
     args: Args,
     client: Client,
+    release: Version,
     due: Option<Timestamp>,
 }
 
@@ -300,6 +310,12 @@ fn begin(cluster: &mut Cluster, argv: &[String], env: &ClientEnv, out: &mut Outp
         out.stderr += &failure(&text, name);
         return State::Ended(1);
     }
+    let release = env.release(cluster);
+    if name == "node decommission" && release < Version::OLDEST {
+        let text = "node decommissioning feature needs an enterprise license to enable.";
+        out.stderr += &failure(text, name);
+        return State::Ended(1);
+    }
     let client = match Client::new(&args, env, name.rsplit(' ').next().unwrap_or(name)) {
         Ok(client) => client,
         Err(text) => {
@@ -308,7 +324,8 @@ fn begin(cluster: &mut Cluster, argv: &[String], env: &ClientEnv, out: &mut Outp
         }
     };
     out.stderr += &client.warnings;
-    let once = |kind| State::Once(Once { kind, args: args.clone(), client: client.clone(), due: None });
+    let once =
+        |kind| State::Once(Once { kind, args: args.clone(), client: client.clone(), release, due: None });
     match name {
         "node status" => once(OnceKind::Status),
         "node ls" => once(OnceKind::Ls),
@@ -335,7 +352,11 @@ impl Once {
             return Step::At(due);
         }
         match self.kind {
-            OnceKind::Status => status::status(cluster, &self.args, &self.client, due, out),
+            OnceKind::Status => {
+                // Up to V3.2.0 times are printed with their zone.
+                let zone = if self.release < Version::new(3, 2, 1) { "+00:00" } else { "" };
+                status::status(cluster, &self.args, &self.client, (due, zone), out)
+            }
             OnceKind::Ls => status::ls(cluster, &self.args, &self.client, due, out),
             OnceKind::Recommission => decommission::recommission(cluster, &self.args, &self.client, out),
         }

@@ -8,6 +8,7 @@ use kwdb_scale_core::topology::{Address, Locality, StartMode};
 use super::args::{Args, BadFlag, Flag, full_address};
 use super::{ClientEnv, Output, State, Step, failure};
 use crate::model::{Cluster, NodeStart, Phase, Security};
+use kwdb_scale_core::version::{Capabilities, Version};
 
 const FLAGS: &[Flag] = &[
     ("listen-addr", "", true),
@@ -83,13 +84,25 @@ impl StartArgs {
     /// # Errors
     /// The text after `ERROR: `, as `kwbase` prints it.
     pub fn parse(words: &[String]) -> Result<Self, String> {
+        Self::parse_as(words, Version::NEWEST)
+    }
+
+    /// The same as a `kwbase` of that release reads it: before V3.0.0 there is no `--brpc-addr`.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_as(words: &[String], release: Version) -> Result<Self, String> {
+        let can = Capabilities::of(Some(release));
         let mode = StartMode::from(words.first().map(String::as_str).unwrap_or_default());
         let args = Args::parse(words.get(1..).unwrap_or_default(), &[FLAGS]).map_err(|BadFlag(text)| text)?;
         if let Some(word) = args.words.first() {
             return Err(format!("unknown command \"{word}\" for \"kwbase {mode}\""));
         }
         let brpc = args.get("brpc-addr").map(Address::new);
-        if mode != StartMode::SingleNode && brpc.and_then(|a| a.port()).is_none() {
+        if !can.brpc_addr && brpc.is_some() {
+            return Err("unknown flag: --brpc-addr".to_owned());
+        }
+        if can.brpc_addr && mode != StartMode::SingleNode && brpc.and_then(|a| a.port()).is_none() {
             return Err("--brpc-addr's port not specified".to_owned());
         }
         let listen = full_address(args.get("listen-addr").unwrap_or_default(), "26257");
@@ -192,7 +205,7 @@ pub(crate) fn begin(cluster: &mut Cluster, words: &[String], env: &ClientEnv, ou
         out.stderr += &failure(text, name);
         State::Ended(1)
     };
-    let args = match StartArgs::parse(words) {
+    let args = match StartArgs::parse_as(words, env.release(cluster)) {
         Ok(args) => args,
         Err(text) => return fail(out, &text),
     };

@@ -34,7 +34,7 @@ pub(crate) fn status(
     cluster: &Cluster,
     args: &Args,
     client: &Client,
-    since: Timestamp,
+    (since, zone): (Timestamp, &str),
     out: &mut Output,
 ) -> Step {
     let id = match args.words.first().map(|w| (w, w.parse::<u32>())) {
@@ -62,7 +62,7 @@ pub(crate) fn status(
     columns.extend(groups.iter().filter(|(shown, _)| *shown).flat_map(|(_, names)| names.iter().copied()));
     let table: Vec<Vec<String>> = rows
         .iter()
-        .map(|r| columns.iter().map(|c| r.field(c, now).unwrap_or_else(|| "NULL".to_owned())).collect())
+        .map(|r| columns.iter().map(|c| r.field(c, now, zone).unwrap_or_else(|| "NULL".to_owned())).collect())
         .collect();
     out.stdout += &format_of(args).print(&columns, &table);
     Step::Done
@@ -151,7 +151,7 @@ impl Row {
     }
 
     /// The text of a column; `None` is SQL NULL.
-    fn field(&self, column: &str, now: Timestamp) -> Option<String> {
+    fn field(&self, column: &str, now: Timestamp, zone: &str) -> Option<String> {
         let n = self.node.as_ref();
         let flag = |b: Option<bool>| b.map(|b| b.to_string());
         match column {
@@ -159,8 +159,8 @@ impl Row {
             "address" => n?.address.as_ref().map(ToString::to_string),
             "sql_address" => n?.sql_address.as_ref().map(ToString::to_string),
             "build" => n?.build.clone(),
-            "started_at" => n?.started_at.map(time_text),
-            "updated_at" => self.liveness.updated_at.map(time_text),
+            "started_at" => n?.started_at.map(|t| time_text(t) + zone),
+            "updated_at" => self.liveness.updated_at.map(|t| time_text(t) + zone),
             "locality" => n?.locality.as_ref().map(ToString::to_string),
             "start_mode" => n?.start_mode.as_ref().map(ToString::to_string),
             "is_available" => {

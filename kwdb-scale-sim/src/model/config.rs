@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kwdb_scale_core::version::{Capabilities, Version};
 
 /// How a node or a client is secured. The text stands for a certificate authority: two parties trust each other
 /// exactly when it is the same.
@@ -41,6 +42,21 @@ pub struct Config {
     pub store_foreign: u64,
     /// Periods and delays.
     pub timings: Timings,
+}
+
+impl Config {
+    /// The default with the build tag, periods and rates of another release.
+    pub fn release(tag: &str) -> Self {
+        let can = Capabilities::of(Version::parse(tag).ok());
+        let expiry = Duration::from_secs(u64::from(can.liveness_expiry_secs));
+        let timings = Timings {
+            liveness_expiry: expiry,
+            heartbeat: expiry / 2,
+            snapshot_bytes_per_second: u64::from(can.snapshot_mib_per_s) << 20,
+            ..Timings::default()
+        };
+        Self { version: tag.to_owned(), timings, ..Self::default() }
+    }
 }
 
 impl Default for Config {

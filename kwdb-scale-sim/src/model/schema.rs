@@ -1,7 +1,7 @@
 //! Ranges and tables: what exists after `init`, and what is made later.
 
 use kwdb_scale_core::rows::{JobRow, RangeKind};
-use kwdb_scale_core::topology::{NodeId, StoreId};
+use kwdb_scale_core::topology::{NodeId, StartMode, StoreId};
 
 use super::cluster::{Cluster, Event};
 use super::state::{Range, Table};
@@ -190,7 +190,12 @@ impl Cluster {
             });
             self.add_range(format!("/Table/{id}"), table, None, SYSTEM_DATABASE, kind, 2_000, at());
         }
-        if self.is_mpp() {
+        if self.mode == Some(StartMode::SingleNode) {
+            // A cluster of one sets every factor to one when it is first started.
+            for zone in self.zones.values_mut() {
+                zone.num_replicas = zone.num_replicas.map(|_| 1);
+            }
+        } else if self.is_mpp() {
             for database in ["defaultdb", "postgres"] {
                 self.single_replica_zone(database);
             }
