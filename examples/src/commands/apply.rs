@@ -42,6 +42,8 @@ struct Outcome<'a> {
 pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<Exit, Failure> {
     let plan = read_plan(&args.plan)?;
     let cluster = Cluster::open(&global.cluster)?;
+    // Whoever made it: what would stop a node before it is empty is not begun.
+    super::plan::no_violations(&plan, None)?;
     if plan.is_empty() {
         return nothing_to_do(ui, &plan);
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 use kwdb_scale_core::assess::{Assessment, Change, Finding, Retry, Severity, assess};
 use kwdb_scale_core::observation::Observation;
-use kwdb_scale_core::plan::{Plan, plan as make_plan};
+use kwdb_scale_core::plan::{Plan, check as check_plan, plan as make_plan};
 use kwdb_scale_core::request::Request;
 use serde::Serialize;
 
@@ -52,6 +52,7 @@ pub(crate) async fn plan(
             return Ok(Exit::Refused);
         }
     };
+    no_violations(&plan, Some(&observation))?;
     let json = plan.to_json().map_err(|e| Failure::other(e.to_string()))?;
     if let Some(file) = &options.output {
         write(file, &json)?;
@@ -76,6 +77,18 @@ pub(crate) fn show(ui: &Ui, file: &Path) -> Result<Exit, Failure> {
         ui.print(&plan);
     }
     Ok(Exit::Done)
+}
+
+/// Has the plan judged by the checker, which trusts no planner.
+pub(crate) fn no_violations(plan: &Plan, observation: Option<&Observation>) -> Result<(), Failure> {
+    let violations = check_plan(plan, observation);
+    if violations.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    let message = format!("plan {} breaks rules; make the plan again: {}", plan.id, lines.join("; "));
+    let details = serde_json::to_value(&violations).ok();
+    Err(Failure { exit: Exit::Refused, message, details })
 }
 
 /// Reads a plan file.

@@ -55,6 +55,13 @@ pub(crate) fn usage(case: &Case) {
         fs::read_to_string(&plan).unwrap().replace("\"await_balance\":true", "\"await_balance\":false");
     fs::write(path("edited.json"), text).unwrap();
     lab.kwscale(&["apply", &path("edited.json"), "--yes"]).exit(2).says(&["changed"]);
+    // One that was edited with care, so that it stops nothing but proves nothing either.
+    let mut careful: kwdb_scale_core::plan::Plan =
+        serde_json::from_str(&fs::read_to_string(&plan).unwrap()).unwrap();
+    careful.steps.pop();
+    careful.id = careful.content_id().unwrap();
+    fs::write(path("careful.json"), careful.to_json().unwrap()).unwrap();
+    lab.kwscale(&["apply", &path("careful.json"), "--yes"]).exit(3).says(&["breaks rules", "verify"]);
     lab.kwscale(&["observe", "-o", &path("obs.json")]).exit(0);
     let observation: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(path("obs.json")).unwrap()).unwrap();
