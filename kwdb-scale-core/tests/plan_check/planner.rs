@@ -10,7 +10,7 @@ use kwdb_scale_core::request::{Finish, NodeRef, Operation, Options, Redistributi
 use kwdb_scale_core::rows::SettingRow;
 use kwdb_scale_core::topology::{Locality, NodeId, StartMode, StoreId};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use crate::fixture::{
     Cluster, address, free_host, host, inventory, partition_row, range_row, store, store_row, zone_row,
@@ -204,7 +204,9 @@ fn names_of_hosts(request: &Request) -> BTreeSet<u32> {
 /// Runs the planner on many clusters; returns how many plans of each kind the checker saw.
 fn run(recipes: impl Strategy<Value = Recipe>, count: u32) -> BTreeMap<String, usize> {
     let seen: RefCell<BTreeMap<String, usize>> = RefCell::default();
-    let mut runner = TestRunner::new(Config { cases: count, failure_persistence: None, ..Config::default() });
+    // The same clusters each time: a rare one shall not fail somebody else's change.
+    let config = Config { cases: count, failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let result = runner.run(&recipes, |recipe| {
         let mut cluster = Cluster::new(recipe.members, &recipe.mode);
         recipe.odd.iter().for_each(|o| bend(&mut cluster, o));
@@ -247,7 +249,7 @@ fn plans_for_healthy_clusters_pass() {
 
 #[test]
 fn plans_for_odd_clusters_pass() {
-    let seen = run(recipes(3), 1500);
+    let seen = run(recipes(3), 3000);
     for kind in ["out", "in", "replace", "refused"] {
         assert!(seen.get(kind).is_some_and(|n| *n >= 5), "too few of '{kind}': {seen:?}");
     }

@@ -221,12 +221,11 @@ fn request_covered(case: &Case<'_>, report: &mut Report) {
             report.whole(format!("node {} was to leave and stays", node.0));
         }
     }
+    // Removed nodes are in no fingerprint; that there was one on a host is told by `observed-request`.
     if let Operation::ScaleIn { nodes } | Operation::Replace { nodes, .. } = &case.plan.request.operation {
         for reference in nodes {
-            let NodeRef::Host(host) = reference else { continue };
-            if members_of_host(case, host).is_empty() {
-                report
-                    .whole(format!("the node of host {host} was to leave, and no member is at its address"));
+            if matches!(reference, NodeRef::Id(id) if !case.plan.known_ids.contains(id)) {
+                report.whole(format!("{reference} was to leave and was never there"));
             }
         }
     }

@@ -8,6 +8,7 @@ use super::{
 use crate::fact::Fact;
 use crate::observation::{Node, Observation};
 use crate::ports::StoreContent;
+use crate::request::{NodeRef, Operation};
 use crate::rows::ZoneRow;
 use crate::topology::{Locality, NodeClass, NodeId, StoreId};
 
@@ -27,6 +28,7 @@ pub(super) const RULES: &[Rule] = &[
         cluster,
         "the observation is of the plan's cluster and tells its members",
     ),
+    rule("observed-request", IDENTITY, request, "a host whose node is to leave has, or had, one"),
     rule("observed-known-ids", IDENTITY, known_ids, "known_ids hold every node that ever joined"),
     rule("observed-start-mode", PAGE_OUT, start_mode, "the members run in the plan's start mode"),
     rule("observed-members-before", ALLOCATOR, before, "members_before counts the nodes without the bit"),
@@ -111,6 +113,23 @@ fn cluster(case: &Case<'_>, observation: &Observation, report: &mut Report) {
     }
     if let Some(why) = observation.membership.why_unknown() {
         report.whole(format!("who is a member is not known: {why}"));
+    }
+}
+
+fn request(case: &Case<'_>, observation: &Observation, report: &mut Report) {
+    let (Operation::ScaleIn { nodes } | Operation::Replace { nodes, .. }) = &case.plan.request.operation
+    else {
+        return;
+    };
+    for reference in nodes {
+        let NodeRef::Host(host) = reference else { continue };
+        let address = case.inventory().hosts.get(host).map(|h| &h.address);
+        // Removed ones too: what was asked for is so already.
+        let known = observation.nodes.values().any(|n| address.is_some() && n.address.known() == address);
+        if !known {
+            report
+                .whole(format!("the node of host {host} was to leave, and no node is or was at its address"));
+        }
     }
 }
 
