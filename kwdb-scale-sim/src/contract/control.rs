@@ -139,7 +139,7 @@ async fn status(f: &ControlFixture<'_>, nodes: &[NodeId], bit: bool) {
     }
 }
 
-/// Marked, the nodes become empty; each count lies between what the meta ranges said before it and after it.
+/// Marked, the nodes become empty, by the answers and by the rows; no answer is below the rows.
 async fn drained(f: &ControlFixture<'_>) {
     let via = &f.via.sql_address;
     let Rows::Stores(stores) = rows(f.facts, via, &Query::Stores).await else { panic!("stores") };
@@ -158,11 +158,13 @@ async fn drained(f: &ControlFixture<'_>) {
         answered(&f.leaving, &marked, true);
         for (i, node) in f.leaving.iter().enumerate() {
             let said = marked.iter().find(|s| s.node == *node).map(|s| s.replicas);
-            let (low, high) = (before[i].min(after[i]), before[i].max(after[i]));
-            // A node that was not marked when it was counted may still have been given a replica.
+            // The server counts every replica of a descriptor. `ranges_no_leases` leaves those out that a joint
+            // configuration is about to remove (V3.2.1: voters that are full or incoming, and learners), so the
+            // answer may be above the rows, never below.
+            let least = before[i].min(after[i]);
             assert!(
-                said.is_some_and(|s| s >= low && (s <= high || most == 0)),
-                "{node}: the meta ranges say {low} to {high}, the answer {said:?}"
+                said.is_some_and(|s| s >= least),
+                "{node}: the rows name it {least} times or more, the answer is {said:?}"
             );
         }
         most = most.max(before[0] + before[1]);
