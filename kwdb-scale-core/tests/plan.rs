@@ -1,6 +1,6 @@
 //! Plans as people and files see them: text, JSON, ids, differences.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests")]
 
 mod support;
 

@@ -218,7 +218,12 @@ impl Plan {
             return Err(PlanError::Schema(head.schema));
         }
         let plan: Self = serde_json::from_str(text).map_err(PlanError::Shape)?;
-        let actual = plan.content_id()?;
+        // The text itself is judged, so that a field that a later minor version added does no harm.
+        let mut bare: serde_json::Value = serde_json::from_str(text).map_err(PlanError::Shape)?;
+        if let Some(id) = bare.get_mut("id") {
+            *id = serde_json::Value::String(String::new());
+        }
+        let actual = id_of(&bare)?;
         if plan.id != actual {
             return Err(PlanError::Changed { id: plan.id, actual });
         }
@@ -228,12 +233,16 @@ impl Plan {
     /// The id that fits the content.
     pub fn content_id(&self) -> Result<String, PlanError> {
         let bare = Self { id: String::new(), ..self.clone() };
-        let text = canonical::to_string(&bare).map_err(PlanError::Shape)?;
-        Ok(canonical::sha256_hex(&text).chars().take(16).collect())
+        id_of(&bare)
     }
 
     /// The leaving node with this id.
     pub fn leaving(&self, node: NodeId) -> Option<&Leaving> {
         self.leaving.iter().find(|l| l.node == node)
     }
+}
+
+fn id_of<T: Serialize>(bare: &T) -> Result<String, PlanError> {
+    let text = canonical::to_string(bare).map_err(PlanError::Shape)?;
+    Ok(canonical::sha256_hex(&text).chars().take(16).collect())
 }

@@ -127,11 +127,12 @@ fn build(
     })
 }
 
-/// Live members that stay: first those on whose host a command can be run and authenticated, then by id.
+/// Live members that stay and are not draining: first those on whose host a command can be run and authenticated, then by id.
 fn gateways(observation: &Observation, request: &Request, removed: &BTreeSet<NodeId>) -> Vec<Gateway> {
     let mut found: Vec<(bool, Gateway)> = observation
         .of_class(NodeClass::Member)
         .filter(|n| !removed.contains(&n.id) && n.is_healthy() == Fact::Known(true))
+        .filter(|n| n.draining == Fact::Known(false))
         .filter_map(|n| observation.gateway_of(n, &request.inventory))
         .map(|gateway| {
             let usable = gateway

@@ -30,7 +30,7 @@ pub struct LabOptions {
     pub executable: Option<PathBuf>,
     /// Everything that is left to chance in the twin follows from it.
     pub seed: u64,
-    /// How long [`Lab::up`] may take in all.
+    /// How long [`Lab::up`](super::Lab::up) may take in all.
     pub deadline: Duration,
 }
 
@@ -68,7 +68,7 @@ pub struct LabInfo {
     pub start_mode: StartMode,
     /// Model seconds in a real one: waits meant for a real cluster are to be divided by it.
     pub speed: f64,
-    /// Started or only prepared by [`Lab::add`], in the order in which they were made.
+    /// Started or only prepared by [`Lab::add`](super::Lab::add), in the order in which they were made.
     pub hosts: Vec<LabHost>,
     pub(super) executable: PathBuf,
     pub(super) block: u16,
@@ -106,8 +106,8 @@ pub struct LabHost {
     pub pid_file: PathBuf,
     /// Takes the node's output.
     pub output_file: PathBuf,
-    /// Further flags of the start command: small caches and the pid file, without which [`Lab::kill`] and
-    /// [`Lab::down`] do not find the node.
+    /// Further flags of the start command: small caches and the pid file, without which [`Lab::kill`](super::Lab::kill) and
+    /// [`Lab::down`](super::Lab::down) do not find the node.
     pub extra_flags: Vec<String>,
 }
 
