@@ -128,6 +128,9 @@ async fn a_dead_detached_command_is_reaped() {
     until("it is reaped", || async { test_kill_process(pid(id)).is_err().then_some(()) }).await;
 }
 
+/// Exit code of a caller that was interrupted.
+const INTERRUPTED: i32 = 130;
+
 #[tokio::test]
 async fn a_detached_command_outlives_ctrl_c_and_the_death_of_its_caller() {
     let command_for = |dir: &Path| {
@@ -139,9 +142,16 @@ async fn a_detached_command_outlives_ctrl_c_and_the_death_of_its_caller() {
         Detached { command: sh(&script), output_file, wait: Duration::from_secs(300) }
     };
     if let Some(dir) = std::env::var_os(PART) {
-        // The other part: starts the command and waits for it until it is killed.
-        let ended = LocalTransport::any_host().spawn(&n1(), &command_for(Path::new(&dir))).await;
-        panic!("it ended before its caller: {ended:?}");
+        // The other part: starts the command and waits for it until it is killed. Its own handler makes Ctrl-C
+        // count also where the signal was ignored from the start, as in a background job.
+        let mut interrupt =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).unwrap();
+        let transport = LocalTransport::any_host();
+        let (host, command) = (n1(), command_for(Path::new(&dir)));
+        tokio::select! {
+            ended = transport.spawn(&host, &command) => panic!("it ended before its caller: {ended:?}"),
+            _ = interrupt.recv() => std::process::exit(INTERRUPTED),
+        }
     }
     for (signal, to_the_group) in [(Signal::INT, true), (Signal::KILL, false)] {
         let dir = tempfile::tempdir().unwrap();
@@ -157,7 +167,12 @@ async fn a_detached_command_outlives_ctrl_c_and_the_death_of_its_caller() {
         } else {
             kill_process(pid(caller.id()), signal).unwrap();
         }
-        assert_eq!(caller.wait().unwrap().signal(), Some(signal.as_raw()));
+        let status = caller.wait().unwrap();
+        if to_the_group {
+            assert_eq!(status.code(), Some(INTERRUPTED));
+        } else {
+            assert_eq!(status.signal(), Some(signal.as_raw()));
+        }
         assert_eq!(getpgid(Some(pid(id))).unwrap(), pid(id), "it is there and leads its own group");
         std::fs::write(dir.path().join("stop"), "").unwrap();
         let log = dir.path().join("log");
