@@ -75,12 +75,8 @@ enum Command {
     Apply(ApplyArgs),
     /// Go on with the newest operation that has not ended.
     Resume(ResumeArgs),
-    /// Take back the decommissioning mark of nodes.
-    Recommission {
-        /// Node ids or host names.
-        #[arg(required = true, value_name = "NODE")]
-        nodes: Vec<String>,
-    },
+    /// Take back the decommissioning mark of nodes; an operation that was stopped with this mark is undone and ended.
+    Recommission(RecommissionArgs),
 }
 
 /// The choices that the KWDB page leaves to the operator.
@@ -205,6 +201,17 @@ pub struct ResumeArgs {
     pub journal: Option<PathBuf>,
 }
 
+/// What `recommission` takes.
+#[derive(Args, Debug)]
+pub struct RecommissionArgs {
+    /// Node ids or host names.
+    #[arg(required = true, value_name = "NODE")]
+    pub nodes: Vec<String>,
+    /// Where the record of a stopped operation is kept, in place of the directory beside the cluster's file.
+    #[arg(long, value_name = "DIR")]
+    pub journal: Option<PathBuf>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
     /// Make a cluster in a new directory; comes back when nothing is under-replicated.
@@ -316,7 +323,7 @@ async fn run(cli: &Cli, ui: &Ui) -> Result<Exit, Failure> {
         Command::Show { plan } => commands::plan::show(ui, plan),
         Command::Apply(args) => commands::apply::apply(ui, global, args).await,
         Command::Resume(args) => commands::apply::resume(ui, global, args).await,
-        Command::Recommission { nodes } => commands::recommission::recommission(ui, global, nodes).await,
+        Command::Recommission(args) => commands::recommission::recommission(ui, global, args).await,
     }
 }
 

@@ -88,7 +88,7 @@ struct File {
     #[serde(default)]
     sql: Option<Spanned<SqlTable>>,
     #[serde(default)]
-    policy: Option<Spanned<Policy>>,
+    policy: BTreeMap<Spanned<String>, toml::Value>,
     #[serde(default)]
     host: Vec<Spanned<HostTable>>,
 }
@@ -271,9 +271,7 @@ impl Config {
         let sql_at = file.sql.as_ref().map(|s| s.span().start);
         let sql = file.sql.map(Spanned::into_inner).unwrap_or_default();
         let sql = sql.into_sql(&base, certs.as_deref()).map_err(|what| fail(sql_at, what))?;
-        let policy_at = file.policy.as_ref().map(|p| p.span().start);
-        let policy = file.policy.map(Spanned::into_inner).unwrap_or_default();
-        check_policy(&policy).map_err(|what| fail(policy_at, what))?;
+        let policy = policy_of(&file.policy).map_err(|(at, what)| fail(Some(at), what))?;
 
         Ok(Self {
             label: cluster.label.unwrap_or_else(|| "cluster".to_owned()),
@@ -390,28 +388,50 @@ impl SqlTable {
     }
 }
 
-fn check_policy(policy: &Policy) -> Result<(), String> {
-    let positive = [
-        ("start_deadline", policy.start_deadline),
-        ("join_deadline", policy.join_deadline),
-        ("act_deadline", policy.act_deadline),
-        ("stop_deadline", policy.stop_deadline),
-        ("empty_deadline", policy.empty_deadline),
-        ("stall_after", policy.stall_after),
-        ("removed_deadline", policy.removed_deadline),
-        ("balance_deadline", policy.balance_deadline),
-        ("poll", policy.poll),
-        ("max_status_age", policy.max_status_age),
-    ];
-    for (name, value) in positive {
-        if !value.is_positive() {
-            return Err(format!("[policy]: {name} = {value:#} is not positive; write such as \"30s\""));
+/// The defaults with what the table says; an error comes with the place of its key.
+fn policy_of(table: &BTreeMap<Spanned<String>, toml::Value>) -> Result<Policy, (usize, String)> {
+    let defaults = serde_json::to_value(Policy::default()).unwrap_or_default();
+    let known: Vec<&str> =
+        defaults.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    for (name, value) in table {
+        let fail =
+            |what: String| Err((name.span().start, format!("[policy]: {} = {value} {what}", name.get_ref())));
+        if !known.contains(&name.get_ref().as_str()) {
+            return fail(format!("is not a key of this table; it has {}", known.join(", ")));
+        }
+        let alone = toml::Table::from_iter([(name.get_ref().clone(), value.clone())]);
+        match alone.try_into::<Policy>() {
+            Err(e) => {
+                let why = e.message().split_whitespace().collect::<Vec<_>>().join(" ");
+                return fail(format!("cannot be used: {why}; write such as {}", example(name.get_ref())));
+            }
+            Ok(_) if value.as_integer() == Some(0) && name.get_ref() == "samples" => {
+                return fail("would prove nothing; write at least 1".to_owned());
+            }
+            Ok(policy) => {
+                let duration = serde_json::to_value(&policy).ok();
+                let duration = duration.as_ref().and_then(|p| p.get(name.get_ref())?.as_str()?.parse().ok());
+                if duration.is_some_and(|d: SignedDuration| !d.is_positive())
+                    && !MAY_BE_ZERO.contains(&name.get_ref().as_str())
+                {
+                    return fail(format!("is not positive; write such as {}", example(name.get_ref())));
+                }
+            }
         }
     }
-    if policy.samples == 0 {
-        return Err("[policy]: samples = 0 would prove nothing; write at least 1".to_owned());
+    let table: toml::Table =
+        table.iter().map(|(name, value)| (name.get_ref().clone(), value.clone())).collect();
+    table.try_into().map_err(|e| (0, format!("[policy]: {}", e.message())))
+}
+
+/// Waits and differences that are sensible at nothing.
+const MAY_BE_ZERO: [&str; 3] = ["sample_spacing", "settled_after", "max_clock_skew"];
+
+fn example(key: &str) -> &'static str {
+    match key {
+        "samples" | "list_ranges" => "3",
+        _ => "\"30s\"",
     }
-    Ok(())
 }
 
 /// The directory of the file, absolute where that can be told.
@@ -473,7 +493,12 @@ mod tests {
             (format!("{MINIMAL}transport = \"carrier-pigeon\"\n"), "carrier-pigeon"),
             (format!("{MINIMAL}[policy]\nsamples = 0\n"), "samples"),
             (format!("{MINIMAL}[policy]\npoll = \"0s\"\n"), "poll"),
-            (format!("{MINIMAL}[policy]\npoll = \"soon\"\n"), "line 7"),
+            (
+                format!("{MINIMAL}[policy]\npoll = \"soon\"\n"),
+                "line 7: [policy]: poll = \"soon\" cannot be used",
+            ),
+            (format!("{MINIMAL}[policy]\nsamples = \"many\"\n"), "write such as 3"),
+            (format!("{MINIMAL}[policy]\nstall_after = \"-1s\"\n"), "not positive"),
             (format!("{MINIMAL}[sql]\npassword_env = \"KWSCALE_TEST_NOT_SET\"\n"), "KWSCALE_TEST_NOT_SET"),
             (format!("{MINIMAL}[sql]\npassword_file = \"none\"\n"), "/c/none"),
             (format!("{MINIMAL}[sql]\ndeadline = \"-1s\"\n"), "deadline"),

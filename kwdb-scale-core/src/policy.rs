@@ -28,7 +28,7 @@ pub const SETTINGS: [&str; 6] =
 /// Waits between polls and deadlines are on the caller's clock; ages and the spacing of samples are on the
 /// server's.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Policy {
     /// How long a start command may take to come back (it is never ended; the node goes on starting).
     pub start_deadline: SignedDuration,

@@ -1,5 +1,6 @@
 //! `apply` and `resume`: carry out a plan, and say what became of it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use kwdb_scale_core::execute::{
 };
 use kwdb_scale_core::plan::Plan;
 use kwdb_scale_core::ports::{Journal, PortErrorKind};
+use kwdb_scale_core::topology::NodeId;
 use kwdb_scale_local::FileJournal;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -122,7 +124,35 @@ fn nothing_to_do(ui: &Ui, plan: &Plan) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// Undoes the operation of the journal as far as it can be: its mark and its settings. The journal has ended then.
+///
+/// # Errors
+/// With exit code 4 or 5 when the undo stopped on the way; what it came to otherwise.
+pub(crate) async fn undo(ui: &Ui, cluster: &Cluster, journal: FileJournal) -> Result<Vec<String>, Failure> {
+    let mut operation =
+        Operation::resume(cluster.ports(Arc::new(journal))).await.map_err(|e| execute_failure(&e))?;
+    operation.canceller().cancel(Cancel::Undo);
+    match run(ui, &mut operation).await? {
+        End::Done(what) | End::Undone(what) => Ok(what),
+        End::Stopped(stopped) => {
+            let next = stopped.next.join("; ");
+            let exit = exit_of(&End::Stopped(stopped.clone()));
+            Err(Failure::new(exit, format!("the undo stopped: {}; {next}", stopped.message)))
+        }
+    }
+}
+
 /// Runs the operation to its end, and gives up on Ctrl-C.
+async fn run(ui: &Ui, operation: &mut Operation) -> Result<End, Failure> {
+    watch_signals(*ui, operation.canceller())?;
+    let talk = tokio::spawn(progress::follow(*ui, operation.events()));
+    let end = operation.run().await;
+    // The stream ends with the operation; what it told last is to be seen before the result.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), talk).await;
+    Ok(end)
+}
+
+/// Runs the operation and says what became of it.
 async fn drive(
     ui: &Ui,
     global: &Global,
@@ -130,14 +160,10 @@ async fn drive(
     journal: &Path,
     journal_dir: Option<&Path>,
 ) -> Result<Exit, Failure> {
-    watch_signals(*ui, operation.canceller())?;
-    let talk = tokio::spawn(progress::follow(*ui, operation.events()));
-    let end = operation.run().await;
-    // The stream ends with the operation; what it told last is to be seen before the result.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), talk).await;
+    let end = run(ui, &mut operation).await?;
     let ledger = operation.ledger();
     let exit = exit_of(&end);
-    let next = next_commands(global, journal_dir, ledger, exit);
+    let next = next_commands(global, journal_dir, ledger, &end);
     if ui.json() {
         ui.print_json(&Outcome {
             schema: "kwscale.apply/v1",
@@ -186,7 +212,7 @@ fn text(end: &End, ledger: &Ledger, next: &[String]) -> String {
                 list("what can be done:", &stopped.next);
             }
             if stopped.reason != StopReason::Refused {
-                list("where it stands:", &standing(ledger));
+                list("where it stands:", &standing(ledger, stopped.reason));
             }
         }
     }
@@ -197,7 +223,7 @@ fn text(end: &End, ledger: &Ledger, next: &[String]) -> String {
 }
 
 /// What was done so far, one a line.
-fn standing(ledger: &Ledger) -> Vec<String> {
+fn standing(ledger: &Ledger, reason: StopReason) -> Vec<String> {
     let steps = ledger.plan.steps.len();
     let mut lines = vec![format!("{} of {steps} steps done", ledger.cursor.min(steps))];
     if ledger.cursor < steps {
@@ -207,7 +233,10 @@ fn standing(ledger: &Ledger) -> Vec<String> {
         lines.push(format!("node {} of host {host} has joined", node.0));
     }
     for node in ledger.marked.iter().filter(|n| !ledger.stopped.contains(n)) {
-        lines.push(format!("node {} stays marked as decommissioning: its replicas go on moving off", node.0));
+        lines.push(match reason {
+            StopReason::Recommissioned => format!("node {} had been marked by this operation", node.0),
+            _ => format!("node {} stays marked as decommissioning: its replicas go on moving off", node.0),
+        });
     }
     for node in &ledger.stopped {
         lines.push(format!("node {} was told to stop", node.0));
@@ -218,19 +247,29 @@ fn standing(ledger: &Ledger) -> Vec<String> {
     lines
 }
 
-fn next_commands(global: &Global, journal_dir: Option<&Path>, ledger: &Ledger, exit: Exit) -> Vec<String> {
-    if !matches!(exit, Exit::Stopped | Exit::NeedsPerson) {
+fn next_commands(global: &Global, journal_dir: Option<&Path>, ledger: &Ledger, end: &End) -> Vec<String> {
+    let End::Stopped(stopped) = end else { return Vec::new() };
+    if stopped.reason == StopReason::Refused {
         return Vec::new();
     }
     let cluster = quote(&global.cluster);
     let journal = journal_dir.map(|d| format!(" --journal {}", quote(d))).unwrap_or_default();
-    let mut next = vec![format!("kwscale resume --cluster {cluster}{journal}")];
-    let marked: Vec<String> =
-        ledger.marked.iter().filter(|n| !ledger.stopped.contains(n)).map(|n| n.0.to_string()).collect();
+    let mut next = Vec::new();
+    // To go on against somebody who took the mark back is no choice.
+    if stopped.reason != StopReason::Recommissioned {
+        next.push(format!("kwscale resume --cluster {cluster}{journal}"));
+    }
+    let marked = marked(ledger);
     if !marked.is_empty() {
-        next.push(format!("kwscale recommission --cluster {cluster} {}", marked.join(" ")));
+        let nodes: Vec<String> = marked.iter().map(|n| n.0.to_string()).collect();
+        next.push(format!("kwscale recommission --cluster {cluster}{journal} {}", nodes.join(" ")));
     }
     next
+}
+
+/// Nodes whose mark can be taken back.
+pub(crate) fn marked(ledger: &Ledger) -> BTreeSet<NodeId> {
+    ledger.marked.difference(&ledger.stopped).copied().collect()
 }
 
 fn quote(path: &Path) -> String {
@@ -274,7 +313,7 @@ fn execute_failure(error: &ExecuteError) -> Failure {
 }
 
 /// The newest journal, unless its operation has ended for good; those of refused operations do not count.
-async fn newest_unfinished(dir: &Path) -> Result<Option<(FileJournal, Ledger)>, Failure> {
+pub(crate) async fn newest_unfinished(dir: &Path) -> Result<Option<(FileJournal, Ledger)>, Failure> {
     let damaged = |path: &PathBuf, why: String| Failure::usage(format!("journal {}: {why}", path.display()));
     let journals = FileJournal::list(dir).await.map_err(|e| port_failure("journals", &e))?;
     for path in journals.iter().rev() {

@@ -1,88 +1,137 @@
 //! `recommission`: take back the decommissioning mark.
 
+use std::collections::BTreeSet;
+
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::observation::{Node, Observation};
 use kwdb_scale_core::ports::{DecommissionControl, OperationLock};
 use kwdb_scale_core::request::{Inventory, NodeRef};
 use kwdb_scale_core::topology::{NodeClass, NodeId};
 
-use crate::cli::Global;
+use super::apply;
+use crate::cli::{Global, RecommissionArgs};
 use crate::connect::{Cluster, port_failure};
 use crate::failure::{Exit, Failure};
 use crate::ui::Ui;
 
-pub(crate) async fn recommission(ui: &Ui, global: &Global, nodes: &[String]) -> Result<Exit, Failure> {
+pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionArgs) -> Result<Exit, Failure> {
     let cluster = Cluster::open(&global.cluster)?;
     let config = &cluster.config;
     // An operation that still runs would take this for somebody else's doing.
     let lock = cluster.lock();
-    let _held = lock.acquire("recommission").await.map_err(|e| port_failure("the operation lock", &e))?;
+    let held = lock.acquire("recommission").await.map_err(|e| port_failure("the operation lock", &e))?;
     let observation = cluster.observe(None).await?;
     let inventory = config.inventory();
-    let mut ids: Vec<NodeId> = Vec::new();
-    let mut clear: Vec<NodeId> = Vec::new();
-    for name in nodes {
+    let mut named: BTreeSet<NodeId> = BTreeSet::new();
+    for name in &args.nodes {
         let node = find(&observation, &inventory, name)?;
-        match &node.decommissioning {
-            Fact::Known(true) if !ids.contains(&node.id) => ids.push(node.id),
-            Fact::Known(true) => {}
-            Fact::Known(false) => clear.push(node.id),
-            Fact::Unknown(why) => {
-                return Err(Failure::new(
-                    Exit::Refused,
-                    format!("whether node {} is marked is unknown: {why}", node.id.0),
-                ));
-            }
-        }
+        can_come_back(node)?;
+        named.insert(node.id);
     }
+    let is_marked =
+        |id: &NodeId| observation.nodes.get(id).is_some_and(|n| n.decommissioning == Fact::Known(true));
+    let (mut ids, clear): (BTreeSet<NodeId>, BTreeSet<NodeId>) = named.iter().copied().partition(is_marked);
+    let recommissioned = ids.clone();
     for id in &clear {
         ui.say(format_args!("node {} is not marked: nothing to do for it", id.0));
     }
-    if !ids.is_empty() {
-        let gateway = observation
-            .of_class(NodeClass::Member)
-            .filter(|n| !ids.contains(&n.id) && n.is_healthy() == Fact::Known(true))
-            .filter_map(|n| observation.gateway_of(n, &inventory))
-            .min_by_key(|g| (g.host.is_none(), g.node))
-            .ok_or_else(|| {
-                Failure::new(Exit::Refused, "no live member that stays is known, so nothing can be done")
-            })?;
-        let deadline = config.policy.act_deadline.unsigned_abs();
-        cluster
-            .kwbase
-            .recommission(&gateway, &ids, deadline)
-            .await
-            .map_err(|e| port_failure("recommission failed", &e))?;
-        // The mark travels by gossip: looked at again until it is seen to be gone.
-        let until = tokio::time::Instant::now() + deadline;
-        loop {
-            let after = cluster.observe(None).await?;
-            let left: Vec<String> = ids
-                .iter()
-                .filter(|id| after.nodes.get(id).is_none_or(|n| n.decommissioning != Fact::Known(false)))
-                .map(|id| id.0.to_string())
-                .collect();
-            if left.is_empty() {
-                break;
-            }
-            if tokio::time::Instant::now() >= until {
-                return Err(Failure::other(format!("still marked after recommission: {}", left.join(", "))));
-            }
-            tokio::time::sleep(config.policy.poll.unsigned_abs()).await;
+    // The operation that set the mark is undone by its own journal, so that it has ended and is not gone on with.
+    let dir = args.journal.clone().unwrap_or_else(|| config.journal.clone());
+    let mut undone = Vec::new();
+    if let Some((journal, ledger)) = apply::newest_unfinished(&dir).await? {
+        let ours = apply::marked(&ledger);
+        if !ours.is_empty() && ours.is_subset(&named) {
+            drop(held);
+            undone = apply::undo(ui, &cluster, journal).await?;
+            ids.retain(|id| !ours.contains(id));
         }
     }
-    let list = |ids: &[NodeId]| ids.iter().map(|n| n.0).collect::<Vec<_>>();
+    if !ids.is_empty() {
+        // Given up for the undo, if there was one.
+        let _held = match undone.is_empty() {
+            true => None,
+            false => {
+                Some(lock.acquire("recommission").await.map_err(|e| port_failure("the operation lock", &e))?)
+            }
+        };
+        take_back(&cluster, &observation, &ids).await?;
+    }
+    let list = |ids: &BTreeSet<NodeId>| ids.iter().map(|n| n.0).collect::<Vec<_>>();
     if ui.json() {
         ui.print_json(&serde_json::json!({
             "schema": "kwscale.recommission/v1",
-            "recommissioned": list(&ids),
+            "recommissioned": list(&recommissioned),
             "not_marked": list(&clear),
+            "undone": undone,
         }))?;
-    } else if !ids.is_empty() {
-        let names: Vec<String> = ids.iter().map(|n| n.0.to_string()).collect();
-        ui.print(format_args!("recommissioned: {}", names.join(", ")));
+    } else {
+        for line in &undone {
+            ui.say(format_args!("the stopped operation was undone: {line}"));
+        }
+        if !recommissioned.is_empty() {
+            let names: Vec<String> = recommissioned.iter().map(|n| n.0.to_string()).collect();
+            ui.print(format_args!("recommissioned: {}", names.join(", ")));
+        }
     }
     Ok(Exit::Done)
+}
+
+/// A node that is gone is no member again because its mark is cleared: it would count as a dead one.
+fn can_come_back(node: &Node) -> Result<(), Failure> {
+    let refuse = |why: String| Err(Failure::new(Exit::Refused, why));
+    match (node.class, &node.decommissioning) {
+        (NodeClass::Removed, _) => refuse(format!(
+            "node {} is removed: it holds nothing and its process is gone; without its mark it would count as a \
+             dead member; cure: clear its store and scale out, it joins as a new node",
+            node.id.0
+        )),
+        (_, Fact::Unknown(why)) => refuse(format!(
+            "whether node {} is marked is unknown: {why}; cure: ask again when its liveness can be read",
+            node.id.0
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Clears the bit of these nodes and waits until that is seen.
+async fn take_back(
+    cluster: &Cluster,
+    observation: &Observation,
+    ids: &BTreeSet<NodeId>,
+) -> Result<(), Failure> {
+    let config = &cluster.config;
+    let gateway = observation
+        .of_class(NodeClass::Member)
+        .filter(|n| !ids.contains(&n.id) && n.is_healthy() == Fact::Known(true))
+        .filter_map(|n| observation.gateway_of(n, &config.inventory()))
+        .min_by_key(|g| (g.host.is_none(), g.node))
+        .ok_or_else(|| {
+            Failure::new(Exit::Refused, "no live member that stays is known, so nothing can be done")
+        })?;
+    let deadline = config.policy.act_deadline.unsigned_abs();
+    let list: Vec<NodeId> = ids.iter().copied().collect();
+    cluster
+        .kwbase
+        .recommission(&gateway, &list, deadline)
+        .await
+        .map_err(|e| port_failure("recommission failed", &e))?;
+    // The mark travels by gossip: looked at again until it is seen to be gone.
+    let until = tokio::time::Instant::now() + deadline;
+    loop {
+        let after = cluster.observe(None).await?;
+        let left: Vec<String> = ids
+            .iter()
+            .filter(|id| after.nodes.get(id).is_none_or(|n| n.decommissioning != Fact::Known(false)))
+            .map(|id| id.0.to_string())
+            .collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= until {
+            return Err(Failure::other(format!("still marked after recommission: {}", left.join(", "))));
+        }
+        tokio::time::sleep(config.policy.poll.unsigned_abs()).await;
+    }
 }
 
 fn find<'a>(observation: &'a Observation, inventory: &Inventory, name: &str) -> Result<&'a Node, Failure> {

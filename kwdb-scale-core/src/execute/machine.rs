@@ -66,6 +66,8 @@ pub(super) struct Scratch {
     pub want_leftovers: bool,
     /// Whether the ranges left were listed for the stall at hand.
     pub gate_since: Option<Timestamp>,
+    /// Since when the cluster is not fit for the first act, over all the looks before it.
+    pub unfit_since: Option<Timestamp>,
     pub acted_at: Option<Timestamp>,
     /// The gateway of the last act.
     pub acted_via: Option<Address>,
@@ -88,6 +90,7 @@ impl Scratch {
             want_host: false,
             want_leftovers: false,
             gate_since: None,
+            unfit_since: None,
             acted_at: None,
             acted_via: None,
             said: BTreeSet::new(),
@@ -103,6 +106,8 @@ pub(super) enum Verdict {
     Again,
     /// Look again after a pause.
     Wait(String),
+    /// Nothing was done yet, and these facts speak against beginning: compare with the plan once more.
+    Unfit(Vec<String>),
     /// Change something.
     Act(Act),
     /// The end condition is proven by this.
@@ -225,8 +230,9 @@ impl State {
 
     fn enter(&mut self, stage: Stage, at: Timestamp) {
         let resting = std::mem::take(&mut self.scratch.resting);
-        let blind_since = self.scratch.blind_since;
-        self.scratch = Scratch { resting, blind_since, entered: Some(at), ..Scratch::new(stage) };
+        let Scratch { blind_since, unfit_since, .. } = self.scratch;
+        self.scratch =
+            Scratch { resting, blind_since, unfit_since, entered: Some(at), ..Scratch::new(stage) };
     }
 
     fn record(&mut self, record: Record, effects: &mut Vec<Effect>) {
@@ -371,6 +377,7 @@ fn judge(state: &mut State, at: Timestamp, looked: &Looked, effects: &mut Vec<Ef
     match verdict {
         Verdict::Again => look(state, at, effects),
         Verdict::Wait(waiting_for) => wait(state, at, waiting_for, effects),
+        Verdict::Unfit(why) => unfit(state, at, why, effects),
         Verdict::Act(act) => order(state, at, act, effects),
         Verdict::Stop(stopped) => end(state, End::Stopped(stopped), effects),
         Verdict::Done(note) => done(state, at, note, effects),
@@ -459,6 +466,26 @@ fn wait(state: &mut State, at: Timestamp, waiting_for: String, effects: &mut Vec
 pub(super) fn scan_pause(state: &State) -> SignedDuration {
     let nine_times = state.scratch.scan_took.checked_mul(9).unwrap_or(SignedDuration::MAX);
     nine_times.min(state.policy().stall_after / 2)
+}
+
+/// Back before the first act: a node that fell silent just now is drift as soon as its liveness has expired.
+fn unfit(state: &mut State, at: Timestamp, why: Vec<String>, effects: &mut Vec<Effect>) {
+    let since = *state.scratch.unfit_since.get_or_insert(at);
+    let limit = state.policy().stall_after;
+    let first = why.first().cloned().unwrap_or_default();
+    if at.duration_since(since) >= limit {
+        let stopped = Stopped {
+            reason: StopReason::Refused,
+            message: format!(
+                "the cluster is not fit for the first act since {limit:#}: {first}; nothing was done"
+            ),
+            evidence: why,
+            next: vec!["mend what is listed, or make the plan again".to_owned()],
+        };
+        return end(state, End::Stopped(stopped), effects);
+    }
+    state.enter(Stage::Preflight, at);
+    wait(state, at, format!("the cluster to be fit for the first act: {first}"), effects);
 }
 
 fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) {

@@ -164,8 +164,12 @@ fn patience(ctx: &mut Ctx<'_>, waiting_for: String) -> Verdict {
     )
 }
 
-/// The gate between steps stays closed: wait for it to open, and stop after the policy's stall time.
+/// The gate before an act stays closed: wait for it to open, and stop after the policy's stall time. Before the first
+/// act the plan is compared again instead, so that drift which shows only now refuses.
 fn gate(ctx: &mut Ctx<'_>, why: Vec<String>) -> Verdict {
+    if ctx.state.ledger.cursor == 0 && !ctx.state.ledger.attempted {
+        return Verdict::Unfit(why);
+    }
     let open_for = ctx.gate_open_for();
     let limit = ctx.state.policy().stall_after;
     let first = why.first().cloned().unwrap_or_default();
