@@ -40,10 +40,17 @@ fn run() -> Result<bool, Box<dyn Error>> {
     let scratch = tempfile::tempdir()?;
     let dir = scratch.path().join("lab");
     println!("== A lab of four nodes in {}, {SPEED} times as fast as real", dir.display());
-    let options = LabOptions { nodes: 4, ranges: 20, speed: SPEED, ..LabOptions::new(&dir) };
+    // If this program is killed, its lab is not left behind.
+    let options =
+        LabOptions { nodes: 4, ranges: 20, speed: SPEED, ends_with_caller: true, ..LabOptions::new(&dir) };
     let mut lab = lab::up(options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let shown = runtime.block_on(show(&mut lab));
+    let shown = runtime.block_on(async {
+        tokio::select! {
+            shown = show(&mut lab) => shown,
+            _ = tokio::signal::ctrl_c() => Err("interrupted; the lab is ended".into()),
+        }
+    });
     // The processes end, whatever came of it.
     lab.down()?;
     shown

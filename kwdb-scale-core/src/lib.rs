@@ -53,6 +53,7 @@
 //! | [`execute`] | the pure machine, its journal and its driver |
 //! | [`kwbase`] | the `kwbase` command line as an implementation of the ports |
 //! | [`version`] | what each KWDB release can do |
+//! | [`canonical`], [`schema`] | the JSON forms: same value, same bytes; who may read what |
 //! | [`ports`] | the traits that the outside implements |
 //!
 //! # Features
@@ -73,6 +74,7 @@ pub mod policy;
 pub mod ports;
 pub mod request;
 pub mod rows;
+pub mod schema;
 pub mod secret;
 pub mod statement;
 pub mod topology;

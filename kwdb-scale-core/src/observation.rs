@@ -14,6 +14,7 @@ use crate::request::Inventory;
 use crate::rows::{
     Answer, ClusterRow, JobRow, LivenessRow, NodeRow, Query, RangeRow, Rows, StoreRow, ZoneRow,
 };
+use crate::schema::{self, ReadError};
 use crate::topology::{
     Address, ClusterId, HostName, Locality, NodeClass, NodeId, RangeId, StartMode, StoreId,
 };
@@ -213,6 +214,14 @@ macro_rules! find {
 }
 
 impl Observation {
+    /// Reads an observation that was written as JSON; fields that a later minor version added are passed over.
+    ///
+    /// # Errors
+    /// [`ReadError`]: another major version, or no observation.
+    pub fn from_json(text: &str) -> Result<Self, ReadError> {
+        schema::read(text, SCHEMA)
+    }
+
     /// Makes facts of rows, given in the order of asking. `primary` is the gateway whose answers count; answers of others become
     /// [`other_views`](Self::other_views). `hosts` is what was found on hosts.
     pub fn build(primary: &Address, replies: &[Reply], hosts: BTreeMap<HostName, Fact<HostFacts>>) -> Self {

@@ -32,7 +32,7 @@ macro_rules! id {
 id!(
     /// Number of a node as `kwbase node status` shows it. Given in order of arrival and never given again.
     NodeId(u32),
-    "n"
+    "node "
 );
 id!(
     /// Number of a store. A node has one or more; the `replicas` column of

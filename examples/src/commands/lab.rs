@@ -15,6 +15,7 @@ impl From<LabError> for Failure {
         use std::error::Error;
         let exit = match &error {
             LabError::NoLab(_)
+            | LabError::TooFewNodes(_)
             | LabError::NotEmpty(_)
             | LabError::NoHost(_)
             | LabError::NotRunning(_)

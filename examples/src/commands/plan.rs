@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
-use kwdb_scale_core::assess::{Assessment, Change, Finding, Retry, Severity, assess};
+use kwdb_scale_core::assess::{Assessment, Change, Finding, OperationKind, Retry, Severity, assess};
 use kwdb_scale_core::observation::Observation;
 use kwdb_scale_core::plan::{Plan, check as check_plan, plan as make_plan};
 use kwdb_scale_core::request::Request;
@@ -148,7 +148,11 @@ fn report(ui: &Ui, change: &Change, findings: &[Finding]) -> Result<(), Failure>
             findings,
         });
     }
-    let mut text = format!("{}", change.kind);
+    // A request that was refused because its names make no sense has no change to show.
+    let mut text = match (change.kind, refusals) {
+        (OperationKind::Nothing, 1..) => "no change can be told from the request".to_owned(),
+        (kind, _) => kind.to_string(),
+    };
     if !change.add.is_empty() {
         let hosts: Vec<&str> = change.add.iter().map(|h| h.as_str()).collect();
         text.push_str(&format!(", coming: {}", hosts.join(", ")));

@@ -63,13 +63,29 @@ pub(crate) fn the_mark_is_taken_back(case: &Case) {
     lab.kwscale(&["recommission", "5"]).exit(0);
     let status = lab.status();
     assert!(!status.marked(5) && status.class(5) == "member");
-    // What was begun cannot be gone on with behind the back of who took the mark back.
-    lab.kwscale(&["resume", "--yes"]).exit(5).says(&["recommission"]);
-    assert!(!lab.status().marked(5));
-    // Once another operation is done, the one that was left is overtaken.
+    // The operation that had set the mark has ended with it.
+    lab.kwscale(&["resume", "--yes"]).exit(2).says(&["no operation to resume"]);
+    // A node whose mark is not set needs nothing.
+    lab.kwscale(&["recommission", "5"]).exit(0).says(&["not marked"]);
     if case.real.is_none() {
+        // By somebody else after a stop: it cannot be gone on with behind the back of who took the mark back.
+        let running = begin(case, &lab);
+        running.signal(Signal::INT);
+        running.end(case).exit(4);
+        case.run(&lab.kwbase(), &["node", "recommission", "5", "--insecure", &host]).exit(0);
+        let out = lab.kwscale(&["resume", "--yes"]).exit(5).says(&["recommissioned by someone else"]);
+        assert!(
+            !out.stdout.contains("stays marked") && !out.stdout.contains("kwscale resume"),
+            "{}",
+            out.stdout
+        );
+        assert!(!lab.status().marked(5));
+        // Once another operation is done, the one that was left is overtaken.
         lab.change(&["scale-in", "5"]);
         lab.kwscale(&["resume", "--yes"]).exit(2).says(&["no operation to resume"]);
+        // Nobody comes back from the dead.
+        lab.kwscale(&["recommission", "5"]).exit(3).says(&["removed", "cure", "joins as a new node"]);
+        assert_eq!(lab.status().class(5), "removed");
     }
 }
 

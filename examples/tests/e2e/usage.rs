@@ -38,6 +38,11 @@ pub(crate) fn usage(case: &Case) {
         .exit(2)
         .says(&["no-kwbase"]);
 
+    // At once, not after a wait for what cannot come.
+    let begun = std::time::Instant::now();
+    case.kwscale(&["lab", "up", "--dir", &path("l"), "--nodes", "2"]).exit(2).says(&["2 nodes", "3 or more"]);
+    assert!(begun.elapsed().as_secs() < 30 && !std::path::Path::new(&path("l")).exists());
+
     // A file that was made by a lab, and what a lab refuses.
     let lab = case.lab(3, 40, &[]);
     case.kwscale(&["lab", "kill", "--dir", &lab.inside("").display().to_string(), "n9"])

@@ -78,7 +78,8 @@ impl Change {
 pub struct Assessment {
     /// The change.
     pub change: Change,
-    /// Refusals first, then warnings, then information; within each in the order of the catalogue.
+    /// Refusals first (those for good before all others), then warnings, then information; within each in the order
+    /// of the catalogue.
     pub findings: Vec<Finding>,
 }
 
@@ -111,6 +112,6 @@ pub fn assess(obs: &Observation, request: &Request, policy: &Policy) -> Assessme
     for check in catalogue() {
         findings.extend(check.run(&context));
     }
-    findings.sort_by_key(|f| std::cmp::Reverse(f.severity));
+    findings.sort_by_key(|f| (std::cmp::Reverse(f.severity), f.retry != Some(Retry::Never)));
     Assessment { change, findings }
 }

@@ -6,11 +6,16 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Act, ActResult, Cancel, End, Record};
+use crate::canonical;
 use crate::fact::Fact;
 use crate::observation::Reply;
 use crate::ports::{Gateway, HostFacts, ProcessState, StopNode};
 use crate::rows::Query;
+use crate::schema::{self, ReadError};
 use crate::topology::{Address, HostName, NodeId};
+
+/// Schema id of an event's JSON form.
+pub const EVENT_SCHEMA: &str = "kwdb-scale.event/v1";
 
 /// Something that happened outside.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,4 +143,34 @@ pub enum Progress {
         /// How.
         end: End,
     },
+}
+
+impl Progress {
+    /// One line of JSON without a newline, in canonical form, with its schema ([`EVENT_SCHEMA`]).
+    ///
+    /// # Errors
+    /// A value that cannot be written as JSON.
+    ///
+    /// ```
+    /// # use kwdb_scale_core::execute::Progress;
+    /// let line = Progress::Note { text: "all is well".into() }.to_json()?;
+    /// assert_eq!(line, r#"{"event":"note","schema":"kwdb-scale.event/v1","text":"all is well"}"#);
+    /// assert!(Progress::from_json(&line.replace("v1", "v2")).is_err());
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        let mut value = serde_json::to_value(self)?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("schema".into(), EVENT_SCHEMA.into());
+        }
+        canonical::to_string(&value)
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote.
+    ///
+    /// # Errors
+    /// [`ReadError`]: another major version, or no event.
+    pub fn from_json(text: &str) -> Result<Self, ReadError> {
+        schema::read(text, EVENT_SCHEMA)
+    }
 }

@@ -28,8 +28,10 @@ pub struct LabOptions {
     pub kwbase: Option<PathBuf>,
     /// The executable that calls [`hook`](crate::process::hook) first; the running one when `None`.
     pub executable: Option<PathBuf>,
-    /// Everything that is left to chance in the twin follows from it.
+    /// Everything that is left to chance in the twin follows from it, but for the cluster's UUID.
     pub seed: u64,
+    /// The twin ends with the process that made the lab, however that ends. Files stay until they are removed.
+    pub ends_with_caller: bool,
     /// How long [`Lab::up`](super::Lab::up) may take in all.
     pub deadline: Duration,
 }
@@ -48,6 +50,7 @@ impl LabOptions {
             kwbase: None,
             executable: None,
             seed: 1,
+            ends_with_caller: false,
             deadline: Duration::from_secs(600),
         }
     }
@@ -118,6 +121,11 @@ pub enum LabError {
     /// There is no lab in the directory.
     #[error("there is no lab in {0}")]
     NoLab(PathBuf),
+    /// So few nodes never hold the replicas that every range needs, which is what a lab waits for.
+    #[error(
+        "a lab of {0} nodes cannot hold three replicas of every range; make one of 3 or more, or a single-replica one"
+    )]
+    TooFewNodes(usize),
     /// The directory holds something already.
     #[error("{0} is not empty: a lab is made in an absent or empty directory")]
     NotEmpty(PathBuf),

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kwdb_scale_core::policy::MIN_MEMBERS;
 use kwdb_scale_core::topology::StartMode;
 
 use super::proc::Output;
@@ -15,6 +16,7 @@ use super::{
     Lab, LabError, LabHost, LabInfo, LabOptions, failed, host_flag, io_error, lab_marker, listen_flag, ports,
 };
 use crate::certs;
+use crate::model::uuid;
 use crate::process::lab::{CONFIG, LabAddress, LabConfig};
 use crate::process::wire::{Control, ControlReply};
 use crate::process::{LAB, ROLE, ROLE_DETACH, ROLE_KWBASE, ROLE_LAB, random, write_private};
@@ -25,9 +27,9 @@ const START: Duration = Duration::from_secs(60);
 
 impl Lab {
     pub(super) fn prepare(options: &LabOptions) -> Result<Self, LabError> {
-        if options.nodes == 0 {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, "at least one");
-            return Err(LabError::Io { what: "number of nodes".to_owned(), source });
+        let least = if options.single_replica { 1 } else { MIN_MEMBERS };
+        if options.nodes < least {
+            return Err(LabError::TooFewNodes(options.nodes));
         }
         let dir = &options.dir;
         let making = io_error(format!("cannot make {}", dir.display()));
@@ -108,6 +110,8 @@ impl Lab {
             token: format!("{:016x}{:016x}", random(), random()),
             speed: options.speed,
             seed: options.seed,
+            cluster_id: uuid(random()),
+            ends_with_owner: options.ends_with_caller,
             ca: ca.map_err(io_error("certificates"))?,
         };
         let text = serde_json::to_vec(&config).map_err(|e| io_error("lab")(e.into()))?;
@@ -117,7 +121,7 @@ impl Lab {
             .arg(lab_marker(dir))
             .env(ROLE, ROLE_LAB)
             .env(LAB, dir)
-            .stdin(Stdio::null())
+            .stdin(if options.ends_with_caller { Stdio::piped() } else { Stdio::null() })
             .stdout(log.try_clone().map_err(io_error("lab"))?)
             .stderr(log)
             .spawn()
@@ -139,7 +143,13 @@ impl Lab {
             thread::sleep(Duration::from_millis(5));
         }
         // Nobody else waits for it, and without that it would stay a zombie as long as this process lives.
-        thread::spawn(move || child.wait());
+        let owner = child.stdin.take();
+        thread::spawn(move || {
+            let ended = child.wait();
+            // Held until here: closed, it tells the lab that its owner is gone.
+            drop(owner);
+            ended
+        });
         Ok(())
     }
 

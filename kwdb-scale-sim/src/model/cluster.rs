@@ -76,15 +76,7 @@ pub struct Cluster {
 impl Cluster {
     /// A model without any process. Its clock stands at the configuration's base time.
     pub fn new(config: Config) -> Self {
-        let (a, b) = (time::hash(config.seed, 1, 0), time::hash(config.seed, 2, 0));
-        let cluster_id = ClusterId::new(format!(
-            "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
-            a >> 32,
-            (a >> 16) & 0xffff,
-            a & 0xfff,
-            0x8000 | (b >> 48) & 0x3fff,
-            b & 0xffff_ffff_ffff
-        ));
+        let cluster_id = config.cluster_id.clone().unwrap_or_else(|| uuid(config.seed));
         let mut cluster = Self {
             now: 0,
             rng: Rng::new(config.seed),
@@ -359,4 +351,17 @@ impl Cluster {
             self.events.push(now, Event::Purgatory);
         }
     }
+}
+
+/// A UUID of version 4 in which nothing is random but the seed.
+pub(crate) fn uuid(seed: u64) -> ClusterId {
+    let (a, b) = (time::hash(seed, 1, 0), time::hash(seed, 2, 0));
+    ClusterId::new(format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        a >> 32,
+        (a >> 16) & 0xffff,
+        a & 0xfff,
+        0x8000 | (b >> 48) & 0x3fff,
+        b & 0xffff_ffff_ffff
+    ))
 }

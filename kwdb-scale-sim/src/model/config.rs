@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kwdb_scale_core::topology::ClusterId;
 use kwdb_scale_core::version::{Capabilities, Version};
 
 /// How a node or a client is secured. The text stands for a certificate authority: two parties trust each other
@@ -25,8 +26,10 @@ impl Security {
 /// What a [`Cluster`](super::Cluster) is made with. The default is an insecure V3.2.1.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Everything that is left to chance follows from it, the cluster's UUID too.
+    /// Everything that is left to chance follows from it.
     pub seed: u64,
+    /// The cluster's UUID; made of the seed when `None`.
+    pub cluster_id: Option<ClusterId>,
     /// Build tag of nodes that do not name their own.
     pub version: String,
     /// Security of the cluster. A node with another one never joins.
@@ -63,6 +66,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             seed: 1,
+            cluster_id: None,
             version: "V3.2.1".to_owned(),
             security: Security::Insecure,
             base_time: Timestamp::UNIX_EPOCH + Duration::from_secs(1_795_438_440),

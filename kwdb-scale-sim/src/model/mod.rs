@@ -52,6 +52,8 @@ mod zones;
 use std::sync::{Arc, Mutex};
 
 pub use cluster::Cluster;
+#[cfg(target_os = "linux")]
+pub(crate) use cluster::uuid;
 pub use config::{Config, Security, Timings};
 pub use membership::MembershipStatus;
 pub(crate) use settings::parse_duration;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kwdb_scale_core::rows::StoreRow;
+use kwdb_scale_core::topology::ClusterId;
 use serde::{Deserialize, Serialize};
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
@@ -30,6 +32,9 @@ pub(crate) struct LabConfig {
     /// Model seconds in a real one.
     pub(crate) speed: f64,
     pub(crate) seed: u64,
+    pub(crate) cluster_id: ClusterId,
+    /// Standard input is a pipe that its owner holds open.
+    pub(crate) ends_with_owner: bool,
     /// The text of `ca.crt` of a secure cluster.
     pub(crate) ca: Option<String>,
 }
@@ -99,6 +104,7 @@ async fn run(dir: &Path) -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", config.port)).await?;
     let cluster: Shared = Arc::new(std::sync::Mutex::new(Cluster::new(Config {
         seed: config.seed,
+        cluster_id: Some(config.cluster_id),
         base_time: Timestamp::now(),
         security: config.ca.map_or(Security::Insecure, Security::Ca),
         ..Config::default()
@@ -121,8 +127,23 @@ async fn run(dir: &Path) -> io::Result<()> {
         () = accept(listener, &lab) => {}
         () = lab.down.notified() => {}
         () = gone => {}
+        () = owner_gone(config.ends_with_owner) => {}
     }
     Ok(())
+}
+
+/// Comes back when the owner of a lab that ends with it has closed its pipe.
+async fn owner_gone(ends_with_owner: bool) {
+    if !ends_with_owner {
+        return std::future::pending().await;
+    }
+    let (closed, is_closed) = tokio::sync::oneshot::channel();
+    // A thread, because a read of standard input cannot be given up.
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        let _ = closed.send(());
+    });
+    let _ = is_closed.await;
 }
 
 async fn accept(listener: TcpListener, lab: &Arc<Lab>) {
@@ -256,9 +277,15 @@ impl Lab {
         }
     }
 
-    /// By the nodes' own gauges, as they are now.
+    /// By the nodes' own gauges, as they are now and as the nodes have written them.
     fn is_replicated(&self) -> bool {
-        self.hub.cluster().stores.iter().all(|store| store.under_replicated == 0 && store.unavailable == 0)
+        let cluster = self.hub.cluster();
+        let written = cluster.members.iter().all(|member| {
+            let good =
+                |row: &StoreRow| (row.ranges_unavailable, row.ranges_underreplicated) == (Some(0), Some(0));
+            !member.status.is_empty() && member.status.iter().all(good)
+        });
+        written && cluster.stores.iter().all(|store| store.under_replicated == 0 && store.unavailable == 0)
     }
 
     fn control(&self, control: Control) -> ControlReply {

@@ -15,7 +15,7 @@ fn present<'a>(cx: &Context<'a>) -> impl Iterator<Item = &'a Node> {
     cx.obs.nodes.values().filter(|n| n.class != NodeClass::Removed)
 }
 
-/// `n4 at 10.0.0.4:26257`
+/// `node 4 at 10.0.0.4:26257`
 pub(super) fn name(node: &Node) -> String {
     match node.address.known() {
         Some(address) => format!("{} at {address}", node.id),

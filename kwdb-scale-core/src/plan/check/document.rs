@@ -156,7 +156,7 @@ fn change_kind(case: &Case<'_>, report: &mut Report) {
     };
     if change.kind != kind {
         report.whole(format!(
-            "the kind is {}, yet hosts {} join and nodes {} leave",
+            "the kind is {}, yet hosts {} join and {} leave",
             change.kind,
             list(&change.add),
             list(&change.remove)
@@ -288,7 +288,7 @@ fn start_mode_uniform(case: &Case<'_>, report: &mut Report) {
 fn single_replica_stays(case: &Case<'_>, report: &mut Report) {
     if case.plan.start_mode != StartMode::MultiReplica && case.something_leaves() {
         report.whole(format!(
-            "nodes {} leave a cluster that runs with '{}'",
+            "{} leave a cluster that runs with '{}'",
             list(case.leaving_ids()),
             case.plan.start_mode
         ));

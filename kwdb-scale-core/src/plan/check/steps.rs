@@ -237,7 +237,7 @@ fn mark_once(case: &Case<'_>, report: &mut Report) {
     let mut marks = case.marks();
     match marks.next() {
         None if leaving.is_empty() => {}
-        None => report.whole(format!("nodes {} are never marked", list(&leaving))),
+        None => report.whole(format!("{} are never marked", list(&leaving))),
         Some((index, nodes)) => {
             if nodes.is_empty() {
                 report.at(index, "nobody is marked: to the server that means the gateway itself");
@@ -246,7 +246,7 @@ fn mark_once(case: &Case<'_>, report: &mut Report) {
                 report.at(index, format!("node {} is marked twice", node.0));
             }
             if nodes.iter().copied().collect::<BTreeSet<_>>() != leaving {
-                report.at(index, format!("nodes {} are marked, nodes {} leave", list(nodes), list(&leaving)));
+                report.at(index, format!("{} are marked, {} leave", list(nodes), list(&leaving)));
             }
         }
     }
@@ -265,7 +265,7 @@ fn mark_after_joins(case: &Case<'_>, report: &mut Report) {
 fn empty_after_mark(case: &Case<'_>, report: &mut Report) {
     let Some(mark) = case.marks().map(|(i, _)| i).max() else { return };
     for (index, nodes) in case.waits().filter(|(i, _)| *i < mark) {
-        report.at(index, format!("nodes {} are awaited empty before they are marked", list(nodes)));
+        report.at(index, format!("{} are awaited empty before they are marked", list(nodes)));
     }
 }
 
@@ -441,10 +441,7 @@ fn verify_complete(case: &Case<'_>, report: &mut Report) {
         );
     }
     if nodes(left) != case.leaving_ids() {
-        report.at(
-            index,
-            format!("nodes {} are verified as gone, {} leave", list(left), list(case.leaving_ids())),
-        );
+        report.at(index, format!("{} are verified as gone, {} leave", list(left), list(case.leaving_ids())));
     }
     let hosts: BTreeSet<&HostName> = case.plan.change.add.iter().collect();
     if joined.iter().collect::<BTreeSet<_>>() != hosts || !repeated(joined).is_empty() {
