@@ -147,6 +147,14 @@ impl Node {
         }
     }
 
+    /// Marked, running and empty: nothing of it moves any more. It was left so ([`Finish::LeaveDrained`]), or it was
+    /// removed and started again on its old store.
+    ///
+    /// [`Finish::LeaveDrained`]: crate::request::Finish::LeaveDrained
+    pub fn is_drained(&self) -> bool {
+        self.class == NodeClass::Leaving && self.replicas == Fact::Known(0)
+    }
+
     /// Live and available by everything that is known: `is_available` and `is_live` both true.
     pub fn is_healthy(&self) -> Fact<bool> {
         match (&self.is_available, &self.is_live) {

@@ -214,8 +214,7 @@ case!(member_upgrading, 5, |c| { c.live_row(3).upgrading = Some(true); scale_out
     refuse ["none-upgrading"], warn []);
 case!(another_decommission, 6, |c| { c.mark(6); scale_in(&[5]) }, refuse ["none-leaving"], warn []);
 case!(target_marked_already, 5, |c| { c.mark(5); scale_in(&[5]) }, refuse ["none-leaving"], warn []);
-case!(target_emptied_already, 5, |c| { c.mark(5); c.empty(5); scale_in(&[5]) },
-    refuse ["none-leaving"], warn []);
+case!(target_emptied_already, 5, |c| { c.mark(5); c.empty(5); scale_in(&[5]) }, refuse [], warn []);
 case!(drained_node_runs, 6, |c| { c.mark(6); c.empty(6); scale_in(&[5]) },
     refuse [], warn ["drained-still-running"]);
 

@@ -37,6 +37,19 @@ fn texts_of_plans() {
 }
 
 #[test]
+fn a_node_that_was_left_drained_is_stopped_by_a_plan_of_its_own() {
+    let mut five = Cluster::new(5);
+    five.mark(5);
+    five.empty(5);
+    let stop = made(&five, scale_in(&[5]), Options::default());
+    assert_eq!((stop.members_before, stop.members_after), (4, 4));
+    let steps: Vec<&str> = stop.steps.iter().map(|s| s.name()).collect();
+    assert_eq!(steps, ["mark", "await-empty", "stop", "verify"]);
+    let leave = Options { finish: Finish::LeaveDrained, ..Options::default() };
+    assert!(made(&five, scale_in(&[5]), leave).is_empty(), "it is so already");
+}
+
+#[test]
 fn a_request_that_is_true_gives_an_empty_plan() {
     let plan = made(&Cluster::new(4), reach(&[1, 2, 3, 4]), Options::default());
     assert!(plan.is_empty(), "{plan}");

@@ -1,6 +1,5 @@
 //! `apply` and `resume`: carry out a plan, and say what became of it.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +8,6 @@ use kwdb_scale_core::execute::{
 };
 use kwdb_scale_core::plan::Plan;
 use kwdb_scale_core::ports::{Journal, PortErrorKind};
-use kwdb_scale_core::topology::NodeId;
 use kwdb_scale_local::FileJournal;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -259,17 +257,12 @@ fn next_commands(global: &Global, journal_dir: Option<&Path>, ledger: &Ledger, e
     if stopped.reason != StopReason::Recommissioned {
         next.push(format!("kwscale resume --cluster {cluster}{journal}"));
     }
-    let marked = marked(ledger);
+    let marked = ledger.recommissionable();
     if !marked.is_empty() {
         let nodes: Vec<String> = marked.iter().map(|n| n.0.to_string()).collect();
         next.push(format!("kwscale recommission --cluster {cluster}{journal} {}", nodes.join(" ")));
     }
     next
-}
-
-/// Nodes whose mark can be taken back.
-pub(crate) fn marked(ledger: &Ledger) -> BTreeSet<NodeId> {
-    ledger.marked.difference(&ledger.stopped).copied().collect()
 }
 
 fn quote(path: &Path) -> String {

@@ -39,7 +39,7 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
     let dir = args.journal.clone().unwrap_or_else(|| config.journal.clone());
     let mut undone = Vec::new();
     if let Some((journal, ledger)) = apply::newest_unfinished(&dir).await? {
-        let ours = apply::marked(&ledger);
+        let ours = ledger.recommissionable();
         if !ours.is_empty() && ours.is_subset(&named) {
             drop(held);
             undone = apply::undo(ui, &cluster, journal).await?;

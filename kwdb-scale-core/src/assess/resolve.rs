@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Change, Finding, Retry, Severity};
 use crate::fact::Fact;
 use crate::observation::{Node, Observation};
-use crate::request::{Inventory, NodeRef, Operation, Request};
+use crate::request::{Finish, Inventory, NodeRef, Operation, Request};
 use crate::topology::{Address, HostName, NodeClass, NodeId};
 
 /// Findings on nodes that are named as leaving.
@@ -19,7 +19,8 @@ pub(super) const ALREADY: &str = "already-so";
 /// `targets-known`, `hosts-known` (refusals) and `already-so` (information); a change that comes with a refusal
 /// must not be acted on.
 pub fn resolve(obs: &Observation, request: &Request) -> (Change, Vec<Finding>) {
-    let mut r = Resolver { obs, inventory: &request.inventory, findings: Vec::new() };
+    let mut r =
+        Resolver { obs, inventory: &request.inventory, finish: request.options.finish, findings: Vec::new() };
     if let Fact::Unknown(why) = &obs.membership {
         r.refuse(TARGETS, format!("the members of the cluster are unknown: {why}"), None, Retry::NeedsPerson);
         return (Change::new(Vec::new(), Vec::new()), r.findings);
@@ -45,6 +46,7 @@ pub fn resolve(obs: &Observation, request: &Request) -> (Change, Vec<Finding>) {
 struct Resolver<'a> {
     obs: &'a Observation,
     inventory: &'a Inventory,
+    finish: Finish,
     findings: Vec<Finding>,
 }
 
@@ -167,10 +169,18 @@ impl<'a> Resolver<'a> {
         }
         let mut remove = Vec::new();
         for (id, _) in named {
-            if self.obs.nodes.get(&id).is_some_and(|n| n.class == NodeClass::Removed) {
-                self.inform(format!("{id} is removed already"));
-            } else {
-                remove.push(id);
+            match self.obs.nodes.get(&id) {
+                Some(n) if n.class == NodeClass::Removed => self.inform(format!("{id} is removed already")),
+                Some(n) if n.is_drained() && self.finish == Finish::LeaveDrained => {
+                    self.inform(format!("{id} is emptied and left running already"));
+                }
+                Some(n) if n.is_drained() => {
+                    self.inform(format!(
+                        "{id} is marked and empty already: that is proven again before it is stopped"
+                    ));
+                    remove.push(id);
+                }
+                _ => remove.push(id),
             }
         }
         remove

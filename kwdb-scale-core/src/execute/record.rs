@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
 use crate::ports::PortErrorKind;
-use crate::topology::{Address, HostName, NodeId, StartMode};
+use crate::topology::{Address, HostName, NodeClass, NodeId, StartMode};
 
 /// Something that changes the cluster or a host. Recorded before it is done.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -342,6 +342,14 @@ impl Ledger {
             Record::Ended { end } => self.ended = Some(end.clone()),
         }
         Ok(())
+    }
+
+    /// Nodes whose mark can be taken back: those that this operation marked and has not told to stop. One that was
+    /// marked before the operation began is none of its business.
+    pub fn recommissionable(&self) -> BTreeSet<NodeId> {
+        let nodes = &self.plan.fingerprint.nodes;
+        let before = |id: &NodeId| nodes.get(id).is_some_and(|n| n.class == NodeClass::Leaving);
+        self.marked.difference(&self.stopped).filter(|id| !before(id)).copied().collect()
     }
 
     fn at(&self, step: usize) -> Result<(), OutOfOrder> {

@@ -103,7 +103,11 @@ fn build(
     }
     leaving.sort_by_key(|l| l.node);
     let members_before = observation.counted_members();
-    let members_after = (members_before + change.add.len()).saturating_sub(change.remove.len());
+    // Who was left drained does not count already.
+    let counted =
+        |id: &&NodeId| observation.nodes.get(*id).is_some_and(|n| n.decommissioning == Fact::Known(false));
+    let leave = change.remove.iter().filter(counted).count();
+    let members_after = (members_before + change.add.len()).saturating_sub(leave);
     let steps = match change.kind {
         OperationKind::Nothing => Vec::new(),
         _ => steps(observation, request, &change, &start_mode, &gateways, &leaving)?,

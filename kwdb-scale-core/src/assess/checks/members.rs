@@ -23,10 +23,6 @@ pub(super) fn name(node: &Node) -> String {
     }
 }
 
-fn host_flag(node: &Node) -> String {
-    node.address.known().map_or_else(|| "<its address>".to_owned(), ToString::to_string)
-}
-
 fn gateway_flag(cx: &Context<'_>) -> String {
     cx.staying
         .iter()
@@ -127,7 +123,7 @@ pub(super) fn draining(cx: &Context<'_>) -> Vec<Problem> {
         .filter_map(|n| match &n.draining {
             Fact::Known(false) => None,
             // A drained node that still runs after its scale-in has its own check.
-            Fact::Known(true) if is_drained(n) => None,
+            Fact::Known(true) if n.is_drained() => None,
             Fact::Known(true) => Some(
                 Problem::new(format!("{} is draining", name(n)))
                     .cure("let it stop and start it again: a drain cannot be undone otherwise")
@@ -156,28 +152,15 @@ pub(super) fn upgrading(cx: &Context<'_>) -> Vec<Problem> {
         .collect()
 }
 
-/// Marked, running and empty: nothing of it moves any more.
-fn is_drained(node: &Node) -> bool {
-    node.class == NodeClass::Leaving && node.replicas == Fact::Known(0)
-}
-
 pub(super) fn leaving(cx: &Context<'_>) -> Vec<Problem> {
     cx.obs
         .of_class(NodeClass::Leaving)
-        .filter(|n| !is_drained(n) || cx.change.remove.contains(&n.id))
+        .filter(|n| !n.is_drained())
         .map(|n| {
-            let (state, finish) = if is_drained(n) {
-                (
-                    "decommissioned and holds no replica",
-                    format!("stop it: kwbase quit --host={}", host_flag(n)),
-                )
-            } else {
-                ("being decommissioned", "resume the operation that marked it, or wait".to_owned())
-            };
-            Problem::new(format!("{} is {state} already", name(n)))
+            Problem::new(format!("{} is being decommissioned already", name(n)))
                 .evidence([format!("replicas left: {}", n.replicas)])
                 .cure(format!(
-                    "{finish}; or undo: kwbase node recommission {} --host={}",
+                    "resume the operation that marked it, or wait; or undo: kwbase node recommission {} --host={}",
                     n.id.0,
                     gateway_flag(cx)
                 ))
@@ -189,15 +172,15 @@ pub(super) fn leaving(cx: &Context<'_>) -> Vec<Problem> {
 pub(super) fn drained(cx: &Context<'_>) -> Vec<Problem> {
     cx.obs
         .of_class(NodeClass::Leaving)
-        .filter(|n| is_drained(n) && !cx.change.remove.contains(&n.id))
+        .filter(|n| n.is_drained() && !cx.change.remove.contains(&n.id))
         .map(|n| {
             Problem::new(format!(
                 "{} is decommissioned and holds no replica, but runs: it was left so, or a removed node was started again on its old store",
                 name(n)
             ))
             .cure(format!(
-                "stop it: kwbase quit --host={}; or take it back: kwbase node recommission {} --host={}",
-                host_flag(n),
+                "stop it by a scale-in of node {}; or take it back: kwbase node recommission {} --host={}",
+                n.id.0,
                 n.id.0,
                 gateway_flag(cx)
             ))

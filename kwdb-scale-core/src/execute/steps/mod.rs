@@ -71,8 +71,7 @@ pub(super) fn next_moves(state: &State) -> Vec<String> {
     let undoing = state.ledger.cancel == Some(Cancel::Undo);
     let goes_on = if undoing { "goes on undoing" } else { "goes on from here" };
     let mut next = vec![format!("resume the operation: it looks again and {goes_on}")];
-    let undo: Vec<String> =
-        state.ledger.marked.difference(&state.ledger.stopped).map(|n| n.0.to_string()).collect();
+    let undo: Vec<String> = state.ledger.recommissionable().iter().map(|n| n.0.to_string()).collect();
     if !undo.is_empty() {
         next.push(format!("recommission {}: takes the mark back, replicas may return", undo.join(" ")));
     }

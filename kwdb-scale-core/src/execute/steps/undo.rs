@@ -7,13 +7,9 @@ use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, StopReason};
 use super::setting;
 use super::view::{Bit, ask, bit, seen};
-use crate::plan::Step;
+use crate::plan::{Step, ids};
 use crate::rows::Query;
 use crate::topology::NodeId;
-
-fn targets(state: &State) -> Vec<NodeId> {
-    state.ledger.marked.difference(&state.ledger.stopped).copied().collect()
-}
 
 pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
     let names: Vec<String> = state.ledger.saved.keys().cloned().collect();
@@ -26,19 +22,15 @@ pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
 
 pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
     let needed = ctx.state.views_needed();
-    let targets = targets(ctx.state);
+    let targets = ctx.state.ledger.recommissionable();
     let set: Vec<NodeId> =
         targets.iter().copied().filter(|n| bit(ctx.looked, *n, needed) != Bit::Clear).collect();
     if !set.is_empty() {
-        let list = set.iter().map(|n| n.0.to_string()).collect::<Vec<_>>().join(", ");
+        let list = ids(&set);
         if matches!(ctx.state.ledger.last, Some((Act::Recommission { .. }, ActResult::Done(_)))) {
-            return Verdict::Wait(format!("the mark of nodes {list} to be seen cleared"));
+            return Verdict::Wait(format!("the mark of {list} to be seen cleared"));
         }
-        return super::attempt(
-            ctx,
-            Act::Recommission { nodes: set },
-            &format!("recommissioning nodes {list}"),
-        );
+        return super::attempt(ctx, Act::Recommission { nodes: set }, &format!("recommissioning {list}"));
     }
     let names: Vec<String> = ctx.state.ledger.saved.keys().cloned().collect();
     for name in names {
@@ -48,31 +40,29 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
         }
     }
     // The mark that was taken back is of a later state of the record than the drain, so a drain of ours is seen.
-    let draining: Vec<String> = targets
-        .iter()
-        .filter(|n| {
-            seen(ctx.looked).iter().any(|s| s.row(**n).is_some_and(|(r, _)| r.draining == Some(true)))
-        })
-        .map(|n| n.0.to_string())
-        .collect();
+    let is_draining = |n: &NodeId| {
+        seen(ctx.looked).iter().any(|s| s.row(*n).is_some_and(|(r, _)| r.draining == Some(true)))
+    };
+    let draining: Vec<NodeId> = targets.into_iter().filter(is_draining).collect();
     if !draining.is_empty() {
-        let list = draining.join(", ");
+        let list = ids(&draining);
         return Verdict::stop_with(
             StopReason::Cancelled,
-            format!("the mark was taken back, but nodes {list} are drained, and only a restart undoes that"),
+            format!(
+                "the mark was taken back, but a drain of {list} was begun, and only a restart undoes that"
+            ),
             Vec::new(),
             vec![format!(
-                "end nodes {list} and start them again on their own stores, then resume the operation"
+                "end the process of {list}, start it again on its own store, then resume the operation"
             )],
         );
     }
     if !ctx.state.ledger.stopped.is_empty() {
-        let list = ctx.state.ledger.stopped.iter().map(|n| n.0.to_string()).collect::<Vec<_>>().join(", ");
+        let stopped: Vec<NodeId> = ctx.state.ledger.stopped.iter().copied().collect();
+        let list = ids(&stopped);
         return Verdict::stop_with(
             StopReason::Cancelled,
-            format!(
-                "nodes {list} were told to stop already, which cannot be undone; what could be was put back"
-            ),
+            format!("{list}: told to stop already, which cannot be undone; what could be was put back"),
             Vec::new(),
             vec![
                 "re-add the machines as new nodes with empty stores, or scale in what is left by a new plan"

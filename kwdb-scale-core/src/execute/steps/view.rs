@@ -153,7 +153,7 @@ pub(super) fn unfit(ctx: &Ctx<'_>, leaving: &BTreeSet<NodeId>, members: usize) -
             NodeClass::Dead if known_as(ctx, node.id, NodeClass::Dead) => {}
             NodeClass::Dead => why.push(format!("node {} is down", node.id.0)),
             // Emptied earlier and left running: nothing of it moves any more.
-            NodeClass::Leaving if node.replicas == Fact::Known(0) => {}
+            NodeClass::Leaving if node.is_drained() => {}
             NodeClass::Leaving => {
                 why.push(format!("node {} is being decommissioned by someone else", node.id.0))
             }

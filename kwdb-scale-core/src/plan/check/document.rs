@@ -9,7 +9,7 @@ use super::{
     needed_replicas, repeated,
 };
 use crate::assess::{OperationKind, Severity};
-use crate::request::{NodeRef, Operation};
+use crate::request::{Finish, NodeRef, Operation};
 use crate::topology::{Address, HostName, NodeClass, NodeId, StartMode};
 
 const fn rule(
@@ -83,7 +83,12 @@ pub(super) const RULES: &[Rule] = &[
         members_before,
         "members_before counts the fingerprint's nodes without the bit",
     ),
-    rule("members-after", FORMAT, members_after, "members_after is members_before plus joins minus leaving"),
+    rule(
+        "members-after",
+        FORMAT,
+        members_after,
+        "members_after is members_before plus joins minus the leaving nodes that were counted",
+    ),
     rule("members-minimum", PAGE_IN, members_minimum, "at least 3 live members remain when one leaves"),
     rule(
         "zone-need",
@@ -168,7 +173,7 @@ fn change_kind(case: &Case<'_>, report: &mut Report) {
 fn members_of_host(case: &Case<'_>, host: &HostName) -> BTreeSet<NodeId> {
     let Some(entry) = case.inventory().hosts.get(host) else { return BTreeSet::new() };
     let nodes = case.fingerprint().nodes.iter().filter(|(_, n)| {
-        matches!(n.class, NodeClass::Member | NodeClass::Dead)
+        matches!(n.class, NodeClass::Member | NodeClass::Dead | NodeClass::Leaving)
             && n.address.known().map(String::as_str) == Some(entry.address.as_str())
     });
     nodes.map(|(id, _)| *id).collect()
@@ -215,8 +220,11 @@ fn request_covered(case: &Case<'_>, report: &mut Report) {
             report.whole(format!("host {host} was asked for, does not join and has no member"));
         }
     }
+    let left_drained = |class: NodeClass| {
+        class == NodeClass::Leaving && case.plan.request.options.finish == Finish::LeaveDrained
+    };
     for node in &nodes {
-        let gone = !case.fingerprint().nodes.contains_key(node);
+        let gone = case.fingerprint().nodes.get(node).is_none_or(|n| left_drained(n.class));
         if !change.remove.contains(node) && !gone {
             report.whole(format!("node {} was to leave and stays", node.0));
         }
@@ -416,7 +424,11 @@ fn members_before(case: &Case<'_>, report: &mut Report) {
 
 fn members_after(case: &Case<'_>, report: &mut Report) {
     let (before, after) = (case.plan.members_before, case.plan.members_after);
-    let (joins, leaving) = (case.joins().count(), case.plan.leaving.len());
+    // A node that was left drained is not counted before either.
+    let drained =
+        |node: &NodeId| case.fingerprint().nodes.get(node).is_some_and(|n| n.class == NodeClass::Leaving);
+    let leaving = case.plan.leaving.iter().filter(|l| !drained(&l.node)).count();
+    let joins = case.joins().count();
     if (before + joins).checked_sub(leaving) != Some(after) {
         report.whole(format!("{before} members before, {joins} join and {leaving} leave, yet {after} after"));
     }

@@ -36,7 +36,7 @@ pub(super) const RULES: &[Rule] = &[
         "observed-leaving",
         IDENTITY,
         leaving,
-        "leaving nodes are live members: same address, stores, incarnation",
+        "leaving nodes are live members or were left drained: same address, stores, incarnation",
     ),
     rule(
         "observed-gateways",
@@ -174,7 +174,11 @@ fn leaving(case: &Case<'_>, observation: &Observation, report: &mut Report) {
             report.whole(format!("leaving node {id} is not there"));
             continue;
         };
-        if !is_live_member(node) {
+        // Or it was left drained earlier and is only to be stopped.
+        let drained = node.class == NodeClass::Leaving
+            && node.replicas == Fact::Known(0)
+            && node.is_healthy() == Fact::Known(true);
+        if !is_live_member(node) && !drained {
             report.whole(format!("leaving node {id} ({}) is not proven to be a live member", node.class));
         }
         if node.address.known() != Some(&leaving.address) {
