@@ -92,7 +92,7 @@ pub enum ActResult {
 pub enum Cancel {
     /// Leave everything as it is; the operation can be resumed.
     Leave,
-    /// Recommission what was marked and restore settings, while no node was stopped yet. From then on a resumed
+    /// Recommission what was marked and restore the settings that the plan restores, while no node was stopped yet. From then on a resumed
     /// operation goes on undoing.
     Undo,
 }

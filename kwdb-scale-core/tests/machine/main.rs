@@ -9,295 +9,19 @@
     reason = "helpers of tests"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod world;
 
-use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+
 use kwdb_scale_core::execute::{
-    Act, ActResult, Cancel, Effect, End, Event, Ledger, Look, Looked, Order, Record, State, StopReason, step,
+    Act, ActResult, Cancel, Effect, End, Event, Ledger, Order, Record, State, StopReason, step,
 };
-use kwdb_scale_core::fact::Fact;
-use kwdb_scale_core::observation::{Observation, Reply, full_survey, view_survey};
-use kwdb_scale_core::plan::{Plan, plan};
-use kwdb_scale_core::policy::Policy;
-use kwdb_scale_core::ports::{HostFacts, PortErrorKind, ProcessState, StoreContent, StoreFacts};
-use kwdb_scale_core::request::{Inventory, InventoryHost, NodeRef, Operation, Options, Request};
-use kwdb_scale_core::rows::{
-    Answer, ClusterRow, LivenessRow, NodeRow, Query, RangeKind, RangeRow, ReplicaCountRow, Rows, SettingRow,
-    StoreRow, ZoneRow,
-};
-use kwdb_scale_core::topology::{Address, ClusterId, HostName, NodeId, RangeId, StartMode, StoreId};
+use kwdb_scale_core::plan::Plan;
+use kwdb_scale_core::ports::PortErrorKind;
+use kwdb_scale_core::request::{NodeRef, Operation};
+use kwdb_scale_core::topology::NodeId;
 use proptest::prelude::*;
-
-const ZONE: &str = "ALTER RANGE default CONFIGURE ZONE USING\n\tnum_replicas = 3,\n\tconstraints = '[]',\n\t\
-                    lease_preferences = '[]'";
-
-#[derive(Clone, Debug)]
-struct Node {
-    bit: bool,
-    up: bool,
-    host: HostName,
-}
-
-#[derive(Clone, Debug)]
-struct World {
-    now: Timestamp,
-    nodes: BTreeMap<u32, Node>,
-    ranges: Vec<Vec<u32>>,
-    moving: bool,
-    silent: BTreeSet<u32>,
-    settings: BTreeMap<String, String>,
-}
-
-fn host(n: u32) -> HostName {
-    HostName::new(format!("h{n}"))
-}
-
-fn address(host: &HostName) -> Address {
-    Address::new(format!("{host}:26257"))
-}
-
-impl World {
-    fn new(nodes: u32) -> Self {
-        let ranges = (0..6_u32).map(|r| (0..3).map(|i| (r + i) % nodes + 1).collect()).collect();
-        Self {
-            now: Timestamp::from_second(1_800_000_000).unwrap(),
-            nodes: (1..=nodes).map(|n| (n, Node { bit: false, up: true, host: host(n) })).collect(),
-            ranges,
-            moving: true,
-            silent: BTreeSet::new(),
-            settings: kwdb_scale_core::policy::SETTINGS
-                .iter()
-                .map(|s| ((*s).to_owned(), if s.ends_with("enabled") { "true" } else { "30m" }.to_owned()))
-                .collect(),
-        }
-    }
-
-    fn replicas(&self, n: u32) -> u64 {
-        self.ranges.iter().filter(|r| r.contains(&n)).count() as u64
-    }
-
-    /// One replica leaves a marked node, when the allocator finds another place.
-    fn allocate(&mut self) {
-        if !self.moving {
-            return;
-        }
-        let targets: Vec<u32> =
-            self.nodes.iter().filter(|(_, n)| n.up && !n.bit).map(|(id, _)| *id).collect();
-        for range in &mut self.ranges {
-            let from = range.iter().position(|n| self.nodes[n].bit);
-            let to = targets.iter().find(|t| !range.contains(t));
-            if let (Some(from), Some(to)) = (from, to) {
-                range[from] = *to;
-                return;
-            }
-        }
-    }
-
-    fn rows(&self, gateway: u32, query: &Query) -> Rows {
-        let soon = self.now.checked_add(SignedDuration::from_secs(9)).unwrap();
-        let past = self.now.checked_sub(SignedDuration::from_secs(30)).unwrap();
-        let started = self.now.checked_sub(SignedDuration::from_secs(10)).unwrap();
-        let ids = || self.nodes.iter().map(|(id, n)| (NodeId(*id), n));
-        let range = |(i, r): (usize, &Vec<u32>)| RangeRow {
-            range_id: RangeId(i as u64 + 1),
-            kind: RangeKind::Relational,
-            start_key: format!("/Table/53/1/{i}"),
-            table_id: Some(53),
-            database: Some("app".into()),
-            table: Some("kv".into()),
-            index: None,
-            replicas: r.iter().map(|n| StoreId(n + 100)).collect(),
-            learners: Vec::new(),
-        };
-        match query {
-            Query::Cluster => Rows::Cluster(ClusterRow {
-                cluster_id: ClusterId::new("c"),
-                gateway_node: NodeId(gateway),
-                build: Some("V3.2.1".into()),
-                is_admin: Some(true),
-            }),
-            Query::Liveness => Rows::Liveness(
-                ids()
-                    .map(|(node_id, n)| LivenessRow {
-                        node_id,
-                        epoch: Some(1),
-                        expiration: Some(if n.up { soon } else { past }),
-                        draining: Some(false),
-                        decommissioning: Some(n.bit),
-                        upgrading: Some(false),
-                        updated_at: Some(self.now),
-                    })
-                    .collect(),
-            ),
-            Query::Nodes => Rows::Nodes(
-                ids()
-                    .map(|(node_id, n)| NodeRow {
-                        node_id,
-                        address: Some(address(&n.host)),
-                        sql_address: Some(address(&n.host)),
-                        locality: Some(format!("region=NODE{}", node_id.0).into()),
-                        start_mode: Some(StartMode::MultiReplica),
-                        build: Some("V3.2.1".into()),
-                        started_at: Some(Timestamp::from_second(1_700_000_000).unwrap()),
-                        is_live: Some(n.up),
-                        ranges: None,
-                        leases: None,
-                    })
-                    .collect(),
-            ),
-            Query::Stores => Rows::Stores(
-                ids()
-                    .map(|(node_id, n)| StoreRow {
-                        node_id,
-                        store_id: StoreId(node_id.0 + 100),
-                        capacity: Some(1000),
-                        available: Some(900),
-                        used: Some(10),
-                        range_count: Some(self.replicas(node_id.0)),
-                        lease_count: Some(1),
-                        ranges_unavailable: Some(0),
-                        ranges_underreplicated: Some(0),
-                        replicate_purgatory: Some(0),
-                        updated_at: Some(if n.up { started } else { past }),
-                        started_at: Some(Timestamp::from_second(1_700_000_000).unwrap()),
-                    })
-                    .collect(),
-            ),
-            Query::Ranges => Rows::Ranges(self.ranges.iter().enumerate().map(range).collect()),
-            Query::RangesOn { stores, .. } => Rows::Ranges(
-                self.ranges
-                    .iter()
-                    .enumerate()
-                    .map(range)
-                    .filter(|r| r.replicas.iter().any(|s| stores.contains(s)))
-                    .collect(),
-            ),
-            Query::ReplicaCounts(stores) => Rows::ReplicaCounts(
-                stores
-                    .iter()
-                    .map(|s| ReplicaCountRow { store_id: *s, replicas: self.replicas(s.0 - 100) })
-                    .collect(),
-            ),
-            Query::Zones => Rows::Zones(vec![ZoneRow {
-                target: Some("RANGE default".into()),
-                range_name: Some("default".into()),
-                raw_config_sql: Some(ZONE.into()),
-                full_config_sql: Some(ZONE.into()),
-                ..ZoneRow::default()
-            }]),
-            Query::Settings(names) => Rows::Settings(
-                names
-                    .iter()
-                    .filter_map(|n| {
-                        self.settings.get(n).map(|v| SettingRow { name: n.clone(), value: v.clone() })
-                    })
-                    .collect(),
-            ),
-            _ => Rows::Jobs(Vec::new()),
-        }
-    }
-
-    fn reply(&self, gateway: &Address, query: &Query) -> Reply {
-        let node = self.nodes.iter().find(|(_, n)| address(&n.host) == *gateway && n.up).map(|(id, _)| *id);
-        let result = match node {
-            Some(id) if !self.silent.contains(&id) => {
-                Ok(Answer { gateway: gateway.clone(), server_time: self.now, rows: self.rows(id, query) })
-            }
-            _ => Err(format!("{gateway}: refused")),
-        };
-        Reply { gateway: gateway.clone(), query: query.clone(), result }
-    }
-
-    fn host_facts(&self, host: &HostName) -> HostFacts {
-        let node = self.nodes.values().find(|n| n.host == *host);
-        let content = if node.is_some() {
-            StoreContent::InUse(vec!["kwbase.start_mode".into()])
-        } else {
-            StoreContent::Absent
-        };
-        HostFacts {
-            host: host.clone(),
-            build: Fact::Known("V3.2.1".into()),
-            stores: vec![StoreFacts { path: "/data".into(), content: Fact::Known(content) }],
-            listening: Fact::Known(if node.is_some_and(|n| n.up) { vec![address(host)] } else { Vec::new() }),
-            can_authenticate: Fact::Known(true),
-            secure: false,
-        }
-    }
-
-    fn answer(&self, look: &Look) -> Looked {
-        Looked {
-            replies: look.asks.iter().map(|(g, q)| self.reply(g, q)).collect(),
-            scan_took: SignedDuration::from_millis(10),
-            hosts: look.hosts.iter().map(|h| (h.clone(), Fact::Known(self.host_facts(h)))).collect(),
-            processes: look
-                .processes
-                .iter()
-                .map(|p| {
-                    let up = self.nodes.get(&p.node.0).is_some_and(|n| n.up);
-                    (p.node, if up { ProcessState::Running } else { ProcessState::Stopped })
-                })
-                .collect(),
-        }
-    }
-
-    fn act(&mut self, order: &Order) -> ActResult {
-        let counts = |w: &Self, nodes: &[NodeId]| {
-            ActResult::Counted(nodes.iter().map(|n| (*n, w.replicas(n.0))).collect())
-        };
-        match &order.act {
-            Act::SetSetting { name, value, .. } | Act::RestoreSetting { name, value } => {
-                self.settings.insert(name.clone(), value.clone());
-                ActResult::Done(String::new())
-            }
-            Act::Start { host, .. } => {
-                let id = self.nodes.keys().max().unwrap() + 1;
-                self.nodes.insert(id, Node { bit: false, up: true, host: host.clone() });
-                ActResult::Done(String::new())
-            }
-            Act::Mark { nodes } | Act::Confirm { nodes } => {
-                for n in nodes {
-                    self.nodes.get_mut(&n.0).unwrap().bit = true;
-                }
-                counts(self, nodes)
-            }
-            Act::Recommission { nodes } => {
-                for n in nodes {
-                    self.nodes.get_mut(&n.0).unwrap().bit = false;
-                }
-                ActResult::Done(String::new())
-            }
-            Act::Stop { node } => {
-                self.nodes.get_mut(&node.0).unwrap().up = false;
-                ActResult::Done(String::new())
-            }
-            _ => ActResult::Done(String::new()),
-        }
-    }
-}
-
-fn request(operation: Operation) -> Request {
-    let hosts =
-        (1..=9).map(|n| (host(n), InventoryHost { address: address(&host(n)), sql_address: None })).collect();
-    Request { operation, inventory: Inventory { hosts }, options: Options::default() }
-}
-
-fn make_plan(world: &World, operation: Operation) -> Plan {
-    let mut policy = Policy { samples: 2, ..Policy::default() };
-    policy.stall_after = SignedDuration::from_secs(60);
-    policy.settled_after = SignedDuration::from_secs(30);
-    let gateway = address(&host(1));
-    let mut replies: Vec<Reply> = full_survey().iter().map(|q| world.reply(&gateway, q)).collect();
-    for n in [2, 3] {
-        replies.extend(view_survey().iter().map(|q| world.reply(&address(&host(n)), q)));
-    }
-    let hosts = (1..=9).map(|n| (host(n), Fact::Known(world.host_facts(&host(n))))).collect();
-    let observation = Observation::build(&gateway, &replies, hosts);
-    let request = request(operation);
-    plan(&observation, &request, &policy).unwrap_or_else(|refusal| {
-        panic!("{}", refusal.reasons().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-    })
-}
+use world::{World, address, host, make_plan};
 
 /// What may happen before a look is answered.
 #[derive(Clone, Debug)]
@@ -567,6 +291,26 @@ fn drift_is_listed_and_nothing_is_done() {
     assert!(stopped.evidence.iter().any(|e| e.contains("node 2: class: was member, is dead")), "{stopped:?}");
     assert!(!records.iter().any(|r| matches!(r, Record::Intent { .. })));
     assert!(!after.nodes[&5].bit);
+}
+
+/// The preflight finds everything well, and then a member falls silent: that is drift too, not a gate to wait at.
+#[test]
+fn a_member_that_dies_just_before_the_first_act_is_drift() {
+    let world = World::new(5);
+    let plan = make_plan(&world, Operation::ScaleIn { nodes: vec![NodeRef::Id(NodeId(5))] });
+    let (after, end, records) = Run::new(world, plan).run(&[Mishap::Nothing, Mishap::KillStaying]);
+    let End::Stopped(stopped) = end else { panic!("{end:?}") };
+    assert_eq!(stopped.reason, StopReason::Refused, "{stopped:?}");
+    assert!(stopped.evidence.iter().any(|e| e.contains("node 1: class: was member, is dead")), "{stopped:?}");
+    assert!(records.contains(&Record::Admitted), "the preflight had passed");
+    assert!(!records.iter().any(|r| matches!(r, Record::Intent { .. })) && !after.nodes[&5].bit);
+    // One that comes back in time does no harm.
+    let world = World::new(5);
+    let plan = make_plan(&world, Operation::ScaleIn { nodes: vec![NodeRef::Id(NodeId(5))] });
+    let script =
+        [Mishap::Nothing, Mishap::KillStaying, Mishap::Nothing, Mishap::Nothing, Mishap::ReviveStaying];
+    let (_, end, _) = Run::new(world, plan).run(&script);
+    assert!(matches!(end, End::Done(_)), "{end:?}");
 }
 
 #[test]
