@@ -125,33 +125,27 @@ fn confirmation_is_recent(ctx: &Ctx<'_>) -> bool {
 
 /// The gate once more, on facts that are newer than the confirmation.
 fn fit_to_stop(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
-    if !ctx.state.scratch.want_health {
-        ctx.state.scratch.want_health = true;
-        return Verdict::Again;
-    }
-    let why = unfit_to_stop(ctx, node);
-    if !why.is_empty() {
-        return super::gate(ctx, why);
-    }
-    Verdict::Act(Act::Stop { node })
+    closed_gate(ctx, node).unwrap_or(Verdict::Act(Act::Stop { node }))
 }
 
 /// The gate, then the server's own count.
 fn confirm(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
-    if !ctx.state.scratch.want_health {
-        ctx.state.scratch.want_health = true;
-        return Verdict::Again;
-    }
-    let why = unfit_to_stop(ctx, node);
-    if !why.is_empty() {
-        return super::gate(ctx, why);
+    if let Some(verdict) = closed_gate(ctx, node) {
+        return verdict;
     }
     ctx.state.scratch.gate_since = None;
-    super::attempt(
-        ctx,
-        Act::Confirm { nodes: vec![node] },
-        &format!("counting the replicas on node {}", node.0),
-    )
+    let act = Act::Confirm { nodes: vec![node] };
+    super::attempt(ctx, act, &format!("counting the replicas on node {}", node.0))
+}
+
+/// What to do instead of the act: look at everything first, or wait. `None` when the gate is open.
+fn closed_gate(ctx: &mut Ctx<'_>, node: NodeId) -> Option<Verdict> {
+    if !ctx.state.scratch.want_health {
+        ctx.state.scratch.want_health = true;
+        return Some(Verdict::Again);
+    }
+    let why = unfit_to_stop(ctx, node);
+    (!why.is_empty()).then(|| super::gate(ctx, why))
 }
 
 fn unfit_to_stop(ctx: &Ctx<'_>, node: NodeId) -> Vec<String> {
