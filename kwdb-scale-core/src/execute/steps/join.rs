@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, Record, StopReason};
-use super::view::{ask, brief, counted, health_queries, range_trouble, seen};
+use super::view::{ask, brief, counted, health_queries, range_trouble, seen, told_of_the_dead};
 use crate::fact::Fact;
 use crate::ports::StoreContent;
 use crate::rows::{NodeRow, Query};
@@ -221,7 +221,9 @@ fn prove(ctx: &mut Ctx<'_>, host: &HostName, address: &Address, mode: &StartMode
     ctx.records.push(Record::Joined { host: host.clone(), node: id });
     Verdict::Done(format!(
         "node {} joined on host {host} at {address}: live through {agreeing} members, cluster {}, nothing \
-         under-replicated at {members} members",
-        id.0, ctx.state.ledger.plan.cluster_id,
+         under-replicated at {members} members{}",
+        id.0,
+        ctx.state.ledger.plan.cluster_id,
+        told_of_the_dead(ctx),
     ))
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
-use super::view::{Bit, ask, bit, counted, health_queries, seen, unfit};
+use super::view::{Bit, ask, bit, counted, health_queries, seen, told_of_the_dead, unfit};
 use crate::fact::Fact;
 use crate::ports::ProcessState;
 use crate::request::Finish;
@@ -70,9 +70,10 @@ pub(super) fn judge(
     let list: Vec<String> = ctx.obs.members().iter().map(|n| n.0.to_string()).collect();
     let ranges = ctx.obs.ranges.known().map_or(0, Vec::len);
     Verdict::Done(format!(
-        "verified through {needed} members: nodes {} are live members; none of {ranges} ranges is unavailable{}{}",
+        "verified through {needed} members: nodes {} are live members; none of {ranges} ranges is unavailable{}{}{}",
         list.join(", "),
         if plan.start_mode == crate::topology::StartMode::MultiReplica { " or under-replicated" } else { "" },
+        told_of_the_dead(ctx),
         left.iter()
             .map(|n| format!(
                 "; node {} is {}",

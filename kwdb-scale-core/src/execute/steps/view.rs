@@ -7,10 +7,12 @@ use jiff::Timestamp;
 use super::super::event::{Look, Looked};
 use super::super::machine::{Ctx, State};
 use crate::fact::Fact;
-use crate::health::range_health;
-use crate::observation::{Observation, Reply};
+use crate::health::{RangeHealth, UnderReplicated, range_health};
+use crate::observation::{Node, Observation, Reply};
+use crate::plan::ids;
+use crate::policy::TIME_UNTIL_DEAD;
 use crate::rows::{ClusterRow, LivenessRow, NodeRow, Query, RangeRow, Rows, SettingRow};
-use crate::topology::{Address, NodeClass, NodeId, StartMode, StoreId};
+use crate::topology::{Address, NodeClass, NodeId, RangeId, StartMode, StoreId};
 
 /// What one gateway answered in this look.
 pub(super) struct Seen<'a> {
@@ -193,23 +195,61 @@ pub(super) fn range_trouble(ctx: &Ctx<'_>, members: usize) -> Vec<String> {
                 if !health.unmapped.is_empty() {
                     lines.push(format!("{} with a store of no known node", ranges(health.unmapped.len())));
                 }
-                if !health.under_replicated.is_empty() {
-                    let list: Vec<String> = health
-                        .under_replicated
+                let waiting = waiting_for_the_dead(ctx, &health);
+                let short: Vec<&UnderReplicated> =
+                    health.under_replicated.iter().filter(|u| !waiting.contains(&u.range)).collect();
+                if !short.is_empty() {
+                    let list: Vec<String> = short
                         .iter()
                         .take(limit)
                         .map(|u| format!("{} ({} of {})", u.range, u.have, u.need))
                         .collect();
-                    lines.push(format!(
-                        "{} under-replicated: {}",
-                        ranges(health.under_replicated.len()),
-                        list.join(", ")
-                    ));
+                    lines.push(format!("{} under-replicated: {}", ranges(short.len()), list.join(", ")));
                 }
             }
             lines
         }
     }
+}
+
+/// Ranges that lack nothing but replicas on members that were down when the plan was made and are so still. The
+/// server copies them when it counts such a node as dead (`server.time_until_store_dead`, 30 minutes by default),
+/// which no step hastens; only a scale-out is planned with a member down, and it may be the cure.
+fn waiting_for_the_dead(ctx: &Ctx<'_>, health: &RangeHealth) -> BTreeSet<RangeId> {
+    let down: BTreeSet<StoreId> = known_dead(ctx).flat_map(|n| n.stores.keys().copied()).collect();
+    if down.is_empty() {
+        return BTreeSet::new();
+    }
+    let on_them =
+        |range: &RangeRow| (range.range_id, range.replicas.iter().filter(|s| down.contains(s)).count());
+    let there: BTreeMap<RangeId, usize> = ctx.obs.ranges.known().into_iter().flatten().map(on_them).collect();
+    let lacks_no_more = |u: &&UnderReplicated| {
+        let there = there.get(&u.range).copied().unwrap_or(0);
+        usize::try_from(u.need.saturating_sub(u.have)).is_ok_and(|lacking| lacking <= there)
+    };
+    health.under_replicated.iter().filter(lacks_no_more).map(|u| u.range).collect()
+}
+
+/// What is to be said of ranges that wait for the server to give a member up; empty when there are none.
+pub(super) fn told_of_the_dead(ctx: &Ctx<'_>) -> String {
+    let Fact::Known(health) = range_health(ctx.obs, counted(ctx), &BTreeSet::new()) else {
+        return String::new();
+    };
+    let waiting = waiting_for_the_dead(ctx, &health).len();
+    if waiting == 0 {
+        return String::new();
+    }
+    let down: Vec<NodeId> = known_dead(ctx).map(|n| n.id).collect();
+    format!(
+        ", but for {} with a replica on {}, which is down and is repaired when it counts as dead ({TIME_UNTIL_DEAD})",
+        ranges(waiting),
+        ids(&down)
+    )
+}
+
+/// Members that were down when the plan was made and are so still.
+fn known_dead<'a>(ctx: &'a Ctx<'_>) -> impl Iterator<Item = &'a Node> {
+    ctx.obs.of_class(NodeClass::Dead).filter(|n| known_as(ctx, n.id, NodeClass::Dead))
 }
 
 /// Nodes of the plan that the gateway's table of nodes lacks (its gossip is not complete): with them the count of
@@ -226,8 +266,7 @@ fn missing(ctx: &Ctx<'_>) -> Vec<String> {
 /// Members that can hold replicas: what the allocator counts, without those that were down when the plan was made
 /// and are so still. Nothing can be replicated to them, so waiting for it would never end.
 pub(super) fn counted(ctx: &Ctx<'_>) -> usize {
-    let down = ctx.obs.of_class(NodeClass::Dead).filter(|n| known_as(ctx, n.id, NodeClass::Dead)).count();
-    ctx.obs.counted_members().saturating_sub(down)
+    ctx.obs.counted_members().saturating_sub(known_dead(ctx).count())
 }
 
 fn known_as(ctx: &Ctx<'_>, node: NodeId, class: NodeClass) -> bool {
@@ -245,7 +284,7 @@ pub(super) fn successor(ctx: &Ctx<'_>, node: NodeId) -> Option<NodeId> {
         .map(|n| n.id)
 }
 
-fn has_expired(obs: &Observation, node: &crate::observation::Node) -> bool {
+fn has_expired(obs: &Observation, node: &Node) -> bool {
     matches!((&node.expiration, &obs.server_time), (Fact::Known(e), Fact::Known(now)) if e <= now)
 }
 
