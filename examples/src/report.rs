@@ -95,7 +95,9 @@ impl Status {
             ranges: unknown.take("range health", health).map(|h| ranges(&h)),
             page_query: unknown.take("the page's health query", page_health(obs, max_age)),
             settings: unknown.take("settings", obs.settings.clone()),
-            jobs_running: unknown.take("jobs", obs.jobs.clone()).map(|jobs| jobs.len()),
+            jobs_running: unknown
+                .take("jobs", obs.jobs.clone())
+                .map(|jobs| jobs.iter().filter(|j| j.hinders()).count()),
             unknown: unknown.0,
         }
     }
@@ -173,7 +175,7 @@ impl Status {
         }
         match self.jobs_running {
             Some(0) => {}
-            Some(n) => text.push_str(&format!("jobs running: {n}\n")),
+            Some(n) => text.push_str(&format!("jobs running that hinder: {n}\n")),
             None => text.push_str("jobs: unknown\n"),
         }
         for line in &self.unknown {

@@ -248,6 +248,17 @@ pub struct JobRow {
     pub description: Option<String>,
 }
 
+/// Job types that must not run while nodes leave. `SYNC META CACHE` is how DDL on time-series tables shows. Types
+/// such as `TS TXN` run for ever on every cluster, `SCHEMA CHANGE GC` for a day, statistics all the time.
+const HINDERING: [&str; 6] = ["SCHEMA CHANGE", "SYNC META CACHE", "IMPORT", "EXPORT", "BACKUP", "RESTORE"];
+
+impl JobRow {
+    /// Whether membership is better left alone while it runs: a schema change, import, export, backup or restore.
+    pub fn hinders(&self) -> bool {
+        HINDERING.contains(&self.job_type.as_str())
+    }
+}
+
 /// See [`Query::Settings`].
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct SettingRow {

@@ -6,15 +6,11 @@ use crate::fact::Fact;
 use crate::policy::{TS_DEAD_REBALANCE, TS_REBALANCE};
 use crate::request::Redistribution;
 
-/// Job types that must not run while nodes leave. `SYNC META CACHE` is how DDL on time-series tables shows. Types
-/// such as `TS TXN` run for ever on every cluster, `SCHEMA CHANGE GC` for a day, statistics all the time.
-const JOB_TYPES: [&str; 6] = ["SCHEMA CHANGE", "SYNC META CACHE", "IMPORT", "EXPORT", "BACKUP", "RESTORE"];
-
 pub(super) fn jobs(cx: &Context<'_>) -> Vec<Problem> {
     known_or(&cx.obs.jobs, "which jobs run is", |rows| {
         let running: Vec<String> = rows
             .iter()
-            .filter(|j| JOB_TYPES.contains(&j.job_type.as_str()))
+            .filter(|j| j.hinders())
             .map(|j| {
                 let what = j.description.as_deref().unwrap_or("no description");
                 let one_line: String = what.split_whitespace().collect::<Vec<_>>().join(" ");
