@@ -275,6 +275,10 @@ impl Privilege {
         argv
     }
 
+    pub(crate) fn is_sudo(&self) -> bool {
+        !matches!(self, Self::AsIs)
+    }
+
     pub(crate) fn password(&self) -> Option<&Secret> {
         match self {
             Self::SudoPassword { password, .. } => Some(password),
