@@ -33,11 +33,13 @@ pub enum HostKeyPolicy {
         /// At least one.
         fingerprints: Vec<String>,
     },
-    /// The key of a host of which the file has none is added to the file; from then on, and for every host that the
-    /// file knows, it is as strict as [`Strict`](Self::Strict).
+    /// The key of a host of which the files have none is added to the first; from then on, and for every host that the
+    /// files know, it is as strict as [`Strict`](Self::Strict).
     AcceptNew {
         /// Made with mode 0600 when absent; its directory must exist.
         file: PathBuf,
+        /// Further files that are read, and never written.
+        also: Vec<PathBuf>,
     },
 }
 
@@ -67,11 +69,11 @@ impl HostKeyPolicy {
         }
     }
 
-    fn files(&self) -> &[PathBuf] {
+    fn files(&self) -> Vec<PathBuf> {
         match self {
-            Self::Strict { files } => files,
-            Self::AcceptNew { file } => std::slice::from_ref(file),
-            Self::Pinned { .. } => &[],
+            Self::Strict { files } => files.clone(),
+            Self::AcceptNew { file, also } => std::iter::once(file).chain(also).cloned().collect(),
+            Self::Pinned { .. } => Vec::new(),
         }
     }
 }
@@ -107,7 +109,7 @@ impl HostCheck {
             Some(name) => name.to_ascii_lowercase(),
             None => lookup_name(&host.address, host.port),
         };
-        let known = known_hosts::read(host.host_keys.files(), &name).map_err(|(file, e)| {
+        let known = known_hosts::read(&host.host_keys.files(), &name).map_err(|(file, e)| {
             local_file(format!("the known_hosts file '{}' cannot be read", file.display()), e)
         })?;
         Ok(Self { policy: host.host_keys.clone(), shown: host.shown(), name, principal, known })
@@ -159,7 +161,7 @@ impl HostCheck {
             )),
             Verdict::Revoked(place) => Err(self.refusal(key, &format!("which {place} revokes"))),
             Verdict::Unknown => match &self.policy {
-                HostKeyPolicy::AcceptNew { file } => self.record(file, key),
+                HostKeyPolicy::AcceptNew { file, .. } => self.record(file, key),
                 _ => {
                     let files: Vec<String> =
                         self.policy.files().iter().map(|f| f.display().to_string()).collect();

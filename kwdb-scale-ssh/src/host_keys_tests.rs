@@ -79,7 +79,7 @@ fn a_new_key_is_recorded_once_and_then_strict() {
     let (key, other) = (private(), private());
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
-    let policy = HostKeyPolicy::AcceptNew { file: file.clone() };
+    let policy = HostKeyPolicy::AcceptNew { file: file.clone(), also: vec![dir.path().join("also")] };
     check(&policy).check(&plain(&key)).unwrap();
     check(&policy).check(&plain(&key)).unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("[node.example.com]:2222 {}\n", text(&key)));
@@ -94,7 +94,14 @@ fn a_new_key_is_recorded_once_and_then_strict() {
     let error = check(&policy).check(&plain(&other)).unwrap_err();
     assert!(error.to_string().contains("revokes"), "{error}");
 
-    let policy = HostKeyPolicy::AcceptNew { file: dir.path().join("absent/known_hosts") };
+    // What the other files know counts as well.
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(dir.path().join("also"), format!("[node.example.com]:2222 {}", text(&other))).unwrap();
+    assert!(check(&policy).check(&plain(&key)).is_err());
+    check(&policy).check(&plain(&other)).unwrap();
+    assert!(!file.exists());
+
+    let policy = HostKeyPolicy::AcceptNew { file: dir.path().join("absent/known_hosts"), also: vec![] };
     let error = check(&policy).check(&plain(&key)).unwrap_err();
     assert_eq!(error.kind(), PortErrorKind::NotFound, "not recorded, not accepted: {error}");
 }

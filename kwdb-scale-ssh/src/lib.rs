@@ -12,8 +12,10 @@ mod pool;
 mod probe;
 mod run;
 mod script;
+mod ssh_config;
 mod transport;
 
 pub use config::{Agent, Answer, KeyFile, Login, Privilege, SshHost, SshLimits};
 pub use host_keys::HostKeyPolicy;
+pub use ssh_config::SshConfig;
 pub use transport::SshTransport;

@@ -21,19 +21,36 @@ const MOST_ROUNDS: usize = 10;
 
 /// Logs in or says why not; nothing was done on the host then.
 pub(crate) async fn log_in(handle: &mut Handle<Client>, host: &SshHost) -> Result<(), PortError> {
-    let mut login = Attempts { handle, host, offered: None, tried: Vec::new() };
+    let mut login = Attempts { handle, host, offered: None, tried: Vec::new(), unusable: None };
     for way in &host.logins {
         let done = match way {
-            Login::Key(key) => login.key(key).await?,
-            Login::Agent(agent) => login.agent(agent).await?,
-            Login::Password(password) => login.password(password).await?,
-            Login::KeyboardInteractive(answers) => login.dialogue(answers).await?,
+            Login::Key(file) if login.offers(MethodKind::PublicKey) => match key(file).await {
+                Ok((key, certificate)) => login.key(file, key, certificate).await?,
+                Err(error) => login.cannot_use(error),
+            },
+            Login::Agent(agent) if login.offers(MethodKind::PublicKey) => match identities(agent).await {
+                Ok((client, identities)) => login.agent(client, identities).await?,
+                Err(error) => login.cannot_use(error),
+            },
+            Login::Password(password) if login.offers(MethodKind::Password) => {
+                login.password(password).await?
+            }
+            Login::KeyboardInteractive(answers) if login.offers(MethodKind::KeyboardInteractive) => {
+                login.dialogue(answers).await?
+            }
+            // The server does not offer that method.
+            _ => false,
         };
         if done {
             return Ok(());
         }
     }
-    Err(login.refused())
+    match login.unusable.take() {
+        // Nothing else was tried: that is what is wrong.
+        Some(error) if login.tried.is_empty() => Err(error),
+        Some(error) => Err(login.refused().with_source(error)),
+        None => Err(login.refused()),
+    }
 }
 
 struct Attempts<'a> {
@@ -43,6 +60,8 @@ struct Attempts<'a> {
     offered: Option<MethodSet>,
     /// For the message.
     tried: Vec<String>,
+    /// The first key or agent that could not be used. Others may do.
+    unusable: Option<PortError>,
 }
 
 impl Attempts<'_> {
@@ -61,6 +80,12 @@ impl Attempts<'_> {
             PortErrorKind::Authentication,
             format!("'{}' did not let '{}' in: {tried}{offered}", self.host.shown(), self.host.user),
         )
+    }
+
+    fn cannot_use(&mut self, error: PortError) -> bool {
+        tracing::debug!(error = error.chain(), "a way to log in cannot be used");
+        self.unusable.get_or_insert(error);
+        false
     }
 
     fn offers(&self, method: MethodKind) -> bool {
@@ -103,17 +128,11 @@ impl Attempts<'_> {
     }
 
     async fn password(&mut self, password: &Secret) -> Result<bool, PortError> {
-        if !self.offers(MethodKind::Password) {
-            return Ok(false);
-        }
         let result = self.handle.authenticate_password(&self.host.user, password.expose()).await;
         self.take("the password", result)
     }
 
     async fn dialogue(&mut self, answers: &[Answer]) -> Result<bool, PortError> {
-        if !self.offers(MethodKind::KeyboardInteractive) {
-            return Ok(false);
-        }
         let mut reply = self.handle.authenticate_keyboard_interactive_start(&self.host.user, None).await;
         let mut what = "the answers".to_owned();
         for _ in 0..MOST_ROUNDS {
@@ -146,13 +165,12 @@ impl Attempts<'_> {
         ))
     }
 
-    async fn key(&mut self, file: &KeyFile) -> Result<bool, PortError> {
-        if !self.offers(MethodKind::PublicKey) {
-            return Ok(false);
-        }
-        let (path, passphrase, certificate) =
-            (file.path.clone(), file.passphrase.clone(), file.certificate.clone());
-        let (key, certificate) = blocking(move || read_key(&path, passphrase, certificate)).await?;
+    async fn key(
+        &mut self,
+        file: &KeyFile,
+        key: PrivateKey,
+        certificate: Option<Certificate>,
+    ) -> Result<bool, PortError> {
         let (key, shown) = (Arc::new(key), format!("the key '{}'", file.path.display()));
         let user = &self.host.user;
         if let Some(certificate) = certificate {
@@ -182,23 +200,12 @@ impl Attempts<'_> {
         }
     }
 
-    async fn agent(&mut self, agent: &Agent) -> Result<bool, PortError> {
-        if !self.offers(MethodKind::PublicKey) {
-            return Ok(false);
-        }
-        let (mut client, shown) = connect(agent).await?;
-        let failed = |e| {
-            PortError::new(PortErrorKind::Authentication, format!("the SSH agent at '{shown}' gives no keys"))
-                .with_source(e)
-        };
-        let only = agent.only.clone();
-        let only =
-            blocking(move || only.iter().map(|path| public_key(path)).collect::<Result<Vec<_>, _>>()).await?;
-        let identities = client.request_identities().await.map_err(failed)?;
-        let wanted = |i: &&AgentIdentity| only.is_empty() || only.contains(i.public_key().key_data());
-        let mut none = true;
-        for identity in identities.iter().filter(wanted) {
-            none = false;
+    async fn agent(
+        &mut self,
+        mut client: AgentStream,
+        identities: Vec<AgentIdentity>,
+    ) -> Result<bool, PortError> {
+        for identity in &identities {
             if !self.offers(MethodKind::PublicKey) {
                 break;
             }
@@ -228,14 +235,31 @@ impl Attempts<'_> {
                 }
             }
         }
-        if none {
-            self.tried.push(format!("the keys of the agent at '{shown}' (it has none that fits)"));
-        }
         Ok(false)
     }
 }
 
-async fn connect(agent: &Agent) -> Result<(AgentClient<tokio::net::UnixStream>, String), PortError> {
+type AgentStream = AgentClient<tokio::net::UnixStream>;
+
+/// The agent and those of its keys that are to be offered, at least one.
+async fn identities(agent: &Agent) -> Result<(AgentStream, Vec<AgentIdentity>), PortError> {
+    let (mut client, shown) = connect(agent).await?;
+    let fault = |why: &str| {
+        PortError::new(PortErrorKind::Authentication, format!("the SSH agent at '{shown}' {why}"))
+    };
+    let only = agent.only.clone();
+    let only =
+        blocking(move || only.iter().map(|path| public_key(path)).collect::<Result<Vec<_>, _>>()).await?;
+    let mut identities =
+        client.request_identities().await.map_err(|e| fault("does not list its keys").with_source(e))?;
+    identities.retain(|i| only.is_empty() || only.contains(i.public_key().key_data()));
+    match identities.is_empty() {
+        true => Err(fault("has no key that fits")),
+        false => Ok((client, identities)),
+    }
+}
+
+async fn connect(agent: &Agent) -> Result<(AgentStream, String), PortError> {
     let socket = match &agent.socket {
         Some(socket) => socket.clone(),
         None => std::env::var_os("SSH_AUTH_SOCK")
@@ -248,6 +272,12 @@ async fn connect(agent: &Agent) -> Result<(AgentClient<tokio::net::UnixStream>, 
             .with_source(e)
     })?;
     Ok((client, shown))
+}
+
+async fn key(file: &KeyFile) -> Result<(PrivateKey, Option<Certificate>), PortError> {
+    let (path, passphrase, certificate) =
+        (file.path.clone(), file.passphrase.clone(), file.certificate.clone());
+    blocking(move || read_key(&path, passphrase, certificate)).await
 }
 
 fn read_key(
