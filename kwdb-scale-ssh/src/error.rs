@@ -1,0 +1,74 @@
+//! Errors of this crate, and those of russh made into the ports' one error.
+
+use std::io;
+
+use kwdb_scale_core::ports::{PortError, PortErrorKind};
+
+pub(crate) fn config(message: impl Into<String>) -> PortError {
+    PortError::new(PortErrorKind::Config, message)
+}
+
+/// An error with which nothing was done on the host.
+pub(crate) fn unreachable(message: impl Into<String>) -> PortError {
+    PortError::new(PortErrorKind::Unreachable, message)
+}
+
+/// Runs file work and key derivation on the runtime's blocking threads.
+pub(crate) async fn blocking<T, F>(work: F) -> Result<T, PortError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, PortError> + Send + 'static,
+{
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| {
+        Err(PortError::new(PortErrorKind::Other, "a background task was ended before it was done")
+            .with_source(e))
+    })
+}
+
+/// Makes the error of a local file that the configuration names.
+pub(crate) fn local_file(what: impl Into<String>, error: io::Error) -> PortError {
+    let kind = match error.kind() {
+        io::ErrorKind::NotFound => PortErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied => PortErrorKind::Denied,
+        _ => PortErrorKind::Config,
+    };
+    PortError::new(kind, what).with_source(error)
+}
+
+/// The error that russh hands through from our side of a handshake: russh's own, or a refusal of the host's key.
+#[derive(Debug)]
+pub(crate) enum HandshakeError {
+    Ssh(russh::Error),
+    Refused(PortError),
+}
+
+impl From<russh::Error> for HandshakeError {
+    fn from(error: russh::Error) -> Self {
+        Self::Ssh(error)
+    }
+}
+
+impl HandshakeError {
+    /// Nothing was done on the host, whatever happened.
+    pub(crate) fn into_port_error(self, host: &str) -> PortError {
+        match self {
+            Self::Refused(error) => error,
+            Self::Ssh(error @ russh::Error::NoCommonAlgo { .. }) => PortError::new(
+                PortErrorKind::Unsupported,
+                format!(
+                    "'{host}' and this program have no algorithm in common (only modern ones are offered): \
+                     update its SSH server"
+                ),
+            )
+            .with_source(error),
+            Self::Ssh(error @ russh::Error::WrongServerSig) => PortError::new(
+                PortErrorKind::Authentication,
+                format!("'{host}' could not prove that it holds its host key"),
+            )
+            .with_source(error),
+            Self::Ssh(error) => {
+                unreachable(format!("the SSH handshake with '{host}' failed")).with_source(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! Logging in: each way in turn, as long as the server offers its method.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kwdb_scale_core::ports::{PortError, PortErrorKind};
+use kwdb_scale_core::secret::Secret;
+use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Reply};
+use russh::keys::agent::AgentIdentity;
+use russh::keys::agent::client::AgentClient;
+use russh::keys::ssh_key::public::KeyData;
+use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
+use russh::{MethodKind, MethodSet};
+
+use crate::config::{Agent, Answer, KeyFile, Login, SshHost};
+use crate::connection::Client;
+use crate::error::{blocking, config, local_file, unreachable};
+
+/// A server may ask several times in one dialogue (a password, a code, a new password), not for ever.
+const MOST_ROUNDS: usize = 10;
+
+/// Logs in or says why not; nothing was done on the host then.
+pub(crate) async fn log_in(handle: &mut Handle<Client>, host: &SshHost) -> Result<(), PortError> {
+    let mut login = Attempts { handle, host, offered: None, tried: Vec::new(), unusable: None };
+    for way in &host.logins {
+        let done = match way {
+            Login::Key(file) if login.offers(MethodKind::PublicKey) => match key(file).await {
+                Ok((key, certificate)) => login.key(file, key, certificate).await?,
+                Err(error) => login.cannot_use(error),
+            },
+            Login::Agent(agent) if login.offers(MethodKind::PublicKey) => match identities(agent).await {
+                Ok((client, identities)) => login.agent(client, identities).await?,
+                Err(error) => login.cannot_use(error),
+            },
+            Login::Password(password) if login.offers(MethodKind::Password) => {
+                login.password(password).await?
+            }
+            Login::KeyboardInteractive(answers) if login.offers(MethodKind::KeyboardInteractive) => {
+                login.dialogue(answers).await?
+            }
+            // The server does not offer that method.
+            _ => false,
+        };
+        if done {
+            return Ok(());
+        }
+    }
+    match login.unusable.take() {
+        // Nothing else was tried: that is what is wrong.
+        Some(error) if login.tried.is_empty() => Err(error),
+        Some(error) => Err(login.refused().with_source(error)),
+        None => Err(login.refused()),
+    }
+}
+
+struct Attempts<'a> {
+    handle: &'a mut Handle<Client>,
+    host: &'a SshHost,
+    /// What the server offers; `None` before it said so.
+    offered: Option<MethodSet>,
+    /// For the message.
+    tried: Vec<String>,
+    /// The first key or agent that could not be used. Others may do.
+    unusable: Option<PortError>,
+}
+
+impl Attempts<'_> {
+    fn refused(&self) -> PortError {
+        let tried = match self.tried.is_empty() {
+            true => "no way to log in that was given fits".to_owned(),
+            false => format!("it did not accept {}", self.tried.join(", nor ")),
+        };
+        let offered: Vec<String> =
+            self.offered.iter().flat_map(|set| set.iter()).map(|m| String::from(m)).collect();
+        let offered = match offered.is_empty() {
+            true => String::new(),
+            false => format!("; it offers {}", offered.join(", ")),
+        };
+        PortError::new(
+            PortErrorKind::Authentication,
+            format!("'{}' did not let '{}' in: {tried}{offered}", self.host.shown(), self.host.user),
+        )
+    }
+
+    fn cannot_use(&mut self, error: PortError) -> bool {
+        tracing::debug!(error = error.chain(), "a way to log in cannot be used");
+        self.unusable.get_or_insert(error);
+        false
+    }
+
+    fn offers(&self, method: MethodKind) -> bool {
+        self.offered.as_ref().is_none_or(|set| set.contains(&method))
+    }
+
+    /// Takes the server's answer in; true: logged in.
+    fn take(
+        &mut self,
+        what: impl Into<String>,
+        result: Result<AuthResult, russh::Error>,
+    ) -> Result<bool, PortError> {
+        match result {
+            Ok(AuthResult::Success) => return Ok(true),
+            Ok(AuthResult::Failure { remaining_methods, partial_success }) => {
+                // A server that went away is reported as a refusal of everything.
+                if !self.handle.is_closed() {
+                    self.offered = Some(remaining_methods);
+                    if !partial_success {
+                        self.tried.push(what.into());
+                    }
+                    return Ok(false);
+                }
+            }
+            Err(e) if !self.handle.is_closed() => {
+                return Err(
+                    unreachable(format!("the login to '{}' failed", self.host.shown())).with_source(e)
+                );
+            }
+            Err(_) => {}
+        }
+        if self.offered.is_none() {
+            let message = format!("'{}' closed the connection during the login", self.host.shown());
+            return Err(unreachable(message));
+        }
+        self.tried.push(what.into());
+        let mut message = self.refused().to_string();
+        message.push_str("; it closed the connection (too many attempts, or none allowed)");
+        Err(PortError::new(PortErrorKind::Authentication, message))
+    }
+
+    async fn password(&mut self, password: &Secret) -> Result<bool, PortError> {
+        let result = self.handle.authenticate_password(&self.host.user, password.expose()).await;
+        self.take("the password", result)
+    }
+
+    async fn dialogue(&mut self, answers: &[Answer]) -> Result<bool, PortError> {
+        let mut reply = self.handle.authenticate_keyboard_interactive_start(&self.host.user, None).await;
+        let mut what = "the answers".to_owned();
+        for _ in 0..MOST_ROUNDS {
+            let responses = match reply {
+                Ok(Reply::InfoRequest { ref prompts, .. }) => {
+                    let mut responses = Vec::new();
+                    for prompt in prompts {
+                        match answers.iter().find(|a| prompt.prompt.contains(&a.prompt)) {
+                            Some(answer) => responses.push(answer.secret.expose().to_owned()),
+                            None => {
+                                // Ends the dialogue properly: the next way can be tried on this connection.
+                                what = format!("the answers (none is given to {:?})", prompt.prompt.trim());
+                                responses.push(String::new());
+                            }
+                        }
+                    }
+                    responses
+                }
+                Ok(Reply::Success) => return Ok(true),
+                Ok(Reply::Failure { remaining_methods, partial_success }) => {
+                    return self.take(what, Ok(AuthResult::Failure { remaining_methods, partial_success }));
+                }
+                Err(e) => return self.take(what, Err(e)),
+            };
+            reply = self.handle.authenticate_keyboard_interactive_respond(responses).await;
+        }
+        Err(PortError::new(
+            PortErrorKind::Authentication,
+            format!("'{}' asked more than {MOST_ROUNDS} times in one login", self.host.shown()),
+        ))
+    }
+
+    async fn key(
+        &mut self,
+        file: &KeyFile,
+        key: PrivateKey,
+        certificate: Option<Certificate>,
+    ) -> Result<bool, PortError> {
+        let (key, shown) = (Arc::new(key), format!("the key '{}'", file.path.display()));
+        let user = &self.host.user;
+        if let Some(certificate) = certificate {
+            let result = self.handle.authenticate_openssh_cert(user, key.clone(), certificate).await;
+            if self.take(format!("{shown} with its certificate"), result)? {
+                return Ok(true);
+            }
+        }
+        let hash = self.hash_for(&key.algorithm()).await?;
+        let result = self.handle.authenticate_publickey(user, PrivateKeyWithHashAlg::new(key, hash)).await;
+        self.take(shown, result)
+    }
+
+    /// The hash for signatures of this type of key; an error where the server knows only SHA-1.
+    async fn hash_for(&self, algorithm: &Algorithm) -> Result<Option<HashAlg>, PortError> {
+        if !matches!(algorithm, Algorithm::Rsa { .. }) {
+            return Ok(None);
+        }
+        match self.handle.best_supported_rsa_hash().await {
+            Ok(Some(None)) => Err(PortError::new(
+                PortErrorKind::Unsupported,
+                format!("'{}' takes RSA keys with SHA-1 only: use an Ed25519 key", self.host.shown()),
+            )),
+            Ok(Some(hash)) => Ok(hash),
+            // It did not say; every server since 2016 knows this one.
+            Ok(None) | Err(_) => Ok(Some(HashAlg::Sha256)),
+        }
+    }
+
+    async fn agent(
+        &mut self,
+        mut client: AgentStream,
+        identities: Vec<AgentIdentity>,
+    ) -> Result<bool, PortError> {
+        for identity in &identities {
+            if !self.offers(MethodKind::PublicKey) {
+                break;
+            }
+            let what = format!("the agent's key {}", identity.public_key().fingerprint(HashAlg::Sha256));
+            let hash = self.hash_for(&identity.public_key().algorithm()).await?;
+            let user = &self.host.user;
+            let result = match identity {
+                AgentIdentity::PublicKey { key, .. } => {
+                    self.handle.authenticate_publickey_with(user, key.clone(), hash, &mut client).await
+                }
+                AgentIdentity::Certificate { certificate, .. } => {
+                    self.handle
+                        .authenticate_certificate_with(user, certificate.clone(), hash, &mut client)
+                        .await
+                }
+            };
+            match result {
+                Ok(result) => {
+                    if self.take(what, Ok(result))? {
+                        return Ok(true);
+                    }
+                }
+                // The agent would not sign with this one (a key that wants to be confirmed, or a token pulled out).
+                Err(e) => {
+                    tracing::debug!(error = %e, "{what} could not be used");
+                    self.tried.push(format!("{what} (which the agent would not use)"));
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+type AgentStream = AgentClient<tokio::net::UnixStream>;
+
+/// The agent and those of its keys that are to be offered, at least one.
+async fn identities(agent: &Agent) -> Result<(AgentStream, Vec<AgentIdentity>), PortError> {
+    let (mut client, shown) = connect(agent).await?;
+    let fault = |why: &str| {
+        PortError::new(PortErrorKind::Authentication, format!("the SSH agent at '{shown}' {why}"))
+    };
+    let only = agent.only.clone();
+    let only =
+        blocking(move || only.iter().map(|path| public_key(path)).collect::<Result<Vec<_>, _>>()).await?;
+    let mut identities =
+        client.request_identities().await.map_err(|e| fault("does not list its keys").with_source(e))?;
+    identities.retain(|i| only.is_empty() || only.contains(i.public_key().key_data()));
+    match identities.is_empty() {
+        true => Err(fault("has no key that fits")),
+        false => Ok((client, identities)),
+    }
+}
+
+async fn connect(agent: &Agent) -> Result<(AgentStream, String), PortError> {
+    let socket = match &agent.socket {
+        Some(socket) => socket.clone(),
+        None => std::env::var_os("SSH_AUTH_SOCK")
+            .map(PathBuf::from)
+            .ok_or_else(|| config("no SSH agent is known: SSH_AUTH_SOCK is not set"))?,
+    };
+    let shown = socket.display().to_string();
+    let client = AgentClient::connect_uds(&socket).await.map_err(|e| {
+        PortError::new(PortErrorKind::Authentication, format!("no SSH agent answers at '{shown}'"))
+            .with_source(e)
+    })?;
+    Ok((client, shown))
+}
+
+async fn key(file: &KeyFile) -> Result<(PrivateKey, Option<Certificate>), PortError> {
+    let (path, passphrase, certificate) =
+        (file.path.clone(), file.passphrase.clone(), file.certificate.clone());
+    blocking(move || read_key(&path, passphrase, certificate)).await
+}
+
+fn read_key(
+    path: &Path,
+    passphrase: Option<Secret>,
+    certificate: Option<PathBuf>,
+) -> Result<(PrivateKey, Option<Certificate>), PortError> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| local_file(format!("the key file '{shown}' cannot be read"), e))?;
+    let key =
+        russh::keys::decode_secret_key(&text, passphrase.as_ref().map(Secret::expose)).map_err(|e| {
+            let why = match (&e, &passphrase) {
+                (russh::keys::Error::KeyIsEncrypted, None) => "it is encrypted: give its passphrase",
+                (_, Some(_)) => "the passphrase is wrong, or it is no private key",
+                (_, None) => "it is no private key, or one of an unknown type",
+            };
+            config(format!("the key file '{shown}' cannot be used: {why}")).with_source(e)
+        })?;
+    let Some(path) = certificate else { return Ok((key, None)) };
+    let shown = path.display();
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| local_file(format!("the certificate '{shown}' cannot be read"), e))?;
+    let certificate = Certificate::from_openssh(text.trim())
+        .map_err(|e| config(format!("'{shown}' is not an OpenSSH certificate")).with_source(e))?;
+    if certificate.public_key() != key.public_key().key_data() {
+        return Err(config(format!("the certificate '{shown}' belongs to another key")));
+    }
+    if matches!(key.algorithm(), Algorithm::Rsa { .. }) {
+        // The protocol library would sign with SHA-1.
+        return Err(PortError::new(
+            PortErrorKind::Unsupported,
+            format!("the certificate '{shown}' of an RSA key can be used through an agent only"),
+        ));
+    }
+    Ok((key, Some(certificate)))
+}
+
+fn public_key(path: &Path) -> Result<KeyData, PortError> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| local_file(format!("the public key '{shown}' cannot be read"), e))?;
+    PublicKey::from_openssh(text.trim())
+        .map(KeyData::from)
+        .map_err(|e| config(format!("'{shown}' is not an OpenSSH public key")).with_source(e))
+}

@@ -1,0 +1,95 @@
+//! Does something listen there, seen from the host? The host is asked to connect and to tell how it went.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kwdb_scale_core::ports::{PortError, PortState};
+use kwdb_scale_core::topology::Address;
+use tokio::time::timeout;
+
+use crate::config::SshHost;
+use crate::connection::{Forwarding, OpenError, Pending};
+use crate::error::{config, unreachable};
+use crate::pool::Pool;
+
+pub(crate) async fn probe(
+    pool: &Arc<Pool>,
+    host: &SshHost,
+    address: &Address,
+    deadline: Duration,
+) -> Result<PortState, PortError> {
+    let (name, Some(port)) = (address.host(), address.port()) else {
+        return Err(config(format!("'{address}' has no port to probe")));
+    };
+    if name.is_empty() {
+        return Err(config(format!("'{address}' has no host to probe")));
+    }
+    let mut tries = 0;
+    loop {
+        // The deadline is that of the probe; a host that cannot be reached is an error of its own.
+        let connection = pool.connection(host).await?;
+        let mut pending = Pending { connection: &connection, answered: false };
+        let answer = match timeout(deadline, connection.forward(name, port)).await {
+            Ok(answer) => answer,
+            Err(_) => return Ok(PortState::NoAnswer),
+        };
+        match answer {
+            Ok(Forwarding::Open(channel)) => {
+                pending.answered = true;
+                let _ = channel.close().await;
+                return Ok(PortState::Open);
+            }
+            Ok(Forwarding::Failed(words)) => {
+                pending.answered = true;
+                return state(host, name, &words);
+            }
+            Err(OpenError::Refused(error)) => {
+                pending.answered = true;
+                return Err(error);
+            }
+            Err(OpenError::Gone) if tries == 0 => tries += 1,
+            Err(OpenError::Gone) => {
+                return Err(unreachable(format!("'{}' closes every connection", host.shown())));
+            }
+        }
+    }
+}
+
+/// What OpenSSH says is strerror(3) of its attempt, or gai_strerror(3), in English. Anything else is unknown.
+fn state(host: &SshHost, name: &str, words: &str) -> Result<PortState, PortError> {
+    let words = words.to_ascii_lowercase();
+    if words.contains("refused") {
+        return Ok(PortState::Closed);
+    }
+    let unresolved =
+        ["name or service not known", "no address associated", "name resolution", "unknown host"];
+    if unresolved.iter().any(|u| words.contains(u)) {
+        return Err(unreachable(format!("'{}' cannot resolve the name '{name}'", host.shown())));
+    }
+    tracing::debug!(host = host.shown(), name, words, "a probe failed");
+    Ok(PortState::NoAnswer)
+}
+
+#[cfg(test)]
+mod tests {
+    use kwdb_scale_core::ports::PortErrorKind;
+
+    use super::*;
+    use crate::host_keys::HostKeyPolicy;
+
+    #[test]
+    fn words_of_the_server() {
+        let host = SshHost::new("h", "u", HostKeyPolicy::default_files());
+        let said = |words| state(&host, "x", words).map_err(|e| e.kind());
+        assert_eq!(said("Connection refused"), Ok(PortState::Closed));
+        for unknown in
+            ["", "Connection timed out", "No route to host", "open failed", "Network is unreachable"]
+        {
+            assert_eq!(said(unknown), Ok(PortState::NoAnswer), "{unknown}");
+        }
+        for unresolved in ["Name or service not known", "unknown host (Temporary failure in name resolution)"]
+        {
+            assert_eq!(said(unresolved), Err(PortErrorKind::Unreachable), "{unresolved}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The shell texts that run on the host, and the one place where they are made.
+//!
+//! What sshd is asked to run is one line for the login shell, which must be a POSIX one: `exec sh -c TEXT …`, so that
+//! the command becomes, in the end, the very process whose exit code or signal sshd reports. sshd starts each line in
+//! a session and process group of its own, whose number is the login shell's `$$`; TEXT verifies that and tells the
+//! number, so that the whole group can be ended later. Everything in the line goes through
+//! [`quote`](kwdb_scale_core::kwbase::quote).
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+use std::time::Duration;
+
+use kwdb_scale_core::kwbase::quote;
+use kwdb_scale_core::ports::PortError;
+
+use crate::config::Privilege;
+use crate::error::config;
+
+/// Linux takes no longer argument (`MAX_ARG_STRLEN`), and the line is one.
+const LONGEST_LINE: usize = (128 << 10) - 1;
+/// What the watcher on the host leaves us to end the command ourselves, so that its end can be told.
+const WATCH_MARGIN: Duration = Duration::from_secs(2);
+
+/// First part: who we are. `$n` is the mark, `$l` the leader of the session, `$g` the process group or 0 where it is
+/// not ours alone.
+const IDENTITY: &str = r#"n=$1 l=$2; shift 2
+g=
+[ -r /proc/$$/stat ] && read -r g </proc/$$/stat && g=${g##*) } && g=${g#* * } && g=${g%% *}
+[ -n "$g" ] || g=$(ps -o pgid= -p $$ 2>/dev/null | tr -d ' ')
+[ "$g" = "$l" ] || g=0
+"#;
+
+/// Second part: the environment.
+const ENVIRONMENT: &str = r#"for v in $(env | sed -n 's/^\(KWBASE_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$v"; done
+LC_ALL=C; export LC_ALL
+"#;
+
+/// Is there such a program? The shell's own failure to start one cannot be told from a program's exit code 127.
+const PROGRAM: &str = r#"p=
+case $1 in
+*/*) [ -f "$1" ] && [ -x "$1" ] || p=no ;;
+*) p=no; set -f; IFS=:
+for d in $PATH; do [ -f "${d:-.}/$1" ] && [ -x "${d:-.}/$1" ] && p= && break; done
+unset IFS; set +f ;;
+esac
+[ -z "$p" ] || { printf '%s no-program\n' "$n"; exit 0; }
+"#;
+
+/// Ends the group at the deadline even when nobody can reach the host any more. It is nobody's child and holds no
+/// descriptor of the command.
+const WATCHER: &str = r#"( (
+trap '' TERM HUP INT
+c=0
+while [ $c -lt "$w" ] && kill -0 $$ 2>/dev/null; do sleep 1; c=$((c+1)); done
+if kill -0 $$; then
+t=$$; [ "$g" = 0 ] || t=-$g
+kill -s TERM -- $t; sleep 1; kill -s KILL -- $t
+fi
+) </dev/null >/dev/null 2>&1 & )
+"#;
+
+/// Both outputs begin here: whatever a login script said before is not the command's.
+const START: &str = r#"printf '%s start %s %s\n' "$n" $$ "$g"
+"#;
+const START_STDERR: &str = r#"printf '%s\n' "$n" >&2
+"#;
+
+/// `$1`: process, `$2`: its group or 0.
+const END: &str = r#"t=$1; [ "$2" = 0 ] || t=-$2
+kill -s TERM -- $t
+c=0
+while [ $c -lt 10 ] && kill -0 "$1"; do sleep 0.1; c=$((c+1)); done
+kill -s KILL -- $t
+"#;
+
+/// A word that no output holds by accident, for one command.
+pub(crate) fn mark() -> String {
+    // Two hashers of the standard library, each keyed by the operating system's randomness.
+    let word = || std::hash::RandomState::new().build_hasher().finish();
+    format!("kwdb-scale-{:016x}{:016x}", word(), word())
+}
+
+/// How the command gets its standard input.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Input {
+    Empty,
+    Given,
+    Terminal,
+}
+
+/// The line that runs a command to its end.
+pub(crate) fn run(
+    mark: &str,
+    privilege: &Privilege,
+    argv: &[String],
+    env: &BTreeMap<String, String>,
+    input: Input,
+    deadline: Option<Duration>,
+) -> Result<String, PortError> {
+    let mut text = format!("{IDENTITY}w=$1; shift\n{ENVIRONMENT}");
+    exports(env, &mut text)?;
+    text += PROGRAM;
+    // A deadline of years needs no watcher.
+    let watch = deadline
+        .map(|d| d.saturating_add(WATCH_MARGIN).as_millis().div_ceil(1000))
+        .and_then(|seconds| i32::try_from(seconds).ok())
+        .unwrap_or(0);
+    if watch > 0 {
+        text += WATCHER;
+    }
+    text += START;
+    if input != Input::Terminal {
+        text += START_STDERR;
+    }
+    text += match input {
+        Input::Empty => "exec \"$@\" </dev/null",
+        Input::Given | Input::Terminal => "exec \"$@\"",
+    };
+    program(argv)?;
+    let watch = watch.to_string();
+    line(mark, privilege, &text, std::iter::once(watch.as_str()).chain(argv.iter().map(String::as_str)))
+}
+
+/// The line that starts a command whose descriptors all lead away from the connection.
+pub(crate) fn spawn(
+    mark: &str,
+    privilege: &Privilege,
+    argv: &[String],
+    env: &BTreeMap<String, String>,
+    output_file: &str,
+) -> Result<String, PortError> {
+    let mut text = format!("{IDENTITY}o=$1; shift\n{ENVIRONMENT}");
+    exports(env, &mut text)?;
+    text += PROGRAM;
+    text += r#"[ -d "${o%/*}/" ] || { printf '%s no-directory\n' "$n"; exit 0; }
+(umask 077; : >>"$o") 2>/dev/null || { printf '%s no-output\n' "$n"; exit 0; }
+"#;
+    text += START;
+    text += START_STDERR;
+    text += r#"exec "$@" </dev/null >>"$o" 2>&1"#;
+    program(argv)?;
+    line(mark, privilege, &text, std::iter::once(output_file).chain(argv.iter().map(String::as_str)))
+}
+
+/// The line that ends what [`run`] started.
+pub(crate) fn end(mark: &str, privilege: &Privilege, process: Process) -> Result<String, PortError> {
+    let text = format!("{IDENTITY}{START}{START_STDERR}{END}");
+    let (pid, group) = (process.pid.to_string(), process.group.to_string());
+    line(mark, privilege, &text, [pid.as_str(), group.as_str()])
+}
+
+/// The program's name, for messages: never an argument, which could hold anything.
+pub(crate) fn program(argv: &[String]) -> Result<&str, PortError> {
+    match argv.first() {
+        // A leading dash would be an option of `exec`.
+        Some(program) if program.starts_with('-') => {
+            Err(config(format!("'{}' is not the name of a program", program.escape_default())))
+        }
+        Some(program) if !program.is_empty() => Ok(program),
+        _ => Err(config("a command line without a program")),
+    }
+}
+
+fn exports(env: &BTreeMap<String, String>, text: &mut String) -> Result<(), PortError> {
+    for (name, value) in env {
+        let identifier = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && name.chars().next().is_some_and(|c| !c.is_ascii_digit());
+        if !identifier {
+            return Err(config(format!("'{}' is not the name of a variable", name.escape_default())));
+        }
+        *text += &format!("{name}={}; export {name}\n", quote::quote(value));
+    }
+    Ok(())
+}
+
+fn line<'a>(
+    mark: &str,
+    privilege: &Privilege,
+    text: &str,
+    args: impl IntoIterator<Item = &'a str>,
+) -> Result<String, PortError> {
+    let mut words = privilege.prefix(&prompt(mark));
+    words.extend(["sh", "-c", text, "kwdb-scale", mark].map(str::to_owned));
+    let line = format!("exec {} \"$$\" {}", quote::line(words), quote::line(args));
+    if line.contains('\0') {
+        return Err(config("an argument or a variable holds a NUL byte"));
+    }
+    if line.len() > LONGEST_LINE {
+        return Err(config(format!("the command line is longer than {LONGEST_LINE} bytes")));
+    }
+    Ok(line)
+}
+
+/// What sudo is told to ask with.
+pub(crate) fn prompt(mark: &str) -> String {
+    format!("{mark}-password:")
+}
+
+/// A started command.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// 0: not known to be its own.
+    pub(crate) group: u32,
+}
+
+/// What the text said before it gave way to the command.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Said {
+    Start(Process),
+    NoProgram,
+    NoDirectory,
+    NoOutput,
+    Nonsense,
+}
+
+/// Finds the marked line; `None` when it is not complete yet. Gives it and where it ends.
+pub(crate) fn find(bytes: &[u8], mark: &str) -> Option<(Said, usize)> {
+    let at = bytes.windows(mark.len()).position(|w| w == mark.as_bytes())?;
+    let rest = bytes.get(at + mark.len()..)?;
+    let length = rest.iter().position(|b| *b == b'\n')?;
+    let line = String::from_utf8_lossy(rest.get(..length)?);
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let said = match words.as_slice() {
+        ["start", pid, group] => match (pid.parse(), group.parse()) {
+            // 0 and 1 would mean everybody.
+            (Ok(pid), Ok(group)) if pid > 1 && group != 1 => Said::Start(Process { pid, group }),
+            _ => Said::Nonsense,
+        },
+        ["no-program"] => Said::NoProgram,
+        ["no-directory"] => Said::NoDirectory,
+        ["no-output"] => Said::NoOutput,
+        _ => Said::Nonsense,
+    };
+    Some((said, at + mark.len() + length + 1))
+}
+
+/// The same for the mark alone, on standard error.
+pub(crate) fn find_bare(bytes: &[u8], mark: &str) -> Option<usize> {
+    let line = format!("{mark}\n");
+    bytes.windows(line.len()).position(|w| w == line.as_bytes()).map(|at| at + line.len())
+}
+
+#[cfg(test)]
+#[path = "script_tests.rs"]
+mod tests;

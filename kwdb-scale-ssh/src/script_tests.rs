@@ -1,0 +1,164 @@
+//! The texts on the shells of this machine, without any SSH.
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, Output, Stdio};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Every POSIX shell that is installed here; `sh` always is.
+fn shells() -> impl Iterator<Item = &'static str> {
+    let there =
+        |shell: &&str| Command::new(shell).args(["-c", ":"]).output().is_ok_and(|o| o.status.success());
+    ["sh", "dash", "bash", "zsh", "ksh"].into_iter().filter(there)
+}
+
+/// Runs a line as sshd does: by a shell that leads a process group of its own.
+fn login(shell: &str, line: &str) -> Output {
+    Command::new(shell)
+        .args(["-c", line])
+        .env("KWBASE_LEFT_OVER", "x")
+        .stdin(Stdio::null())
+        .process_group(0)
+        .output()
+        .unwrap()
+}
+
+fn words(argv: &[&str]) -> Vec<String> {
+    argv.iter().map(|&word| word.to_owned()).collect()
+}
+
+fn plain(argv: &[&str]) -> String {
+    run("MARK", &Privilege::AsIs, &words(argv), &BTreeMap::new(), Input::Empty, None).unwrap()
+}
+
+/// What the command itself said.
+fn said(output: &Output) -> (Said, String, String) {
+    let (said, at) = find(&output.stdout, "MARK").expect("the mark");
+    let err = find_bare(&output.stderr, "MARK").unwrap_or(0);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (said, text(&output.stdout[at..]), text(&output.stderr[err..]))
+}
+
+#[test]
+fn the_command_becomes_the_process_of_the_login_shell() {
+    for shell in shells() {
+        let output = login(
+            shell,
+            &format!("echo noise; echo noise >&2; {}", plain(&["sh", "-c", "echo $$; kill -9 $$"])),
+        );
+        assert_eq!(output.status.signal(), Some(9), "{shell}: {output:?}");
+        let (said, out, err) = said(&output);
+        let pid = out.trim().parse().unwrap();
+        assert_eq!(said, Said::Start(Process { pid, group: pid }), "{shell}");
+        assert_eq!(err, "", "{shell}");
+    }
+}
+
+#[test]
+fn a_group_that_is_not_ours_alone_is_not_told() {
+    let output = Command::new("sh").args(["-c", &format!("( {} )", plain(&["true"]))]).output().unwrap();
+    let (said, ..) = said(&output);
+    assert!(matches!(said, Said::Start(Process { group: 0, .. })), "{said:?}");
+}
+
+#[test]
+fn programs_that_are_not_there() {
+    for shell in shells() {
+        for program in ["kwdb-scale-no-such-program", "/nonexistent/x", "/", "/etc/passwd", "a*"] {
+            let output = login(shell, &plain(&[program, "x"]));
+            assert_eq!(said(&output).0, Said::NoProgram, "{shell} {program}");
+        }
+    }
+    for argv in [&[][..], &[""], &["-c"]] {
+        let error = run("MARK", &Privilege::AsIs, &words(argv), &BTreeMap::new(), Input::Empty, None);
+        assert!(error.is_err(), "{argv:?}");
+    }
+}
+
+#[test]
+fn the_environment() {
+    let env: BTreeMap<_, _> =
+        [("A".to_owned(), "it's\n$x".to_owned()), ("KWBASE_B".to_owned(), "b".to_owned())].into();
+    for shell in shells() {
+        let line = run("MARK", &Privilege::AsIs, &words(&["env"]), &env, Input::Empty, None).unwrap();
+        let (_, out, _) = said(&login(shell, &line));
+        let has = |line: &str| out.lines().any(|l| l == line);
+        assert!(has("A=it's") && has("$x") && has("KWBASE_B=b") && has("LC_ALL=C"), "{shell}: {out}");
+        assert!(!out.contains("KWBASE_LEFT_OVER"), "{shell}: {out}");
+    }
+    let bad = [("A B".to_owned(), String::new())].into();
+    assert!(run("MARK", &Privilege::AsIs, &words(&["env"]), &bad, Input::Empty, None).is_err());
+}
+
+#[test]
+fn limits_of_a_line() {
+    let long = "x".repeat(LONGEST_LINE);
+    for arg in ["a\0hunter2", &long] {
+        let error =
+            run("MARK", &Privilege::AsIs, &words(&["echo", arg]), &BTreeMap::new(), Input::Empty, None);
+        let error = error.unwrap_err().to_string();
+        assert!(!error.contains("hunter2") && !error.contains("xxx"), "{error}");
+    }
+}
+
+#[test]
+fn sudo_stands_in_front() {
+    let user = Some("kaiwudb".to_owned());
+    let argv = words(&["true"]);
+    let line =
+        |privilege: &Privilege| run("MARK", privilege, &argv, &BTreeMap::new(), Input::Empty, None).unwrap();
+    assert!(line(&Privilege::Sudo { user: None }).starts_with("exec sudo -n -- sh -c "));
+    assert!(line(&Privilege::Sudo { user: user.clone() }).starts_with("exec sudo -n -u kaiwudb -- sh -c "));
+    let password = kwdb_scale_core::secret::Secret::new("hunter2");
+    let with_password = line(&Privilege::SudoPassword { user, password });
+    assert!(
+        with_password.starts_with("exec sudo -S -p MARK-password: -u kaiwudb -- sh -c "),
+        "{with_password}"
+    );
+    assert!(!with_password.contains("hunter2"));
+}
+
+#[test]
+fn marks_differ_and_need_no_quotes() {
+    let (a, b) = (mark(), mark());
+    assert_ne!(a, b);
+    assert_eq!(quote::quote(&a), a);
+}
+
+#[test]
+fn nonsense_is_not_a_process() {
+    for line in [
+        "MARK start 1 1\n",
+        "MARK start 0 0\n",
+        "MARK start x 2\n",
+        "MARK start 5 1\n",
+        "MARK\n",
+        "MARK else\n",
+    ] {
+        assert_eq!(find(line.as_bytes(), "MARK").unwrap().0, Said::Nonsense, "{line}");
+    }
+    assert_eq!(find(b"noise MARK start 5 5", "MARK"), None, "not complete");
+    assert_eq!(
+        find(b"noise MARK start 5 0\nrest", "MARK"),
+        Some((Said::Start(Process { pid: 5, group: 0 }), 21))
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any text that can be an argument arrives as it is, through the login shell and ours.
+    #[test]
+    fn arguments_arrive(args in prop::collection::vec("[^\0]{0,40}|[ -~\n\t'\"\\\\$`!*?~]{0,40}", 0..6)) {
+        let mut argv = words(&["printf", "%s\\0", "first"]);
+        argv.extend(args.iter().cloned());
+        let line = run("MARK", &Privilege::AsIs, &argv, &BTreeMap::new(), Input::Empty, None).unwrap();
+        for shell in shells() {
+            let (_, out, err) = said(&login(shell, &line));
+            let arrived: Vec<&str> = out.split_terminator('\0').skip(1).collect();
+            prop_assert_eq!(&arrived, &args, "{}: {}", shell, err);
+        }
+    }
+}

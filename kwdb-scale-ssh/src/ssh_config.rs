@@ -1,0 +1,364 @@
+//! A person's ssh_config, as OpenSSH itself reads it: `ssh -G` resolves `Host`, `Match` and `Include`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use kwdb_scale_core::ports::{PortError, PortErrorKind};
+use russh::keys::{Certificate, PublicKey};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::config::{Agent, KeyFile, SshHost};
+use crate::error::{blocking, config, local_file};
+use crate::host_keys::HostKeyPolicy;
+
+/// `ssh -G` reads files only, but a `Match exec` may run anything.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Jump hosts behind jump hosts; more is a circle.
+const MOST_JUMPS: usize = 8;
+
+/// Reads hosts out of an ssh_config by asking `ssh -G`, which must be installed.
+///
+/// Taken over are HostName, User, Port, HostKeyAlias, IdentityFile (those that exist), CertificateFile,
+/// IdentitiesOnly, IdentityAgent, ProxyJump, UserKnownHostsFile, GlobalKnownHostsFile and StrictHostKeyChecking, of
+/// which `no` and `ask` mean `yes`, because nobody can be asked. A ProxyCommand is refused with
+/// [`Unsupported`](PortErrorKind::Unsupported). Everything else is left to this crate.
+///
+/// ```no_run
+/// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+/// use kwdb_scale_ssh::{SshConfig, SshTransport};
+///
+/// let host = SshConfig::of_user().host("db1").await?;
+/// let transport = SshTransport::new([("db1".into(), host)])?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SshConfig {
+    program: PathBuf,
+    file: Option<PathBuf>,
+}
+
+impl SshConfig {
+    /// `~/.ssh/config` and `/etc/ssh/ssh_config`.
+    pub fn of_user() -> Self {
+        Self { program: "ssh".into(), file: None }
+    }
+
+    /// This file only (`ssh -F`).
+    pub fn in_file(path: impl Into<PathBuf>) -> Self {
+        Self { program: "ssh".into(), file: Some(path.into()) }
+    }
+
+    /// Another `ssh` than the one on the `PATH`.
+    pub fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = path.into();
+        self
+    }
+
+    /// The host that `ssh NAME` would connect to. More ways to log in can be added to it.
+    ///
+    /// Fails with [`NotFound`](PortErrorKind::NotFound) where `ssh` is not installed, and with
+    /// [`Config`](PortErrorKind::Config) where it does not like its configuration.
+    pub async fn host(&self, name: &str) -> Result<SshHost, PortError> {
+        self.resolve(&Target::parse(name)?, 0).await
+    }
+
+    async fn resolve(&self, target: &Target, depth: usize) -> Result<SshHost, PortError> {
+        if depth > MOST_JUMPS {
+            return Err(config(format!("the jump hosts of '{}' go in a circle", target.host)));
+        }
+        let settings = Settings::parse(&self.ask(target).await?);
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let reading = (settings.clone(), target.host.clone());
+        let mut host = blocking(move || reading.0.host(&reading.1, home.as_deref())).await?;
+        let jumps = settings.one("proxyjump").filter(|j| *j != "none").unwrap_or_default().to_owned();
+        // The first is reached as its own settings say, each other through the one before.
+        let mut before: Option<SshHost> = None;
+        for jump in jumps.split(',').map(str::trim).filter(|j| !j.is_empty()) {
+            let next = Box::pin(self.resolve(&Target::parse(jump)?, depth + 1)).await?;
+            before = Some(match before {
+                Some(before) => next.via(before),
+                None => next,
+            });
+        }
+        if let Some(jump) = before {
+            host = host.via(jump);
+        }
+        Ok(host)
+    }
+
+    async fn ask(&self, target: &Target) -> Result<String, PortError> {
+        let mut command = Command::new(&self.program);
+        command.arg("-G");
+        if let Some(file) = &self.file {
+            command.arg("-F").arg(file);
+        }
+        if let Some(user) = &target.user {
+            command.arg("-l").arg(user);
+        }
+        if let Some(port) = target.port {
+            command.arg("-p").arg(port.to_string());
+        }
+        command.arg("--").arg(&target.host).stdin(Stdio::null()).kill_on_drop(true);
+        let shown = self.program.display();
+        let output = timeout(DEADLINE, command.output())
+            .await
+            .map_err(|_| PortError::new(PortErrorKind::Deadline, format!("'{shown} -G' does not end")))?
+            .map_err(|e| local_file(format!("'{shown}', which reads the ssh_config, cannot be run"), e))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let reason = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("no reason given");
+            return Err(config(format!("'{shown} -G' cannot resolve '{}': {reason}", target.host)));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// `[ssh://][user@]host[:port]`
+#[derive(Debug, Eq, PartialEq)]
+struct Target {
+    user: Option<String>,
+    host: String,
+    port: Option<u16>,
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self, PortError> {
+        let bad = || config(format!("'{}' is not a host of an ssh_config", text.escape_default()));
+        let rest = text.strip_prefix("ssh://").unwrap_or(text);
+        let (user, rest) = match rest.rsplit_once('@') {
+            Some((user, rest)) => (Some(user.to_owned()), rest),
+            None => (None, rest),
+        };
+        let (host, port) =
+            match (rest.strip_prefix('[').and_then(|r| r.split_once(']')), rest.split_once(':')) {
+                (Some((host, "")), _) => (host, None),
+                (Some((host, port)), _) => (host, Some(port.strip_prefix(':').ok_or_else(bad)?)),
+                // More than one colon: an IPv6 address.
+                (None, Some((host, port))) if !port.contains(':') => (host, Some(port)),
+                (None, _) => (rest, None),
+            };
+        let port = port.map(|p| p.parse().map_err(|_| bad())).transpose()?;
+        let usable = |t: &str| !t.is_empty() && !t.starts_with('-') && !t.chars().any(char::is_control);
+        match usable(host) && user.as_deref().is_none_or(usable) {
+            true => Ok(Self { user, host: host.to_owned(), port }),
+            false => Err(bad()),
+        }
+    }
+}
+
+/// What `ssh -G` printed: a keyword and its value on each line.
+#[derive(Clone, Debug)]
+struct Settings(BTreeMap<String, Vec<String>>);
+
+impl Settings {
+    fn parse(text: &str) -> Self {
+        let mut map = BTreeMap::<String, Vec<String>>::new();
+        for (keyword, value) in text.lines().filter_map(|line| line.split_once(' ')) {
+            map.entry(keyword.to_ascii_lowercase()).or_default().push(value.trim().to_owned());
+        }
+        Self(map)
+    }
+
+    fn all(&self, keyword: &str) -> &[String] {
+        self.0.get(keyword).map_or(&[], Vec::as_slice)
+    }
+
+    fn one(&self, keyword: &str) -> Option<&str> {
+        self.all(keyword).first().map(String::as_str)
+    }
+
+    /// Looks for key files. Blocks.
+    fn host(&self, name: &str, home: Option<&Path>) -> Result<SshHost, PortError> {
+        if let Some(command) = self.one("proxycommand").filter(|c| *c != "none") {
+            let program = command.split_whitespace().next().unwrap_or_default();
+            return Err(PortError::new(
+                PortErrorKind::Unsupported,
+                format!("'{name}' is reached by a ProxyCommand ('{program} …'): use ProxyJump"),
+            ));
+        }
+        let address = self.one("hostname").unwrap_or(name);
+        let user =
+            self.one("user").ok_or_else(|| config(format!("'{name}' has no user in the ssh_config")))?;
+        let port = self.one("port").map_or(Ok(22), str::parse);
+        let port =
+            port.map_err(|e| config(format!("the port of '{name}' is not a number")).with_source(e))?;
+        let expand = |path: &str| expand(path, home, address, user);
+        let mut host = SshHost::new(address, user, self.policy(&expand)?).port(port);
+        if let Some(alias) = self.one("hostkeyalias") {
+            host = host.known_as(alias);
+        }
+        if self.one("pubkeyauthentication") == Some("no") || self.one("pubkeyauthentication") == Some("false")
+        {
+            return Ok(host);
+        }
+        let identities: Vec<PathBuf> = self
+            .all("identityfile")
+            .iter()
+            .filter(|i| *i != "none")
+            .map(|i| expand(i))
+            .collect::<Result<_, _>>()?;
+        if let Some(agent) = self.agent(&identities, &expand)? {
+            host = host.login(agent);
+        }
+        let certificates: Vec<PathBuf> =
+            self.all("certificatefile").iter().map(|c| expand(c)).collect::<Result<_, _>>()?;
+        let existing: Vec<&PathBuf> = identities.iter().filter(|i| i.is_file()).collect();
+        for identity in &existing {
+            let beside = with_suffix(identity, "-cert.pub");
+            let certificate = certificates
+                .iter()
+                .find(|c| existing.len() == 1 || belongs(c, identity))
+                .cloned()
+                .or_else(|| beside.is_file().then_some(beside));
+            let key = KeyFile::new(identity.as_path());
+            host = host.login(match certificate {
+                Some(certificate) => key.certificate(certificate),
+                None => key,
+            });
+        }
+        Ok(host)
+    }
+
+    fn policy(
+        &self,
+        expand: &dyn Fn(&str) -> Result<PathBuf, PortError>,
+    ) -> Result<HostKeyPolicy, PortError> {
+        let files = |keyword| {
+            let values = self.all(keyword).iter().flat_map(|v| v.split_whitespace());
+            values.filter(|v| *v != "none").map(expand).collect::<Result<Vec<_>, _>>()
+        };
+        let (user, global) = (files("userknownhostsfile")?, files("globalknownhostsfile")?);
+        let also = |rest: &[PathBuf]| rest.iter().chain(&global).cloned().collect();
+        Ok(match (self.one("stricthostkeychecking"), user.split_first()) {
+            (Some("accept-new"), Some((file, rest))) => {
+                HostKeyPolicy::AcceptNew { file: file.clone(), also: also(rest) }
+            }
+            _ => HostKeyPolicy::Strict { files: also(&user) },
+        })
+    }
+
+    fn agent(
+        &self,
+        identities: &[PathBuf],
+        expand: &dyn Fn(&str) -> Result<PathBuf, PortError>,
+    ) -> Result<Option<Agent>, PortError> {
+        let socket = match self.one("identityagent") {
+            Some("none") => return Ok(None),
+            None | Some("SSH_AUTH_SOCK") => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
+            Some(variable) if variable.starts_with('$') => {
+                let name = variable.trim_start_matches('$').trim_matches(['{', '}']);
+                std::env::var_os(name).map(PathBuf::from)
+            }
+            Some(path) => Some(expand(path)?),
+        };
+        let Some(socket) = socket else { return Ok(None) };
+        let agent = Agent::at(socket);
+        if self.one("identitiesonly") != Some("yes") {
+            return Ok(Some(agent));
+        }
+        let public: Vec<PathBuf> =
+            identities.iter().map(|i| with_suffix(i, ".pub")).filter(|p| p.is_file()).collect();
+        // None of the keys is meant for this host.
+        Ok((!public.is_empty()).then(|| public.into_iter().fold(agent, Agent::only)))
+    }
+}
+
+/// What `ssh -G` leaves in paths: `~` and the percent tokens.
+fn expand(path: &str, home: Option<&Path>, address: &str, user: &str) -> Result<PathBuf, PortError> {
+    let bad = |why: &str| config(format!("the path '{path}' of the ssh_config cannot be used: {why}"));
+    let home = || home.map(|h| h.display().to_string()).ok_or_else(|| bad("HOME is not set"));
+    let mut text = match path.strip_prefix('~') {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => home()?,
+        Some(_) => return Err(bad("homes of others are not known")),
+        None => String::new(),
+    };
+    let mut chars = path.strip_prefix('~').unwrap_or(path).chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '%' => match chars.next() {
+                Some('%') => text.push('%'),
+                Some('d') => text += &home()?,
+                Some('h') => text += address,
+                Some('r') => text += user,
+                _ => return Err(bad("only %d, %h, %r and %% are known")),
+            },
+            '$' => return Err(bad("variables are not known")),
+            c => text.push(c),
+        }
+    }
+    Ok(text.into())
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Whether a certificate is one of a key, by its `.pub` file.
+fn belongs(certificate: &Path, identity: &Path) -> bool {
+    let read = |path: &Path| std::fs::read_to_string(path).ok();
+    let certificate = read(certificate).and_then(|text| Certificate::from_openssh(text.trim()).ok());
+    let public =
+        read(&with_suffix(identity, ".pub")).and_then(|text| PublicKey::from_openssh(text.trim()).ok());
+    certificate.zip(public).is_some_and(|(c, p)| c.public_key() == p.key_data())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets() {
+        let parse = |text| Target::parse(text).map(|t| (t.user, t.host, t.port)).ok();
+        let some =
+            |user: Option<&str>, host: &str, port| Some((user.map(str::to_owned), host.to_owned(), port));
+        assert_eq!(parse("h"), some(None, "h", None));
+        assert_eq!(parse("u@h:22"), some(Some("u"), "h", Some(22)));
+        assert_eq!(parse("ssh://u@e.x@h"), some(Some("u@e.x"), "h", None));
+        assert_eq!(parse("[::1]:22"), some(None, "::1", Some(22)));
+        assert_eq!(parse("[::1]"), some(None, "::1", None));
+        assert_eq!(parse("fe80::1"), some(None, "fe80::1", None));
+        for bad in ["", "-oProxyCommand=x", "u@", "@h", "-l@h", "h:x", "h:99999", "a\nb", "[::1]22"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths() {
+        let expand =
+            |path| expand(path, Some(Path::new("/home/u")), "h", "r").map(|p| p.display().to_string()).ok();
+        assert_eq!(expand("~/.ssh/id"), Some("/home/u/.ssh/id".into()));
+        assert_eq!(expand("%d/%h-%r%%"), Some("/home/u/h-r%".into()));
+        for bad in ["~other/x", "%C", "${X}/id", "%"] {
+            assert_eq!(expand(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn never_less_than_strict() {
+        for (word, new) in
+            [("yes", false), ("ask", false), ("no", false), ("false", false), ("accept-new", true)]
+        {
+            let text =
+                format!("stricthostkeychecking {word}\nuserknownhostsfile /a /b\nglobalknownhostsfile /c\n");
+            let policy = Settings::parse(&text).policy(&|p| Ok(p.into())).unwrap();
+            let (a, rest) = ("/a".into(), ["/b", "/c"].map(PathBuf::from));
+            match new {
+                true => assert_eq!(policy, HostKeyPolicy::AcceptNew { file: a, also: rest.into() }),
+                false => assert_eq!(policy, HostKeyPolicy::Strict { files: [vec![a], rest.into()].concat() }),
+            }
+        }
+    }
+
+    #[test]
+    fn a_proxy_command_is_refused() {
+        let error = Settings::parse("user u\nproxycommand nc secret %h\n").host("h", None).unwrap_err();
+        assert_eq!(error.kind(), PortErrorKind::Unsupported);
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,125 @@
+//! The host transport over SSH.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kwdb_scale_core::ports::{
+    Command, CommandOutput, Detached, HostTransport, PortError, PortErrorKind, PortState, Spawned,
+    async_trait,
+};
+use kwdb_scale_core::topology::{Address, HostName};
+
+use crate::config::{Answer, SshHost, SshLimits};
+use crate::error::config;
+use crate::pool::Pool;
+use crate::{detached, files, probe, run};
+
+/// Runs commands, moves files and probes ports on hosts that are reached over SSH. Clones share their connections.
+#[derive(Clone)]
+pub struct SshTransport {
+    hosts: Arc<BTreeMap<HostName, SshHost>>,
+    pool: Arc<Pool>,
+}
+
+impl fmt::Debug for SshTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SshTransport").field("hosts", &self.hosts.keys()).finish_non_exhaustive()
+    }
+}
+
+impl SshTransport {
+    /// A transport to these hosts, with the default limits. Connects to nothing.
+    ///
+    /// Fails with [`Config`](PortErrorKind::Config) when a host cannot be reached as described (no way to log in, a
+    /// fingerprint that is none, …); the message names it.
+    pub fn new(hosts: impl IntoIterator<Item = (HostName, SshHost)>) -> Result<Self, PortError> {
+        Self::with_limits(hosts, SshLimits::default())
+    }
+
+    /// The same with limits.
+    pub fn with_limits(
+        hosts: impl IntoIterator<Item = (HostName, SshHost)>,
+        limits: SshLimits,
+    ) -> Result<Self, PortError> {
+        limits.check()?;
+        let hosts: BTreeMap<HostName, SshHost> = hosts.into_iter().collect();
+        for (name, host) in &hosts {
+            host.check().map_err(|e| config(format!("host '{name}' cannot be used: {e}")).with_source(e))?;
+        }
+        Ok(Self { hosts: Arc::new(hosts), pool: Arc::new(Pool::new(limits)) })
+    }
+
+    /// Runs a command on a pseudo-terminal and answers its prompts: each answer is typed, with a line break, when its
+    /// prompt appears after the one before. Otherwise as [`run`](HostTransport::run).
+    ///
+    /// The terminal does not echo, so that answers are not part of the output, in which stderr is one with stdout.
+    /// Fails with [`Config`](PortErrorKind::Config) when the command has bytes for its standard input, which is the
+    /// terminal.
+    pub async fn run_on_terminal(
+        &self,
+        host: &HostName,
+        command: &Command,
+        answers: Vec<Answer>,
+    ) -> Result<CommandOutput, PortError> {
+        if command.stdin.is_some() {
+            return Err(config("a command on a terminal has no other standard input"));
+        }
+        run::run(&self.pool, self.host(host)?, command, Some(answers)).await.map(Into::into)
+    }
+
+    /// As [`put`](HostTransport::put), and gives the file to `owner` (`user`, `user:group` or `:group`) before it
+    /// takes its place. Fails with [`Denied`](PortErrorKind::Denied) when that is not allowed; nothing is left then.
+    pub async fn put_owned(
+        &self,
+        host: &HostName,
+        path: &str,
+        content: &[u8],
+        mode: u32,
+        owner: &str,
+    ) -> Result<(), PortError> {
+        files::put(&self.pool, self.host(host)?, path, content, mode, Some(owner)).await
+    }
+
+    fn host(&self, name: &HostName) -> Result<&SshHost, PortError> {
+        self.hosts.get(name).ok_or_else(|| {
+            let names: Vec<&str> = self.hosts.keys().map(HostName::as_str).collect();
+            PortError::new(
+                PortErrorKind::Config,
+                format!(
+                    "host '{name}' is not one of this transport's ({}): correct the name or add the host",
+                    names.join(", ")
+                ),
+            )
+        })
+    }
+}
+
+#[async_trait]
+impl HostTransport for SshTransport {
+    async fn run(&self, host: &HostName, command: &Command) -> Result<CommandOutput, PortError> {
+        run::run(&self.pool, self.host(host)?, command, None).await.map(Into::into)
+    }
+
+    async fn spawn(&self, host: &HostName, detached: &Detached) -> Result<Spawned, PortError> {
+        detached::spawn(&self.pool, self.host(host)?, detached).await
+    }
+
+    async fn put(&self, host: &HostName, path: &str, content: &[u8], mode: u32) -> Result<(), PortError> {
+        files::put(&self.pool, self.host(host)?, path, content, mode, None).await
+    }
+
+    async fn get(&self, host: &HostName, path: &str, max: usize) -> Result<Vec<u8>, PortError> {
+        files::get(&self.pool, self.host(host)?, path, max).await
+    }
+
+    async fn probe(
+        &self,
+        host: &HostName,
+        address: &Address,
+        deadline: Duration,
+    ) -> Result<PortState, PortError> {
+        probe::probe(&self.pool, self.host(host)?, address, deadline).await
+    }
+}

@@ -1,0 +1,292 @@
+//! Host keys and logins against a real sshd.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod sshd;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use kwdb_scale_core::ports::{HostTransport, PortError, PortErrorKind};
+use kwdb_scale_core::secret::Secret;
+use kwdb_scale_ssh::{Agent, HostKeyPolicy, KeyFile, SshHost};
+use sshd::{PATIENCE, Sshd, installed, key, keygen, n1, public, transport, user};
+
+/// Runs a command on the host, or gives the error.
+async fn reach(host: SshHost) -> Result<(), PortError> {
+    let command = kwdb_scale_core::ports::Command::new(["true"]);
+    let result = transport(host).run(&n1(), &command).await;
+    result.map(|output| assert!(output.end.success(), "{output:?}"))
+}
+
+async fn refused(host: SshHost) -> PortError {
+    let error = reach(host).await.unwrap_err();
+    assert!(!error.chain().contains("hunter2"), "no secret is shown: {}", error.chain());
+    assert!(!error.to_string().contains('\n'), "one line: {error}");
+    error
+}
+
+fn authorize(sshd: &Sshd, keys: &[&Path]) {
+    let text: String = keys.iter().map(|key| public(key)).collect();
+    std::fs::write(sshd.path("authorized_keys"), text).unwrap();
+}
+
+fn accept(sshd: &Sshd, file: &Path) -> SshHost {
+    let policy = HostKeyPolicy::AcceptNew { file: file.into(), also: vec![] };
+    SshHost::new("127.0.0.1", user(), policy).port(sshd.port).login(KeyFile::new(sshd.path("id")))
+}
+
+#[tokio::test]
+async fn every_kind_of_key() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "");
+    for (kind, passphrase) in
+        [("ed25519", ""), ("ecdsa", ""), ("rsa", ""), ("ed25519", "hunter2"), ("rsa", "hunter2")]
+    {
+        let name = format!("{kind}-{passphrase}");
+        let path = key(sshd.dir.path(), &name, kind, passphrase);
+        authorize(&sshd, &[&path]);
+        let file = KeyFile::new(&path);
+        let file = if passphrase.is_empty() { file } else { file.passphrase(Secret::new(passphrase)) };
+        reach(sshd.bare_host().login(file)).await.unwrap_or_else(|e| panic!("{name}: {}", e.chain()));
+    }
+    let pem = sshd.path("pem");
+    keygen(&["-t", "rsa", "-m", "PEM", "-N", "", "-f", pem.to_str().unwrap()]);
+    authorize(&sshd, &[&pem]);
+    reach(sshd.bare_host().login(KeyFile::new(&pem))).await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_that_do_not_open() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "");
+    let stranger = key(sshd.dir.path(), "stranger", "ed25519", "");
+    let error = refused(sshd.bare_host().login(KeyFile::new(&stranger))).await;
+    assert_eq!(error.kind(), PortErrorKind::Authentication);
+    let text = error.to_string();
+    assert!(text.contains("stranger") && text.contains(&user()) && text.contains("publickey"), "{text}");
+    // The next way is tried on the same connection.
+    reach(sshd.bare_host().login(KeyFile::new(&stranger)).login(KeyFile::new(sshd.path("id"))))
+        .await
+        .unwrap();
+
+    let locked = key(sshd.dir.path(), "locked", "ed25519", "hunter2");
+    let error = refused(sshd.bare_host().login(KeyFile::new(&locked))).await;
+    assert!(error.kind() == PortErrorKind::Config && error.to_string().contains("passphrase"), "{error}");
+    let wrong = KeyFile::new(&locked).passphrase(Secret::new("hunter22"));
+    let error = refused(sshd.bare_host().login(wrong)).await;
+    assert!(error.kind() == PortErrorKind::Config && error.to_string().contains("passphrase"), "{error}");
+    let error = refused(sshd.bare_host().login(KeyFile::new(sshd.path("absent")))).await;
+    assert!(error.kind() == PortErrorKind::NotFound && error.to_string().contains("absent"), "{error}");
+    let error = refused(sshd.bare_host().login(KeyFile::new(sshd.path("sshd_config")))).await;
+    assert!(error.kind() == PortErrorKind::Config && error.to_string().contains("sshd_config"), "{error}");
+    // A key that cannot be used does not keep the next from being tried.
+    reach(sshd.bare_host().login(KeyFile::new(&locked)).login(KeyFile::new(sshd.path("id")))).await.unwrap();
+}
+
+#[tokio::test]
+async fn passwords_that_the_server_does_not_take() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "");
+    let error =
+        refused(sshd.bare_host().login(kwdb_scale_ssh::Login::Password(Secret::new("hunter2")))).await;
+    assert_eq!(error.kind(), PortErrorKind::Authentication, "{error}");
+}
+
+#[tokio::test]
+async fn certificates_of_users() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "");
+    let authority = key(sshd.dir.path(), "authority", "ed25519", "");
+    std::fs::write(sshd.path("authorized_keys"), format!("cert-authority {}", public(&authority))).unwrap();
+    for kind in ["ed25519", "ecdsa"] {
+        let id = key(sshd.dir.path(), &format!("user-{kind}"), kind, "");
+        keygen(&[
+            "-s",
+            authority.to_str().unwrap(),
+            "-I",
+            "me",
+            "-n",
+            &user(),
+            id.with_extension("pub").to_str().unwrap(),
+        ]);
+        let certificate = sshd.path(&format!("user-{kind}-cert.pub"));
+        reach(sshd.bare_host().login(KeyFile::new(&id).certificate(&certificate))).await.unwrap();
+        assert_eq!(
+            refused(sshd.bare_host().login(KeyFile::new(&id))).await.kind(),
+            PortErrorKind::Authentication
+        );
+        let other = KeyFile::new(sshd.path("id")).certificate(&certificate);
+        assert!(refused(sshd.bare_host().login(other)).await.to_string().contains("belongs to another key"));
+    }
+}
+
+/// An agent of OpenSSH for one test.
+struct SshAgent {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl SshAgent {
+    fn start(dir: &Path) -> Self {
+        let socket = dir.join("agent");
+        let child =
+            Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+        let start = std::time::Instant::now();
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert!(start.elapsed() < PATIENCE, "the agent does not start");
+            std::thread::yield_now();
+        }
+        Self { child, socket }
+    }
+
+    fn add(&self, key: &Path) {
+        let output = Command::new("ssh-add").arg(key).env("SSH_AUTH_SOCK", &self.socket).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+impl Drop for SshAgent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn agents() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "");
+    let agent = SshAgent::start(sshd.dir.path());
+    let error = refused(sshd.bare_host().login(Agent::at(&agent.socket))).await;
+    assert!(error.kind() == PortErrorKind::Authentication && error.to_string().contains("no key"), "{error}");
+    let keys: Vec<PathBuf> =
+        ["ed25519", "ecdsa", "rsa"].iter().map(|kind| key(sshd.dir.path(), kind, kind, "")).collect();
+    for key in &keys {
+        agent.add(key);
+    }
+    for key in &keys {
+        authorize(&sshd, &[key]);
+        reach(sshd.bare_host().login(Agent::at(&agent.socket))).await.unwrap();
+        let only = Agent::at(&agent.socket).only(key.with_extension("pub"));
+        reach(sshd.bare_host().login(only)).await.unwrap();
+    }
+    let other = Agent::at(&agent.socket).only(keys[0].with_extension("pub"));
+    assert_eq!(refused(sshd.bare_host().login(other)).await.kind(), PortErrorKind::Authentication);
+    let error = refused(sshd.bare_host().login(Agent::at(sshd.path("absent")))).await;
+    assert!(error.to_string().contains("absent"), "{error}");
+
+    // A certificate in the agent, of an RSA key too.
+    let authority = key(sshd.dir.path(), "authority", "ed25519", "");
+    std::fs::write(sshd.path("authorized_keys"), format!("cert-authority {}", public(&authority))).unwrap();
+    let id = key(sshd.dir.path(), "user", "rsa", "");
+    keygen(&[
+        "-s",
+        authority.to_str().unwrap(),
+        "-I",
+        "me",
+        "-n",
+        &user(),
+        id.with_extension("pub").to_str().unwrap(),
+    ]);
+    agent.add(&id);
+    let only = Agent::at(&agent.socket).only(id.with_extension("pub"));
+    reach(sshd.bare_host().login(only)).await.unwrap();
+}
+
+#[tokio::test]
+async fn host_keys() {
+    let Some(program) = installed() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    key(dir.path(), "host", "ed25519", "");
+    let rsa = key(dir.path(), "rsa", "rsa", "");
+    let id = key(dir.path(), "id", "ed25519", "");
+    std::fs::write(dir.path().join("authorized_keys"), public(&id)).unwrap();
+    let sshd = Sshd::start_in(dir, &program, &format!("HostKey {}", rsa.display()));
+    let file = sshd.path("recorded");
+
+    // Recorded once, then strict.
+    for _ in 0..2 {
+        reach(accept(&sshd, &file)).await.unwrap();
+    }
+    let recorded = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(recorded.lines().count(), 1, "{recorded}");
+    let known = format!("[127.0.0.1]:{} ssh-ed25519 ", sshd.port);
+    assert!(recorded.starts_with(&known), "{recorded}");
+
+    // Another key under that name is refused, with file and line.
+    let other = key(sshd.dir.path(), "other", "ed25519", "");
+    std::fs::write(&file, format!("# once\n[127.0.0.1]:{} {}", sshd.port, public(&other))).unwrap();
+    let error = refused(accept(&sshd, &file)).await;
+    assert_eq!(error.kind(), PortErrorKind::Authentication);
+    assert!(error.to_string().contains(&format!("{}:2", file.display())), "{error}");
+
+    // A host known by its RSA key only is asked for that one.
+    let policy = HostKeyPolicy::Strict { files: vec![file.clone()] };
+    let host = SshHost::new("127.0.0.1", user(), policy).port(sshd.port).login(KeyFile::new(&id));
+    std::fs::write(&file, format!("[127.0.0.1]:{} {}", sshd.port, public(&rsa))).unwrap();
+    reach(host.clone()).await.unwrap();
+    std::fs::write(&file, format!("alias {}", public(&rsa))).unwrap();
+    assert!(refused(host.clone()).await.to_string().contains(file.to_str().unwrap()));
+    reach(host.known_as("Alias")).await.unwrap();
+
+    // Pinned.
+    let output = Command::new("ssh-keygen").arg("-lf").arg(sshd.path("host")).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let fingerprint = text.split_whitespace().nth(1).unwrap().to_owned();
+    let pinned = |fingerprint: String| {
+        let policy = HostKeyPolicy::Pinned { fingerprints: vec![fingerprint] };
+        SshHost::new("127.0.0.1", user(), policy).port(sshd.port).login(KeyFile::new(&id))
+    };
+    reach(pinned(fingerprint.clone())).await.unwrap();
+    let error = refused(pinned("SHA256:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA".into())).await;
+    assert!(error.to_string().contains(&fingerprint), "{error}");
+    assert_eq!(sshd.logins(), 5, "nobody logs in to a host that is not known: {}", sshd.log());
+}
+
+#[tokio::test]
+async fn host_certificates() {
+    let Some(program) = installed() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let authority = key(dir.path(), "authority", "ed25519", "");
+    for (name, principal, works) in [("right", "node1,127.0.0.1", true), ("wrong", "node2", false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let host = key(dir.path(), "host", "ed25519", "");
+        let id = key(dir.path(), "id", "ed25519", "");
+        std::fs::write(dir.path().join("authorized_keys"), public(&id)).unwrap();
+        let host_public = host.with_extension("pub");
+        keygen(&[
+            "-s",
+            authority.to_str().unwrap(),
+            "-I",
+            name,
+            "-h",
+            "-n",
+            principal,
+            host_public.to_str().unwrap(),
+        ]);
+        let certificate = dir.path().join("host-cert.pub");
+        let sshd = Sshd::start_in(dir, &program, &format!("HostCertificate {}", certificate.display()));
+        let file = sshd.path("authorities");
+        std::fs::write(&file, format!("@cert-authority [127.0.0.*]:* {}", public(&authority))).unwrap();
+        let policy = HostKeyPolicy::Strict { files: vec![file] };
+        let host = SshHost::new("127.0.0.1", user(), policy).port(sshd.port).login(KeyFile::new(&id));
+        match works {
+            true => reach(host).await.unwrap(),
+            false => {
+                let error = refused(host).await;
+                assert!(error.to_string().contains("node2"), "{error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_there() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let policy = HostKeyPolicy::Strict { files: vec!["/nonexistent".into()] };
+    let host = SshHost::new("127.0.0.1", "u", policy).port(free).login(KeyFile::new("/nonexistent"));
+    let error = refused(host).await;
+    assert_eq!(error.kind(), PortErrorKind::Unreachable);
+    assert!(error.to_string().contains(&format!("127.0.0.1:{free}")), "{error}");
+}
