@@ -61,7 +61,7 @@ async fn show(lab: &mut Lab) -> Result<bool, Box<dyn Error>> {
     let fifth = lab::add(lab)?;
     let file = lab::cluster_file(lab.info());
     println!("== The cluster as {} describes it\n", file.display());
-    let cluster = Cluster::open(&file)?;
+    let cluster = Cluster::open(&file).await?;
     println!("{}", status(&cluster).await?);
 
     println!("== Out: a node on host {}\n", fifth.name);

@@ -38,6 +38,24 @@ pub struct Config {
     pub policy: Policy,
     /// The hosts, in the order of the file.
     pub hosts: Vec<KwbaseHost>,
+    /// How each host is reached.
+    pub reach: BTreeMap<HostName, Reach>,
+    /// The ssh_config that says how, for those that are reached over SSH; the user's own when `None`.
+    pub ssh_config: Option<PathBuf>,
+}
+
+/// How a host is reached.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Reach {
+    /// It is this machine.
+    Local,
+    /// Over SSH.
+    Ssh {
+        /// What `ssh` would be called with: `host`, `user@host` or a name of the ssh_config.
+        destination: String,
+        /// Through `sudo -n`, as another user or as root.
+        sudo: Option<Option<String>>,
+    },
 }
 
 /// How SQL is spoken.
@@ -90,7 +108,15 @@ struct File {
     #[serde(default)]
     policy: BTreeMap<Spanned<String>, toml::Value>,
     #[serde(default)]
+    ssh: SshTable,
+    #[serde(default)]
     host: Vec<Spanned<HostTable>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SshTable {
+    config: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -123,6 +149,15 @@ struct SqlTable {
 enum Transport {
     #[default]
     Local,
+    Ssh,
+}
+
+/// `true` is root.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum Sudo {
+    Is(bool),
+    User(String),
 }
 
 /// The fields of [`KwbaseHost`], written out so that an unknown key is an error, and how the host is reached.
@@ -132,6 +167,8 @@ struct HostTable {
     name: HostName,
     #[serde(default)]
     transport: Transport,
+    ssh: Option<String>,
+    sudo: Option<Sudo>,
     program: Option<String>,
     #[serde(default)]
     exec_prefix: Vec<String>,
@@ -209,9 +246,12 @@ impl Config {
 
         let mut hosts = Vec::new();
         let mut names = BTreeSet::new();
+        let mut reach = BTreeMap::new();
         for spanned in file.host {
             let here = Some(spanned.span().start);
-            let host = spanned.into_inner().into_host(&base, certs.as_deref());
+            let table = spanned.into_inner();
+            let way = table.reach().map_err(|what| fail(here, what))?;
+            let host = table.into_host(&base, certs.as_deref());
             host.validate().map_err(|e| fail(here, format!("[[host]] {e}")))?;
             if !names.insert(host.name.clone()) {
                 let what = format!(
@@ -242,6 +282,7 @@ impl Config {
                 );
                 return Err(fail(here, what));
             }
+            reach.insert(host.name.clone(), way);
             hosts.push(host);
         }
 
@@ -282,6 +323,8 @@ impl Config {
             sql,
             policy,
             hosts,
+            reach,
+            ssh_config: file.ssh.config.map(|file| at(&file)),
             path: path.to_owned(),
         })
     }
@@ -298,8 +341,25 @@ impl Config {
 }
 
 impl HostTable {
+    fn reach(&self) -> Result<Reach, String> {
+        match self.transport {
+            Transport::Local if self.ssh.is_some() || self.sudo.is_some() => Err(format!(
+                "[[host]] host {}: ssh and sudo are for hosts with transport = \"ssh\"; add that, or leave them out",
+                self.name
+            )),
+            Transport::Local => Ok(Reach::Local),
+            Transport::Ssh => Ok(Reach::Ssh {
+                destination: self.ssh.clone().unwrap_or_else(|| self.name.to_string()),
+                sudo: match self.sudo.clone() {
+                    None | Some(Sudo::Is(false)) => None,
+                    Some(Sudo::Is(true)) => Some(None),
+                    Some(Sudo::User(user)) => Some(Some(user)),
+                },
+            }),
+        }
+    }
+
     fn into_host(self, base: &Path, certs: Option<&Path>) -> KwbaseHost {
-        let Transport::Local = self.transport;
         let security = match (self.certs_dir.as_deref(), certs) {
             (Some(dir), _) => Security::Certs { certs_dir: base.join(dir).display().to_string() },
             (None, Some(dir)) => Security::Certs { certs_dir: dir.display().to_string() },
@@ -491,6 +551,8 @@ mod tests {
             (format!("{MINIMAL}[[host]]\nname = \"n2\"\n"), "advertise_addr"),
             (format!("{MINIMAL}stores = [\"rel\"]\n"), "absolute"),
             (format!("{MINIMAL}transport = \"carrier-pigeon\"\n"), "carrier-pigeon"),
+            (format!("{MINIMAL}sudo = true\n"), "transport = \"ssh\""),
+            (format!("{MINIMAL}[ssh]\nport = 22\n"), "port"),
             (format!("{MINIMAL}[policy]\nsamples = 0\n"), "samples"),
             (format!("{MINIMAL}[policy]\npoll = \"0s\"\n"), "poll"),
             (
@@ -507,6 +569,19 @@ mod tests {
             assert!(error.starts_with("/c/cluster.toml") && error.contains(words), "{text}\n{error}");
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn hosts_are_reached_as_the_file_says() {
+        let far = "[ssh]\nconfig = \"ssh_config\"\n[[host]]\nname = \"n2\"\nlisten_addr = \"10.0.0.2:26257\"\n\
+                   transport = \"ssh\"\nssh = \"ops@db2\"\nsudo = \"kaiwudb\"\n[[host]]\nname = \"n3\"\n\
+                   listen_addr = \"10.0.0.3:26257\"\ntransport = \"ssh\"\n";
+        let config = parse(&format!("{MINIMAL}{far}")).unwrap();
+        assert_eq!(config.ssh_config.as_deref(), Some(Path::new("/c/ssh_config")));
+        assert_eq!(config.reach[&HostName::new("n1")], Reach::Local);
+        let ssh = |destination: &str, sudo| Reach::Ssh { destination: destination.to_owned(), sudo };
+        assert_eq!(config.reach[&HostName::new("n2")], ssh("ops@db2", Some(Some("kaiwudb".to_owned()))));
+        assert_eq!(config.reach[&HostName::new("n3")], ssh("n3", None));
     }
 
     #[test]

@@ -9,11 +9,12 @@ use kwdb_scale_core::kwbase::Kwbase;
 use kwdb_scale_core::observation::Observation;
 use kwdb_scale_core::ports::{FactSource, Journal, PortError, PortErrorKind};
 use kwdb_scale_core::request::Request;
-use kwdb_scale_local::{FileLock, LocalTransport, SystemClock};
+use kwdb_scale_local::{FileLock, SystemClock};
 use kwdb_scale_sql::{Secure, SqlSource};
 
 use crate::config::{Config, Sql};
 use crate::failure::{Exit, Failure};
+use crate::transport::Hosts;
 
 /// A cluster within reach: nothing is connected before it is asked.
 #[derive(Clone, Debug)]
@@ -23,23 +24,24 @@ pub struct Cluster {
     /// Facts and settings.
     pub sql: SqlSource,
     /// The command line on the hosts.
-    pub kwbase: Arc<Kwbase<LocalTransport>>,
+    pub kwbase: Arc<Kwbase<Hosts>>,
 }
 
 impl Cluster {
-    /// Reads the file and the keys that it names. Connects to nothing.
+    /// Reads the file and the keys that it names, and the ssh_config where hosts are reached over SSH. Connects to
+    /// nothing.
     ///
     /// # Errors
     /// Exit code 2: a file or key is missing or makes no sense.
-    pub fn open(path: &Path) -> Result<Self, Failure> {
-        Self::of(Config::read(path).map_err(|e| Failure::usage(e.to_string()))?)
+    pub async fn open(path: &Path) -> Result<Self, Failure> {
+        Self::of(Config::read(path).map_err(|e| Failure::usage(e.to_string()))?).await
     }
 
     /// The same for a description at hand.
     ///
     /// # Errors
     /// Exit code 2: a key is missing or makes no sense.
-    pub fn of(config: Config) -> Result<Self, Failure> {
+    pub async fn of(config: Config) -> Result<Self, Failure> {
         let usage = |what: String| Failure::usage(format!("{}: {what}", config.path.display()));
         let mut builder = SqlSource::builder(config.seeds.clone())
             .user(config.sql.user.clone())
@@ -51,7 +53,7 @@ impl Cluster {
         }
         // Everything that can be wrong before the first connection is wrong in the file or in what it names.
         let sql = builder.build().map_err(|e| usage(e.chain()))?;
-        let transport = LocalTransport::new(config.hosts.iter().map(|h| h.name.clone()));
+        let transport = Hosts::of(&config).await.map_err(|e| usage(e.chain()))?;
         let mut kwbase =
             Kwbase::new(Arc::new(transport), config.hosts.clone()).map_err(|e| usage(e.to_string()))?;
         if let Some(control) = &config.control_host {

@@ -19,4 +19,5 @@ pub mod failure;
 pub mod lab;
 pub mod progress;
 pub mod report;
+pub mod transport;
 pub mod ui;

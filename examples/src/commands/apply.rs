@@ -41,7 +41,7 @@ struct Outcome<'a> {
 
 pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<Exit, Failure> {
     let plan = read_plan(&args.plan)?;
-    let cluster = Cluster::open(&global.cluster)?;
+    let cluster = Cluster::open(&global.cluster).await?;
     // Whoever made it: what would stop a node before it is empty is not begun.
     super::plan::no_violations(&plan, None)?;
     if plan.is_empty() {
@@ -71,7 +71,7 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
 }
 
 pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Result<Exit, Failure> {
-    let cluster = Cluster::open(&global.cluster)?;
+    let cluster = Cluster::open(&global.cluster).await?;
     let dir = args.journal.clone().unwrap_or_else(|| cluster.config.journal.clone());
     let Some((journal, ledger)) = newest_unfinished(&dir).await? else {
         return Err(Failure::usage(format!(

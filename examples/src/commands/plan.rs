@@ -106,7 +106,7 @@ async fn look(
     options: &RequestOptions,
     change: &ChangeCommand,
 ) -> Result<(Cluster, Request, Observation, Assessment), Failure> {
-    let cluster = Cluster::open(&global.cluster)?;
+    let cluster = Cluster::open(&global.cluster).await?;
     let config = &cluster.config;
     let request =
         Request { operation: change.operation(), inventory: config.inventory(), options: options.options() };

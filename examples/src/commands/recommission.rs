@@ -15,7 +15,7 @@ use crate::failure::{Exit, Failure};
 use crate::ui::Ui;
 
 pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionArgs) -> Result<Exit, Failure> {
-    let cluster = Cluster::open(&global.cluster)?;
+    let cluster = Cluster::open(&global.cluster).await?;
     let config = &cluster.config;
     // An operation that still runs would take this for somebody else's doing.
     let lock = cluster.lock();

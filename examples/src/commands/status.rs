@@ -9,7 +9,7 @@ use crate::report::Status;
 use crate::ui::Ui;
 
 pub(crate) async fn status(ui: &Ui, global: &Global) -> Result<Exit, Failure> {
-    let cluster = Cluster::open(&global.cluster)?;
+    let cluster = Cluster::open(&global.cluster).await?;
     let observation = cluster.observe(None).await?;
     let config = &cluster.config;
     let status = Status::of(&config.label, &config.inventory(), &observation, config.policy.max_status_age);
@@ -22,7 +22,7 @@ pub(crate) async fn status(ui: &Ui, global: &Global) -> Result<Exit, Failure> {
 }
 
 pub(crate) async fn observe(ui: &Ui, global: &Global, output: Option<&Path>) -> Result<Exit, Failure> {
-    let cluster = Cluster::open(&global.cluster)?;
+    let cluster = Cluster::open(&global.cluster).await?;
     let observation = cluster.observe(None).await?;
     match output {
         None => ui.print_json(&observation)?,

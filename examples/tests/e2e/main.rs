@@ -16,6 +16,10 @@
 mod change;
 mod middle;
 mod refuse;
+mod ssh;
+// The sshd of the SSH crate's own tests.
+#[path = "../../../kwdb-scale-ssh/tests/sshd/mod.rs"]
+mod sshd;
 mod support;
 mod usage;
 
@@ -50,6 +54,7 @@ const CASES: &[Entry] = &[
     both("two_of_six_at_once", change::two_of_six_at_once),
     both("out_by_two_then_factor_five_shrinks", change::out_by_two_then_factor_five_shrinks),
     both("replace", change::replace),
+    both("over_ssh", ssh::over_ssh),
     both("two_stores_a_node", change::two_stores_a_node),
     both("single_replica_out_but_never_in", change::single_replica_out_but_never_in),
     both("leave_drained_and_settings", change::leave_drained_and_settings),
