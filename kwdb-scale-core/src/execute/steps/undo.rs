@@ -56,7 +56,7 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
         return Verdict::stop_with(
             StopReason::Cancelled,
             format!(
-                "the mark was taken back, but a drain of {list} was begun, and only a restart undoes that"
+                "the mark was taken back, but what was drained stays so until it is started again: {list}"
             ),
             Vec::new(),
             vec![format!(
