@@ -29,6 +29,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // The service is told to stop as soon as replicas move. What it marked stays marked.
     let mut operation = Operation::begin(plan, ports.clone()).await?;
     let (mut events, canceller) = (operation.events(), operation.canceller());
+    let mut told = false;
     let end = loop {
         match operation.advance(SignedDuration::from_secs(5)).await {
             Advance::Progress => {}
@@ -37,9 +38,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Advance::Ended(end) => break end,
         }
         while let Some(Some(event)) = events.next().now_or_never() {
-            if let Progress::Replicas { left, of, .. } = event {
+            if let Progress::Replicas { left, of, .. } = event
+                && !told
+            {
                 println!("{left} of {of} replicas left: stopping here");
                 canceller.cancel(Cancel::Leave);
+                told = true;
             }
         }
     };

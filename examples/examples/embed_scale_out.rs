@@ -39,6 +39,7 @@ async fn scale_out(info: &LabInfo) -> Result<(), Box<dyn Error>> {
     let hosts: Vec<KwbaseHost> = info.hosts.iter().map(|h| describe(info, h)).collect();
     let transport = Arc::new(LocalTransport::new(hosts.iter().map(|h| h.name.clone())));
     let inventory = Inventory {
+        control: None,
         hosts: hosts
             .iter()
             .filter_map(|h| {

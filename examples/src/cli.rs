@@ -10,6 +10,7 @@ use kwdb_scale_core::topology::HostName;
 use serde_json::json;
 
 use crate::commands;
+use crate::config::LONGEST;
 use crate::failure::{Exit, Failure};
 use crate::ui::{Format, Ui};
 
@@ -32,11 +33,16 @@ pub struct Cli {
 #[derive(Args, Clone, Debug)]
 pub struct Global {
     /// The file that describes the cluster.
-    #[arg(long, global = true, value_name = "FILE", env = "KWSCALE_CLUSTER", default_value = "cluster.toml")]
+    #[arg(long, global = true, value_name = "FILE", env = "KWSCALE_CLUSTER", default_value = "cluster.toml", value_parser = file)]
     pub cluster: PathBuf,
     /// The form of results.
     #[arg(long, global = true, value_enum, default_value = "text")]
     pub format: Format,
+}
+
+/// An empty variable counts as none.
+fn file(text: &str) -> Result<PathBuf, String> {
+    Ok(PathBuf::from(if text.is_empty() { "cluster.toml" } else { text }))
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,7 +79,7 @@ enum Command {
     },
     /// Carry out a plan.
     Apply(ApplyArgs),
-    /// Go on with the newest operation that has not ended.
+    /// Go on with the newest operation that has not ended, or undo it.
     Resume(ResumeArgs),
     /// Take back the decommissioning mark of nodes; an operation that was stopped with this mark is undone and ended.
     Recommission(RecommissionArgs),
@@ -86,7 +92,7 @@ pub struct RequestOptions {
     #[arg(short, long, global = true, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Wait up to so long (30s, 10m, 1h) until nothing refuses that passes by itself.
-    #[arg(long, global = true, value_name = "DURATION")]
+    #[arg(long, global = true, value_name = "DURATION", value_parser = wait, allow_hyphen_values = true)]
     pub wait_healthy: Option<SignedDuration>,
     /// What to do with the balancing of time-series ranges.
     #[arg(long, global = true, value_enum, default_value = "leave")]
@@ -100,6 +106,15 @@ pub struct RequestOptions {
     /// Drain emptied nodes as a step of its own before they are stopped.
     #[arg(long, global = true)]
     pub drain: bool,
+}
+
+/// A time to wait: positive, and at most a year.
+fn wait(text: &str) -> Result<SignedDuration, String> {
+    let wait: SignedDuration = text.parse().map_err(|e: jiff::Error| e.to_string())?;
+    if !wait.is_positive() || wait > LONGEST {
+        return Err("write a time above nothing and up to a year, such as 30s, 10m or 1h".to_owned());
+    }
+    Ok(wait)
 }
 
 /// See [`Redistribution`].
@@ -193,6 +208,9 @@ pub struct ApplyArgs {
 /// What `resume` takes.
 #[derive(Args, Debug)]
 pub struct ResumeArgs {
+    /// Take back what the operation changed, as far as that goes, instead of going on.
+    #[arg(long)]
+    pub undo: bool,
     /// Do not ask.
     #[arg(long)]
     pub yes: bool,
@@ -222,7 +240,7 @@ pub(crate) enum LabCommand {
     Kill(LabNode),
     /// Start a node's process again on its old store.
     Restart(LabNode),
-    /// End every process of the lab; the directory stays.
+    /// End every process of the lab and delete what it made.
     Down(LabDir),
 }
 
@@ -373,6 +391,9 @@ mod tests {
             "kwscale lab up --dir d --nodes 0",
             "kwscale recommission",
             "kwscale status --wait-healthy",
+            "kwscale plan scale-in 4 --wait-healthy -5s",
+            "kwscale plan scale-in 4 --wait-healthy 99999999999h",
+            "kwscale plan scale-in 4 --wait-healthy soon",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -17,6 +17,9 @@ use kwdb_scale_core::topology::{Address, HostName, Locality};
 use serde::Deserialize;
 use toml::Spanned;
 
+/// Longer waits are mistakes, and no sum of a few of them overflows.
+pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
+
 /// A cluster as its file describes it, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -260,7 +263,16 @@ impl Config {
                 );
                 return Err(fail(here, what));
             }
-            if host.name.as_str().parse::<u32>().is_ok() {
+            if host.name.as_str().starts_with('-')
+                || host.name.as_str().chars().any(|c| c.is_control() || c.is_whitespace())
+            {
+                let what = format!(
+                    "[[host]]: the name '{}' cannot be given to a command; write letters, digits, dots and dashes",
+                    host.name.as_str().escape_debug()
+                );
+                return Err(fail(here, what));
+            }
+            if host.name.as_str().chars().all(|c| c.is_ascii_digit()) {
                 let what = format!(
                     "[[host]]: the name '{}' is a number, which commands take for a node id; give it another name",
                     host.name
@@ -271,6 +283,13 @@ impl Config {
                 let what = format!(
                     "[[host]] host {}: neither advertise_addr nor listen_addr names a host, so its node cannot be \
                      found by its address; write advertise_addr = \"host:port\"",
+                    host.name
+                );
+                return Err(fail(here, what));
+            }
+            if let Some(zero) = host.rpc_address().filter(|a| a.port() == Some(0)) {
+                let what = format!(
+                    "[[host]] host {}: {zero} has port 0, at which no node is found; write its port",
                     host.name
                 );
                 return Err(fail(here, what));
@@ -315,7 +334,7 @@ impl Config {
         let policy = policy_of(&file.policy).map_err(|(at, what)| fail(Some(at), what))?;
 
         Ok(Self {
-            label: cluster.label.unwrap_or_else(|| "cluster".to_owned()),
+            label: cluster.label.unwrap_or_else(|| "cluster".to_owned()).replace(char::is_control, " "),
             seeds,
             certs,
             control_host: cluster.control_host,
@@ -336,7 +355,7 @@ impl Config {
             let sql_address = host.sql_address().filter(|sql| *sql != address);
             Some((host.name.clone(), InventoryHost { address, sql_address }))
         };
-        Inventory { hosts: self.hosts.iter().filter_map(entry).collect() }
+        Inventory { hosts: self.hosts.iter().filter_map(entry).collect(), control: self.control_host.clone() }
     }
 }
 
@@ -471,6 +490,9 @@ fn policy_of(table: &BTreeMap<Spanned<String>, toml::Value>) -> Result<Policy, (
             Ok(policy) => {
                 let duration = serde_json::to_value(&policy).ok();
                 let duration = duration.as_ref().and_then(|p| p.get(name.get_ref())?.as_str()?.parse().ok());
+                if duration.is_some_and(|d: SignedDuration| d > LONGEST) {
+                    return fail("is longer than a year; write such as \"30s\"".to_owned());
+                }
                 if duration.is_some_and(|d: SignedDuration| !d.is_positive())
                     && !MAY_BE_ZERO.contains(&name.get_ref().as_str())
                 {
@@ -481,7 +503,18 @@ fn policy_of(table: &BTreeMap<Spanned<String>, toml::Value>) -> Result<Policy, (
     }
     let table: toml::Table =
         table.iter().map(|(name, value)| (name.get_ref().clone(), value.clone())).collect();
-    table.try_into().map_err(|e| (0, format!("[policy]: {}", e.message())))
+    let policy: Policy = table.try_into().map_err(|e| (0, format!("[policy]: {}", e.message())))?;
+    if policy.poll > policy.stall_after {
+        let (poll, stall) = (policy.poll, policy.stall_after);
+        return Err((
+            0,
+            format!(
+                "[policy]: poll = {poll:#} is longer than stall_after = {stall:#}, within which something has to be seen to move; \
+             change one of them"
+            ),
+        ));
+    }
+    Ok(policy)
 }
 
 /// Waits and differences that are sensible at nothing.
@@ -554,6 +587,12 @@ mod tests {
             (format!("{MINIMAL}sudo = true\n"), "transport = \"ssh\""),
             (format!("{MINIMAL}[ssh]\nport = 22\n"), "port"),
             (format!("{MINIMAL}[policy]\nsamples = 0\n"), "samples"),
+            (format!("{MINIMAL}[policy]\njoin_deadline = \"2562047788015215h\"\n"), "join_deadline"),
+            (format!("{MINIMAL}[policy]\npoll = \"1h\"\n"), "stall_after"),
+            (MINIMAL.replace("26257", "0"), "port 0"),
+            (MINIMAL.replace("\"n1\"", "\"99999999999\""), "a number"),
+            (MINIMAL.replace("\"n1\"", "\"--help\""), "cannot be given"),
+            (MINIMAL.replace("\"n1\"", "\"a\\nb\""), "cannot be given"),
             (format!("{MINIMAL}[policy]\npoll = \"0s\"\n"), "poll"),
             (
                 format!("{MINIMAL}[policy]\npoll = \"soon\"\n"),

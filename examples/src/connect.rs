@@ -1,14 +1,17 @@
 //! The ports of a cluster that `cluster.toml` describes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kwdb_scale_core::execute::{ObserveOptions, Ports, observe};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::kwbase::Kwbase;
 use kwdb_scale_core::observation::Observation;
+use kwdb_scale_core::plan::Plan;
 use kwdb_scale_core::ports::{FactSource, Journal, PortError, PortErrorKind};
 use kwdb_scale_core::request::Request;
+use kwdb_scale_core::rows::{Query, Rows};
+use kwdb_scale_core::topology::ClusterId;
 use kwdb_scale_local::{FileLock, SystemClock};
 use kwdb_scale_sql::{Secure, SqlSource};
 
@@ -79,6 +82,69 @@ impl Cluster {
     /// The lock that lets one operation run at a time.
     pub fn lock(&self) -> FileLock {
         FileLock::in_dir(&self.config.journal)
+    }
+
+    /// The identity of the cluster that the file's own seeds lead to.
+    ///
+    /// # Errors
+    /// Exit code 3: no seed answers.
+    pub async fn id(&self) -> Result<ClusterId, Failure> {
+        let mut tried = Vec::new();
+        for seed in self.sql.seeds() {
+            match self.sql.fetch(&seed, &Query::Cluster).await.map(|answer| answer.rows) {
+                Ok(Rows::Cluster(row)) => return Ok(row.cluster_id),
+                Ok(_) => tried.push(format!("{seed} answered something else")),
+                Err(e) if e.kind() == PortErrorKind::Config => return Err(Failure::usage(e.chain())),
+                Err(e) => tried.push(e.chain()),
+            }
+        }
+        Err(unreadable(tried.join("; ")))
+    }
+
+    /// That the plan was made for the cluster of this file: its addresses lead to the other one otherwise, whatever
+    /// the file says.
+    ///
+    /// # Errors
+    /// Exit code 3: it was not, or no seed answers.
+    pub async fn must_be_of(&self, plan: &Plan) -> Result<(), Failure> {
+        let id = self.id().await?;
+        if id == plan.cluster_id {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Exit::Refused,
+            format!(
+                "plan {} is for cluster {}, and {} leads to cluster {id}: name the file of the plan's cluster with \
+                 --cluster, or make a plan for this one",
+                plan.id,
+                plan.cluster_id,
+                self.config.path.display()
+            ),
+        ))
+    }
+
+    /// Makes the directory of journals, and proves that files can be made in it.
+    ///
+    /// # Errors
+    /// Exit code 2: they cannot.
+    pub fn journal_dir(&self, given: Option<&Path>) -> Result<PathBuf, Failure> {
+        let dir = given.unwrap_or(&self.config.journal).to_owned();
+        let probe = |dir: &Path| -> std::io::Result<()> {
+            std::fs::create_dir_all(dir)?;
+            tempfile::tempfile_in(dir).map(drop)
+        };
+        // The lock is in the file's own directory, wherever this journal lies.
+        for needed in [&dir, &self.config.journal] {
+            probe(needed).map_err(|e| {
+                Failure::usage(format!(
+                    "the journal directory {} cannot be used: {e}; nothing was done; give another with --journal or \
+                     as `journal` in {}",
+                    needed.display(),
+                    self.config.path.display()
+                ))
+            })?;
+        }
+        Ok(dir)
     }
 
     /// Observes the cluster, for the request when there is one.

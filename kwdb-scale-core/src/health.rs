@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
 use crate::observation::{Node, Observation};
-use crate::topology::{NodeId, RangeId, StartMode, StoreId};
+use crate::topology::{NodeClass, NodeId, RangeId, StartMode, StoreId};
 use crate::zone::ZoneSet;
 
 /// Replicas that the allocator wants of a range whose zone says `zone_factor`, with `members` nodes whose
@@ -131,7 +131,7 @@ fn live_stores(obs: &Observation, now: Timestamp) -> BTreeMap<StoreId, Option<bo
         .collect()
 }
 
-/// Sums of the gauges over the stores of live nodes.
+/// Sums of the gauges over the stores of live Members.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct PageHealth {
     /// Sum of `ranges.unavailable`.
@@ -140,10 +140,10 @@ pub struct PageHealth {
     pub under_replicated: u64,
 }
 
-/// The KWDB page's query ("There are no unavailable or under-replicated ranges"), limited to live nodes, because
+/// The KWDB page's query ("There are no unavailable or under-replicated ranges"), limited to live Members, because
 /// the last gauges of dead and removed nodes stay in `kwdb_internal.kv_store_status` for ever.
 ///
-/// Unknown when a live node has no row, a NULL gauge, or a row older than `max_age` by the server's clock.
+/// Unknown when a live Member has no row, a NULL gauge, or a row older than `max_age` by the server's clock.
 pub fn page_health(obs: &Observation, max_age: SignedDuration) -> Fact<PageHealth> {
     if let Fact::Unknown(why) = &obs.membership {
         return Fact::Unknown(why.clone());
@@ -152,7 +152,7 @@ pub fn page_health(obs: &Observation, max_age: SignedDuration) -> Fact<PageHealt
         return Fact::unknown(format!("the status of {node} {why}"));
     }
     let mut sums = PageHealth::default();
-    for store in live_nodes(obs).flat_map(|n| n.stores.values()) {
+    for store in live_members(obs).flat_map(|n| n.stores.values()) {
         let (Some(unavailable), Some(under)) =
             (store.status.ranges_unavailable, store.status.ranges_underreplicated)
         else {
@@ -164,10 +164,10 @@ pub fn page_health(obs: &Observation, max_age: SignedDuration) -> Fact<PageHealt
     Fact::Known(sums)
 }
 
-/// Live nodes whose status is missing, or older than `max_age` by the server's clock; with what is wrong.
+/// Live Members whose status is missing, or older than `max_age` by the server's clock; with what is wrong.
 pub fn stale_status(obs: &Observation, max_age: SignedDuration) -> Vec<(NodeId, String)> {
     let mut stale = Vec::new();
-    for node in live_nodes(obs) {
+    for node in live_members(obs) {
         if node.stores.is_empty() {
             stale.push((node.id, "has no row in kwdb_internal.kv_store_status".to_owned()));
             continue;
@@ -189,6 +189,10 @@ pub fn stale_status(obs: &Observation, max_age: SignedDuration) -> Vec<(NodeId, 
 }
 
 /// Nodes whose liveness record has not expired.
+fn live_members(obs: &Observation) -> impl Iterator<Item = &Node> {
+    live_nodes(obs).filter(|n| n.class == NodeClass::Member)
+}
+
 pub(crate) fn live_nodes(obs: &Observation) -> impl Iterator<Item = &Node> {
     let now = obs.server_time.known().copied();
     obs.nodes

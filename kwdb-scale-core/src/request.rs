@@ -82,6 +82,9 @@ impl fmt::Display for NodeRef {
 pub struct Inventory {
     /// By name.
     pub hosts: BTreeMap<HostName, InventoryHost>,
+    /// Where commands on the cluster run when no host of a member can run them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<HostName>,
 }
 
 /// What planning needs to know of a host.

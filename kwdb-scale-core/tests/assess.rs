@@ -351,6 +351,12 @@ case!(host_with_a_loopback_address, 4, |c| {
     c.inventory.hosts.get_mut(&host(5)).unwrap().address = Address::new("127.0.0.1:26261");
     scale_out(&[5])
 }, refuse [], warn ["host-address"]);
+case!(only_the_control_host_can_mark, 4, |c| {
+    for n in 1..=3 { c.inventory.hosts.remove(&host(n)); }
+    c.inventory.control = Some(host(9));
+    c.hosts.insert(host(9), c.hosts[&host(1)].clone());
+    scale_in(&[4])
+}, refuse [], warn []);
 case!(no_host_can_mark, 4, |c| {
     for n in 1..=3 { c.host_mut(n).can_authenticate = Fact::Known(false); }
     c.hosts.remove(&host(2));

@@ -8,6 +8,7 @@ use kwdb_scale_core::execute::{
 };
 use kwdb_scale_core::plan::Plan;
 use kwdb_scale_core::ports::{Journal, PortErrorKind};
+use kwdb_scale_core::topology::ClusterId;
 use kwdb_scale_local::FileJournal;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,7 +54,9 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
             return Err(Failure::other("not confirmed: nothing was done"));
         }
     }
-    let dir = args.journal.clone().unwrap_or_else(|| cluster.config.journal.clone());
+    cluster.must_be_of(&plan).await?;
+    let dir = cluster.journal_dir(args.journal.as_deref())?;
+    nothing_to_restore(&dir, &plan.cluster_id).await?;
     let journal = FileJournal::create(&dir, &format!("{}-{}", plan.kind(), plan.id))
         .await
         .map_err(|e| port_failure("no journal can be made, so nothing was done", &e))?;
@@ -70,10 +73,39 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
     drive(ui, global, operation, &path, args.journal.as_deref()).await
 }
 
+/// An operation that was stopped and would put a setting back is not silently forgotten for another one.
+async fn nothing_to_restore(dir: &Path, cluster: &ClusterId) -> Result<(), Failure> {
+    let Some((journal, ledger)) = newest_unfinished(dir, cluster).await? else { return Ok(()) };
+    let left: Vec<String> = ledger
+        .restorable()
+        .iter()
+        .map(|(name, s)| {
+            format!("{name} is {} and is to be {} again", s.ours, s.old.as_deref().unwrap_or("what it was"))
+        })
+        .collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Refused,
+        format!(
+            "an operation was stopped before its end ({}): {}; go on with it by kwscale resume, or take it back by \
+             kwscale resume --undo",
+            journal.path().display(),
+            left.join(", ")
+        ),
+    ))
+}
+
 pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Result<Exit, Failure> {
     let cluster = Cluster::open(&global.cluster).await?;
     let dir = args.journal.clone().unwrap_or_else(|| cluster.config.journal.clone());
-    let Some((journal, ledger)) = newest_unfinished(&dir).await? else {
+    let unfinished = match FileJournal::list(&dir).await {
+        // Nothing to ask the cluster for.
+        Ok(journals) if journals.is_empty() => None,
+        _ => newest_unfinished(&dir, &cluster.id().await?).await?,
+    };
+    let Some((journal, ledger)) = unfinished else {
         return Err(Failure::usage(format!(
             "there is no operation to resume in {}; begin one with plan -o and apply",
             dir.display()
@@ -89,16 +121,25 @@ pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Resul
         plan.steps.len(),
         path.display()
     ));
+    cluster.journal_dir(args.journal.as_deref())?;
     if !args.yes {
-        for (index, _) in plan.steps.iter().enumerate().skip(done) {
-            ui.say(format_args!("  {}. {}", index + 1, plan.describe(index)));
-        }
-        if !ui.confirm("Go on with these steps?")? {
+        let question = if args.undo {
+            "Take back its mark and its settings?"
+        } else {
+            for (index, _) in plan.steps.iter().enumerate().skip(done) {
+                ui.say(format_args!("  {}. {}", index + 1, plan.describe(index)));
+            }
+            "Go on with these steps?"
+        };
+        if !ui.confirm(question)? {
             return Err(Failure::other("not confirmed: nothing was done"));
         }
     }
     let operation =
         Operation::resume(cluster.ports(Arc::new(journal))).await.map_err(|e| execute_failure(&e))?;
+    if args.undo {
+        operation.canceller().cancel(Cancel::Undo);
+    }
     drive(ui, global, operation, &path, args.journal.as_deref()).await
 }
 
@@ -184,8 +225,7 @@ async fn drive(
 
 fn exit_of(end: &End) -> Exit {
     match end {
-        End::Done(_) => Exit::Done,
-        End::Undone(_) => Exit::Failed,
+        End::Done(_) | End::Undone(_) => Exit::Done,
         End::Stopped(Stopped { reason: StopReason::Refused, .. }) => Exit::Refused,
         End::Stopped(stopped) if stopped.reason.is_resumable() => Exit::Stopped,
         End::Stopped(_) => Exit::NeedsPerson,
@@ -261,6 +301,8 @@ fn next_commands(global: &Global, journal_dir: Option<&Path>, ledger: &Ledger, e
     if !marked.is_empty() {
         let nodes: Vec<String> = marked.iter().map(|n| n.0.to_string()).collect();
         next.push(format!("kwscale recommission --cluster {cluster}{journal} {}", nodes.join(" ")));
+    } else if !ledger.restorable().is_empty() {
+        next.push(format!("kwscale resume --undo --cluster {cluster}{journal}"));
     }
     next
 }
@@ -305,9 +347,16 @@ fn execute_failure(error: &ExecuteError) -> Failure {
     }
 }
 
-/// The newest journal, unless its operation has ended for good; those of refused operations do not count.
-pub(crate) async fn newest_unfinished(dir: &Path) -> Result<Option<(FileJournal, Ledger)>, Failure> {
-    let damaged = |path: &PathBuf, why: String| Failure::usage(format!("journal {}: {why}", path.display()));
+/// The newest journal of the cluster, unless its operation has ended for good; those of refused operations do not
+/// count. Clusters whose files lie in one directory may share a directory of journals.
+pub(crate) async fn newest_unfinished(
+    dir: &Path,
+    cluster: &ClusterId,
+) -> Result<Option<(FileJournal, Ledger)>, Failure> {
+    let damaged = |path: &PathBuf, why: String| match why.contains(&path.display().to_string()) {
+        true => Failure::usage(why),
+        false => Failure::usage(format!("journal {}: {why}", path.display())),
+    };
     let journals = FileJournal::list(dir).await.map_err(|e| port_failure("journals", &e))?;
     for path in journals.iter().rev() {
         let journal = FileJournal::open(path).await.map_err(|e| damaged(path, e.chain()))?;
@@ -318,6 +367,9 @@ pub(crate) async fn newest_unfinished(dir: &Path) -> Result<Option<(FileJournal,
         }
         let ledger =
             Ledger::replay(records.iter().map(|r| &r.record)).map_err(|e| damaged(path, e.to_string()))?;
+        if ledger.plan.cluster_id != *cluster {
+            continue;
+        }
         match &ledger.ended {
             // What was begun before it and left is overtaken.
             Some(End::Done(_) | End::Undone(_)) => return Ok(None),

@@ -29,6 +29,9 @@ impl From<LabError> for Failure {
     }
 }
 
+/// The twin's model does not keep up with more.
+const FASTEST: f64 = 10_000.0;
+
 /// Labs block.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LabError> + Send + 'static,
@@ -40,8 +43,8 @@ async fn blocking<T: Send + 'static>(
 }
 
 pub(crate) async fn up(ui: &Ui, args: &UpArgs) -> Result<Exit, Failure> {
-    if !(args.speed.is_finite() && args.speed > 0.0) {
-        return Err(Failure::usage(format!("--speed {} is not a positive number", args.speed)));
+    if !(args.speed > 0.0 && args.speed <= FASTEST) {
+        return Err(Failure::usage(format!("--speed {} is not above 0 and up to {FASTEST}", args.speed)));
     }
     if args.kwbase.is_some() && args.speed != 1.0 {
         return Err(Failure::usage("--speed is for the twin: a real kwbase has no other speed than 1"));
@@ -65,7 +68,7 @@ pub(crate) async fn up(ui: &Ui, args: &UpArgs) -> Result<Exit, Failure> {
     let dir = args.dir.clone();
     let made = tokio::select! {
         made = blocking(move || lab::up(options)) => made?,
-        _ = tokio::signal::ctrl_c() => {
+        () = interrupted() => {
             // What was started so far is not left behind.
             if let Ok(lab) = Lab::open(&dir) {
                 blocking(move || lab::down(lab)).await?;
@@ -89,15 +92,34 @@ pub(crate) async fn up(ui: &Ui, args: &UpArgs) -> Result<Exit, Failure> {
     }
     let dir = args.dir.display();
     let next = info.hosts.len() + 1;
+    // A single-replica cluster is never scaled in.
+    let scale_in = match args.single_replica {
+        true => String::new(),
+        false => {
+            format!("\n  kwscale plan scale-in {} -o in.json\n  kwscale apply in.json", info.hosts.len())
+        }
+    };
     ui.say(format_args!(
         "{} nodes are up. Try:\n  export KWSCALE_CLUSTER={}\n  kwscale status\n  kwscale lab add --dir {dir}\n  \
-         kwscale plan scale-out n{next} -o out.json\n  kwscale apply out.json\n  kwscale plan scale-in {} -o in.json\n  \
-         kwscale apply in.json\n  kwscale lab down --dir {dir}",
+         kwscale plan scale-out n{next} -o out.json\n  kwscale apply out.json{scale_in}\n  kwscale lab down --dir {dir}",
         info.hosts.len(),
         file.display(),
-        info.hosts.len(),
     ));
     Ok(Exit::Done)
+}
+
+/// Ctrl-C or SIGTERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
 }
 
 pub(crate) async fn add(ui: &Ui, dir: &Path) -> Result<Exit, Failure> {

@@ -110,7 +110,7 @@ async fn look(
     let config = &cluster.config;
     let request =
         Request { operation: change.operation(), inventory: config.inventory(), options: options.options() };
-    let until = options.wait_healthy.and_then(|wait| Timestamp::now().checked_add(wait).ok());
+    let until = options.wait_healthy.map(|wait| Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX));
     let mut said = None;
     loop {
         let observation = cluster.observe(Some(&request)).await?;
@@ -133,9 +133,34 @@ async fn look(
     }
 }
 
-/// Whether a refusal may pass without anybody's doing.
+/// Checks of the cluster's health. Others refuse until somebody changes the request, a host or the configuration.
+const HEALTH: [&str; 17] = [
+    "cluster-readable",
+    "gateways-agree",
+    "two-gateways",
+    "members-known",
+    "members-described",
+    "members-alive",
+    "target-alive",
+    "none-draining",
+    "none-upgrading",
+    "none-leaving",
+    "ranges-available",
+    "ranges-replicated",
+    "ranges-mapped",
+    "page-query",
+    "status-fresh",
+    "jobs",
+    "plan-facts",
+];
+
+/// Whether a refusal may pass without anybody's asking for something else.
 fn passes(finding: &Finding) -> bool {
-    matches!(finding.retry, Some(Retry::After(_) | Retry::WhenFactChanges(_)))
+    match finding.retry {
+        Some(Retry::After(_)) => true,
+        Some(Retry::WhenFactChanges(_)) => HEALTH.contains(&finding.check.as_str()),
+        _ => false,
+    }
 }
 
 fn report(ui: &Ui, change: &Change, findings: &[Finding]) -> Result<(), Failure> {
@@ -173,4 +198,17 @@ fn report(ui: &Ui, change: &Change, findings: &[Finding]) -> Result<(), Failure>
     });
     ui.print(text);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_that_are_waited_for_are_in_the_catalogue() {
+        let known: Vec<&str> = kwdb_scale_core::assess::catalogue().iter().map(|c| c.name).collect();
+        for name in HEALTH {
+            assert!(known.contains(&name) || name == "plan-facts", "{name}");
+        }
+    }
 }

@@ -19,7 +19,16 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
     let config = &cluster.config;
     // An operation that still runs would take this for somebody else's doing.
     let lock = cluster.lock();
-    let held = lock.acquire("recommission").await.map_err(|e| port_failure("the operation lock", &e))?;
+    let held = match cluster.journal_dir(args.journal.as_deref()) {
+        Ok(_) => {
+            Some(lock.acquire("recommission").await.map_err(|e| port_failure("the operation lock", &e))?)
+        }
+        // The way back is not barred by a full or a missing disk: an operation that runs stops when it sees it.
+        Err(e) => {
+            ui.say(format_args!("warning: {e}; the mark is taken back without the lock"));
+            None
+        }
+    };
     let observation = cluster.observe(None).await?;
     let inventory = config.inventory();
     let mut named: BTreeSet<NodeId> = BTreeSet::new();
@@ -38,7 +47,14 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
     // The operation that set the mark is undone by its own journal, so that it has ended and is not gone on with.
     let dir = args.journal.clone().unwrap_or_else(|| config.journal.clone());
     let mut undone = Vec::new();
-    if let Some((journal, ledger)) = apply::newest_unfinished(&dir).await? {
+    let unfinished = match (&held, observation.cluster_id.known()) {
+        (Some(_), Some(id)) => apply::newest_unfinished(&dir, id).await.unwrap_or_else(|e| {
+            ui.say(format_args!("warning: {e}; the mark is taken back, and no operation is undone"));
+            None
+        }),
+        _ => None,
+    };
+    if let Some((journal, ledger)) = unfinished {
         let ours = ledger.recommissionable();
         if !ours.is_empty() && ours.is_subset(&named) {
             drop(held);
@@ -47,7 +63,7 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
         }
     }
     if !ids.is_empty() {
-        // Given up for the undo, if there was one.
+        // The lock was given up for the undo, if there was one.
         let _held = match undone.is_empty() {
             true => None,
             false => {
@@ -55,6 +71,14 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
             }
         };
         take_back(&cluster, &observation, &ids).await?;
+    }
+    let drained = |id: &&NodeId| observation.nodes.get(*id).is_some_and(|n| n.draining == Fact::Known(true));
+    for id in recommissioned.iter().filter(drained) {
+        ui.say(format_args!(
+            "warning: node {} is drained: it refuses clients, and no other node may leave, until its process is ended \
+             and started again on its own store",
+            id.0
+        ));
     }
     let list = |ids: &BTreeSet<NodeId>| ids.iter().map(|n| n.0).collect::<Vec<_>>();
     if ui.json() {

@@ -1,5 +1,8 @@
 //! `status` and `observe`: look, and change nothing.
 
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use crate::cli::Global;
@@ -49,12 +52,40 @@ pub(crate) async fn observe(ui: &Ui, global: &Global, output: Option<&Path>) -> 
     Ok(Exit::Done)
 }
 
-/// Writes a file, whole or not at all.
+/// Writes a file, whole or not at all; through a link, and into what is no plain file (a device, a pipe), as it is.
 pub(crate) fn write(file: &Path, text: &str) -> Result<(), Failure> {
     let fail = |e: std::io::Error| Failure::usage(format!("{} cannot be written: {e}", file.display()));
-    let mut name = file.file_name().map(ToOwned::to_owned).unwrap_or_default();
-    name.push(".part");
-    let part = file.with_file_name(name);
-    std::fs::write(&part, text).map_err(fail)?;
-    std::fs::rename(&part, file).map_err(fail)
+    let target = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    match std::fs::metadata(&target) {
+        Ok(found) if !found.is_file() => return std::fs::write(&target, text).map_err(fail),
+        _ => {}
+    }
+    let dir = target.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Removed again when anything fails.
+    let mut part = tempfile::NamedTempFile::new_in(dir).map_err(fail)?;
+    part.write_all(text.as_bytes()).map_err(fail)?;
+    let mode = std::fs::metadata(&target).map_or(0o644, |found| found.permissions().mode());
+    part.as_file().set_permissions(Permissions::from_mode(mode)).map_err(fail)?;
+    part.persist(&target).map_err(|e| fail(e.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_replaced_and_nothing_else_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("plan.json"), dir.path().join("link"));
+        write(&file, "one").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write(&link, "two").unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "two");
+        assert!(link.is_symlink());
+        write(Path::new("/dev/null"), "three").unwrap();
+        assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+        assert!(write(dir.path(), "four").is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left of what failed");
+    }
 }

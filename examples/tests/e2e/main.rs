@@ -74,6 +74,12 @@ const CASES: &[Entry] = &[
         refuse::a_running_job,
         "a job that runs long enough to be seen needs more data than a suite can load",
     ),
+    both("two_clusters_are_kept_apart", refuse::two_clusters_are_kept_apart),
+    twin(
+        "what_was_left_is_not_forgotten",
+        refuse::what_was_left_is_not_forgotten,
+        "it is about journals, and costs four drains",
+    ),
     both("usage", usage::usage),
 ];
 

@@ -46,6 +46,74 @@ pub(crate) fn a_dead_node_and_drift(case: &Case) {
     assert!(!lab.status().marked(5));
 }
 
+pub(crate) fn two_clusters_are_kept_apart(case: &Case) {
+    let (one, other) = (case.lab(4, SPEED, &[]), case.lab(4, SPEED, &[]));
+    // Both keep their journals in one place, as files that lie side by side do.
+    let shared = one.path("journals");
+    let plan = one.plan(&["scale-in", "4"]);
+    other
+        .kwscale(&["apply", &plan, "--yes", "--journal", &shared])
+        .exit(3)
+        .says(&["is for cluster", "--cluster"]);
+    assert!(!one.status().marked(4) && !other.status().marked(4));
+    let mut running = one.start(&["apply", &plan, "--yes", "--journal", &shared]);
+    case.until("node 4 is marked", 60, || {
+        assert!(running.runs(), "it ended too early:\n{}", running.stderr());
+        one.status().marked(4)
+    });
+    running.signal(rustix::process::Signal::KILL);
+    running.end(case);
+    other.kwscale(&["resume", "--yes", "--journal", &shared]).exit(2).says(&["no operation to resume"]);
+    other.kwscale(&["recommission", "4", "--journal", &shared]).exit(0).says(&["not marked"]);
+    assert!(one.status().marked(4), "the other's operation is none of its business");
+    one.kwscale(&["resume", "--yes", "--journal", &shared]).exit(0);
+    assert_eq!((one.status().class(4), other.status().class(4)), ("removed", "member"));
+}
+
+pub(crate) fn what_was_left_is_not_forgotten(case: &Case) {
+    const SETTING: &str = "kv.allocator.ts_consider_rebalance.enabled";
+    let lab = case.lab(5, SPEED, &["--ranges", "10"]);
+    let off = |lab: &crate::support::TestLab<'_>| lab.status().0["settings"][SETTING] == "false";
+    let begin = |node: &str| {
+        let plan = lab.plan(&["scale-in", node, "--redistribution", "off-during"]);
+        let mut running = lab.start(&["apply", &plan, "--yes"]);
+        case.until("the setting is off", 60, || {
+            assert!(running.runs(), "it ended too early:\n{}", running.stderr());
+            off(&lab)
+        });
+        running.signal(rustix::process::Signal::KILL);
+        running.end(case);
+    };
+    begin("5");
+    if lab.status().marked(5) {
+        lab.kwscale(&["recommission", "5"]).exit(0);
+        assert!(!off(&lab), "the undo puts the setting back");
+        begin("5");
+    }
+    let other = lab.path("other.json");
+    if lab.kwscale(&["plan", "scale-in", "4", "-o", &other]).code == Some(0) {
+        lab.kwscale(&["apply", &other, "--yes"]).exit(3).says(&[SETTING, "resume --undo"]);
+    }
+    lab.kwscale(&["resume", "--undo", "--yes"]).exit(0).says(&["undone"]);
+    assert!(!off(&lab) && lab.status().members() == [1, 2, 3, 4, 5]);
+
+    // A journal that is damaged does not bar the way back.
+    begin("5");
+    let dir = lab.inside("kwscale-journal");
+    let newest = fs::read_dir(&dir)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.extension().is_some_and(|e| e == "jsonl"))
+        .max()
+        .unwrap();
+    let text = fs::read_to_string(&newest).unwrap();
+    fs::write(&newest, text.replacen('{', "?", 1)).unwrap();
+    lab.kwscale(&["resume", "--yes"]).exit(2).says(&["damaged", &newest.display().to_string()]);
+    let out = lab.kwscale(&["recommission", "5"]).exit(0);
+    assert!(out.stderr.contains("warning"), "{}", out.stderr);
+    assert!(!lab.status().marked(5));
+}
+
 pub(crate) fn a_constraint_names_the_leaving_node(case: &Case) {
     let lab = case.lab(4, SPEED, &[]);
     lab.sql(&[

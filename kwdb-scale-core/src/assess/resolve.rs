@@ -136,7 +136,7 @@ impl<'a> Resolver<'a> {
             NodeClass::Leaving => (
                 "being decommissioned",
                 format!(
-                    "kwbase node recommission {} --host=<a member> keeps it; else wait until it is removed",
+                    "kwbase node recommission {} --host=<a member> [--insecure | --certs-dir=<dir>] keeps it; else wait until it is removed",
                     id.0
                 ),
             ),

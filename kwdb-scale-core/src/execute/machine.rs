@@ -273,6 +273,8 @@ pub fn step(state: &State, at: Timestamp, event: Event) -> (State, Vec<Effect>) 
         Event::Acted(result) => {
             let step = next.ledger.cursor;
             next.scratch.acted_at = Some(at);
+            // Looked at for the act; what came of it is asked of the cluster.
+            next.scratch.want_host = false;
             if matches!(result, ActResult::Failed { .. }) {
                 next.scratch.tries += 1;
             }

@@ -6,14 +6,14 @@ use futures_util::future::join_all;
 
 use crate::fact::Fact;
 use crate::observation::{Observation, Reply, full_survey, view_survey};
-use crate::ports::{FactSource, NodeLifecycle, PortError, PortErrorKind};
+use crate::ports::{FactSource, HostFacts, NodeLifecycle, PortError, PortErrorKind};
 use crate::request::{Inventory, NodeRef, Operation, Request};
 use crate::rows::{Query, Rows};
 use crate::topology::{Address, HostName, NodeClass, NodeId};
 
 /// Views of other gateways that an observation takes.
 const OTHER_VIEWS: usize = 2;
-/// Hosts of members that are looked at, to find those where a command can be run.
+/// Hosts of members that are looked at together, to find one where a command can be run.
 const MEMBER_HOSTS: usize = 2;
 
 /// What an observation is made for.
@@ -128,14 +128,27 @@ pub async fn observe(
     }
     let mut hosts = BTreeMap::new();
     if let Some(lifecycle) = lifecycle {
-        let names = hosts_of_interest(&first, options, &avoid_ids);
-        let looks = names.iter().map(|host| async move {
-            let facts = lifecycle.inspect(host).await;
-            (host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
-        });
-        hosts = join_all(looks).await.into_iter().collect();
+        let HostsOfInterest { joining, marking } = hosts_of_interest(&first, options, &avoid_ids);
+        hosts = inspect(lifecycle, &joining).await;
+        // One host that can mark is enough; others are looked at only while there is none.
+        for few in marking.chunks(MEMBER_HOSTS) {
+            let looked = inspect(lifecycle, few).await;
+            let found = looked.values().any(|f| f.known().is_some_and(HostFacts::can_mark));
+            hosts.extend(looked);
+            if found {
+                break;
+            }
+        }
     }
     Ok(Observation::build(&primary, &replies, hosts))
+}
+
+async fn inspect(lifecycle: &dyn NodeLifecycle, hosts: &[HostName]) -> BTreeMap<HostName, Fact<HostFacts>> {
+    let looks = hosts.iter().map(|host| async move {
+        let facts = lifecycle.inspect(host).await;
+        (host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
+    });
+    join_all(looks).await.into_iter().collect()
 }
 
 async fn ask(facts: &dyn FactSource, gateway: &Address, query: Query) -> Reply {
@@ -195,12 +208,18 @@ fn other_gateways(
     list
 }
 
-/// New hosts of the request, and some hosts of members that stay, where commands can be run.
+struct HostsOfInterest {
+    /// New hosts of the request.
+    joining: Vec<HostName>,
+    /// Hosts where nodes may be marked: those of members that stay, then the control host.
+    marking: Vec<HostName>,
+}
+
 fn hosts_of_interest(
     observation: &Observation,
     options: &ObserveOptions,
     avoid_ids: &BTreeSet<NodeId>,
-) -> Vec<HostName> {
+) -> HostsOfInterest {
     let mut hosts: Vec<HostName> = Vec::new();
     let mut marking = false;
     if let Some(request) = &options.request {
@@ -224,8 +243,9 @@ fn hosts_of_interest(
             }
         }
     }
+    let mut found = HostsOfInterest { joining: hosts, marking: Vec::new() };
     if marking {
-        let members: Vec<&HostName> = observation
+        let members = observation
             .of_class(NodeClass::Member)
             .filter(|n| !avoid_ids.contains(&n.id))
             .filter_map(|n| n.address.known().and_then(|a| options.inventory.host_at(a)))
@@ -235,10 +255,8 @@ fn hosts_of_interest(
                 }
                 Some(Operation::Reach { members }) => members.contains(h),
                 _ => true,
-            })
-            .collect();
-        hosts.extend(members.into_iter().take(MEMBER_HOSTS).cloned());
+            });
+        found.marking = members.chain(&options.inventory.control).cloned().collect();
     }
-    hosts.dedup();
-    hosts
+    found
 }

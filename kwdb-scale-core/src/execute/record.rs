@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, Step};
 use crate::ports::PortErrorKind;
 use crate::topology::{Address, HostName, NodeClass, NodeId, StartMode};
 
@@ -350,6 +350,16 @@ impl Ledger {
         let nodes = &self.plan.fingerprint.nodes;
         let before = |id: &NodeId| nodes.get(id).is_some_and(|n| n.class == NodeClass::Leaving);
         self.marked.difference(&self.stopped).filter(|id| !before(id)).copied().collect()
+    }
+
+    /// Settings that this operation may have changed and that its plan puts back at its end, with the value to go back
+    /// to. One that the request switches off for good is not among them.
+    pub fn restorable(&self) -> BTreeMap<String, SavedSetting> {
+        let wanted_back = |name: &str| {
+            self.plan.steps.iter().any(|s| matches!(s, Step::RestoreSetting { name: n } if n == name))
+        };
+        let saved = self.saved.iter().filter(|(name, _)| wanted_back(name));
+        saved.map(|(name, setting)| (name.clone(), setting.clone())).collect()
     }
 
     fn at(&self, step: usize) -> Result<(), OutOfOrder> {

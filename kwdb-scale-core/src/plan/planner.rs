@@ -8,9 +8,9 @@ use crate::fact::Fact;
 use crate::observation::{Node, Observation};
 use crate::plan::{Fingerprint, Leaving, Plan, SCHEMA, Step};
 use crate::policy::{Policy, TS_REBALANCE};
-use crate::ports::Gateway;
+use crate::ports::{Gateway, HostFacts};
 use crate::request::{Finish, Redistribution, Request};
-use crate::topology::{Address, NodeClass, NodeId, StartMode};
+use crate::topology::{Address, HostName, NodeClass, NodeId, StartMode};
 
 /// Most addresses in a `--join` list; KWDB's manual advises three to five.
 const JOIN_LIST: usize = 5;
@@ -133,23 +133,22 @@ fn build(
 
 /// Live members that stay and are not draining: first those on whose host a command can be run and authenticated, then by id.
 fn gateways(observation: &Observation, request: &Request, removed: &BTreeSet<NodeId>) -> Vec<Gateway> {
+    let can_mark = |host: &HostName| {
+        observation.hosts.get(host).and_then(|f| f.known()).is_some_and(HostFacts::can_mark)
+    };
     let mut found: Vec<(bool, Gateway)> = observation
         .of_class(NodeClass::Member)
         .filter(|n| !removed.contains(&n.id) && n.is_healthy() == Fact::Known(true))
         .filter(|n| n.draining == Fact::Known(false))
         .filter_map(|n| observation.gateway_of(n, &request.inventory))
-        .map(|gateway| {
-            let usable = gateway
-                .host
-                .as_ref()
-                .and_then(|h| observation.hosts.get(h))
-                .and_then(|f| f.known())
-                .is_some_and(|f| f.build.known().is_some() && f.can_authenticate == Fact::Known(true));
-            (usable, gateway)
-        })
+        .map(|gateway| (gateway.host.as_ref().is_some_and(can_mark), gateway))
         .collect();
     found.sort_by_key(|(usable, gateway)| (!*usable, gateway.node));
-    found.into_iter().map(|(_, gateway)| gateway).collect()
+    // Where only the control host can, no gateway names a host that cannot: its commands run on the control host then.
+    let only_control =
+        found.iter().all(|(usable, _)| !usable) && request.inventory.control.as_ref().is_some_and(can_mark);
+    let named = |gateway: Gateway| if only_control { Gateway { host: None, ..gateway } } else { gateway };
+    found.into_iter().map(|(_, gateway)| named(gateway)).collect()
 }
 
 fn leaving_node(node: &Node, request: &Request) -> Result<Leaving, String> {

@@ -49,6 +49,13 @@ pub struct HostFacts {
     pub secure: bool,
 }
 
+impl HostFacts {
+    /// Whether nodes can be marked from here: it has kwbase and can log in as root. Not known is no.
+    pub fn can_mark(&self) -> bool {
+        self.build.known().is_some() && self.can_authenticate == Fact::Known(true)
+    }
+}
+
 /// Starts a node that joins. There is always at least one address to join.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct StartNode {

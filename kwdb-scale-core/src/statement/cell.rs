@@ -80,6 +80,13 @@ impl Cells<'_> {
     }
 
     /// A whole number, which must be there.
+    /// A count; one below zero is no count, so it is unknown. KWDB has been seen to print such for a moment after a
+    /// node was killed and started again.
+    pub(super) fn count(&self, column: &str) -> Result<Option<u64>, StatementError> {
+        let number: Option<i128> = self.number(column)?;
+        Ok(number.and_then(|n| u64::try_from(n).ok()))
+    }
+
     pub(super) fn required_number<T: FromStr>(&self, column: &str) -> Result<T, StatementError> {
         self.number(column)?.ok_or_else(|| self.absent(column))
     }

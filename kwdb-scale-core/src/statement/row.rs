@@ -60,8 +60,8 @@ pub(super) fn node(c: &Cells<'_>) -> Result<NodeRow, StatementError> {
         build: c.filled("build_tag"),
         started_at: c.timestamp("started_at")?,
         is_live: c.bool("is_live")?,
-        ranges: c.number("ranges")?,
-        leases: c.number("leases")?,
+        ranges: c.count("ranges")?,
+        leases: c.count("leases")?,
     })
 }
 
@@ -84,14 +84,14 @@ pub(super) fn store(c: &Cells<'_>) -> Result<StoreRow, StatementError> {
     Ok(StoreRow {
         node_id: NodeId(c.required_number("node_id")?),
         store_id: StoreId(c.required_number("store_id")?),
-        capacity: c.number("capacity")?,
-        available: c.number("available")?,
-        used: c.number("used")?,
-        range_count: c.number("range_count")?,
-        lease_count: c.number("lease_count")?,
-        ranges_unavailable: c.number("ranges_unavailable")?,
-        ranges_underreplicated: c.number("ranges_underreplicated")?,
-        replicate_purgatory: c.number("replicate_purgatory")?,
+        capacity: c.count("capacity")?,
+        available: c.count("available")?,
+        used: c.count("used")?,
+        range_count: c.count("range_count")?,
+        lease_count: c.count("lease_count")?,
+        ranges_unavailable: c.count("ranges_unavailable")?,
+        ranges_underreplicated: c.count("ranges_underreplicated")?,
+        replicate_purgatory: c.count("replicate_purgatory")?,
         updated_at: c.timestamp("updated_at")?,
         started_at: c.timestamp("started_at")?,
     })

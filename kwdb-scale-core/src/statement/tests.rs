@@ -251,6 +251,13 @@ fn unknown_is_not_zero() {
     };
     assert_eq!((rows[0].ranges_unavailable, rows[0].capacity), (None, None));
 
+    // Seen on a node that was killed and started again, for some seconds. Its other cells count.
+    let row = vec![Some(now.into()), Some("t".into()), Some("1".into()), Some("2".into()), Some("-3".into())];
+    let Rows::Stores(rows) = parse(&Query::Stores, &gateway(), &columns, &[row]).unwrap().rows else {
+        panic!()
+    };
+    assert_eq!((rows[0].ranges_unavailable, rows[0].store_id), (None, StoreId(2)));
+
     let nothing = vec![Some(now.into()), None, None, None, None];
     let answer = parse(&Query::Stores, &gateway(), &columns, &[nothing]).unwrap();
     assert_eq!(answer.rows, Rows::Stores(vec![]));

@@ -267,7 +267,7 @@ impl World {
 fn request(operation: Operation) -> Request {
     let hosts =
         (1..=9).map(|n| (host(n), InventoryHost { address: address(&host(n)), sql_address: None })).collect();
-    Request { operation, inventory: Inventory { hosts }, options: Options::default() }
+    Request { operation, inventory: Inventory { hosts, control: None }, options: Options::default() }
 }
 
 pub(crate) fn make_plan(world: &World, operation: Operation) -> Plan {

@@ -223,6 +223,7 @@ impl Cluster {
 pub(crate) fn inventory(hosts: impl IntoIterator<Item = u32>) -> Inventory {
     let hosts = hosts.into_iter();
     Inventory {
+        control: Some(host(1)),
         hosts: hosts.map(|n| (host(n), InventoryHost { address: address(n), sql_address: None })).collect(),
     }
 }

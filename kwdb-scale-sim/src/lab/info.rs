@@ -127,7 +127,9 @@ pub enum LabError {
     )]
     TooFewNodes(usize),
     /// The directory holds something already.
-    #[error("{0} is not empty: a lab is made in an absent or empty directory")]
+    #[error(
+        "{0} is not empty: a lab is made in an absent or empty directory; if one is there, `lab down` ends and deletes it"
+    )]
     NotEmpty(PathBuf),
     /// No host of that name.
     #[error("the lab has no host '{0}'")]

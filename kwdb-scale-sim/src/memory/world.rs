@@ -317,7 +317,7 @@ impl World {
     /// The inventory of every known machine.
     pub fn inventory(&self) -> Inventory {
         let host = |h: SimHost| (h.name, InventoryHost { address: h.address, sql_address: h.sql_address });
-        Inventory { hosts: self.hosts().into_iter().map(host).collect() }
+        Inventory { hosts: self.hosts().into_iter().map(host).collect(), control: None }
     }
 
     /// The node that runs (or last ran) on a machine.

@@ -160,7 +160,7 @@ pub(super) fn leaving(cx: &Context<'_>) -> Vec<Problem> {
             Problem::new(format!("{} is being decommissioned already", name(n)))
                 .evidence([format!("replicas left: {}", n.replicas)])
                 .cure(format!(
-                    "resume the operation that marked it, or wait; or undo: kwbase node recommission {} --host={}",
+                    "resume the operation that marked it, or wait; or undo: kwbase node recommission {} --host={} [--insecure | --certs-dir=<dir>]",
                     n.id.0,
                     gateway_flag(cx)
                 ))
@@ -179,7 +179,7 @@ pub(super) fn drained(cx: &Context<'_>) -> Vec<Problem> {
                 name(n)
             ))
             .cure(format!(
-                "stop it by a scale-in of node {}; or take it back: kwbase node recommission {} --host={}",
+                "stop it by a scale-in of node {}; or take it back: kwbase node recommission {} --host={} [--insecure | --certs-dir=<dir>]",
                 n.id.0,
                 n.id.0,
                 gateway_flag(cx)

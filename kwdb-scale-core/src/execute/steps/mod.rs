@@ -56,13 +56,17 @@ pub(super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
 pub(super) fn deadline(state: &State) -> SignedDuration {
     let policy = state.policy();
     match state.step_at_hand() {
-        Some(Step::Join { .. }) => policy.start_deadline + policy.join_deadline,
+        Some(Step::Join { .. }) => policy.start_deadline.saturating_add(policy.join_deadline),
         Some(Step::AwaitBalance) => policy.balance_deadline,
         Some(Step::AwaitEmpty { .. }) => policy.empty_deadline,
-        Some(Step::Stop { .. }) => policy.stop_deadline + policy.removed_deadline + policy.stall_after,
-        Some(Step::Drain { .. }) => policy.stop_deadline + policy.act_deadline,
+        Some(Step::Stop { .. }) => {
+            policy.stop_deadline.saturating_add(policy.removed_deadline).saturating_add(policy.stall_after)
+        }
+        Some(Step::Drain { .. }) => policy.stop_deadline.saturating_add(policy.act_deadline),
         Some(Step::Mark { .. } | Step::Verify { .. }) => policy.join_deadline,
-        Some(Step::SetSetting { .. } | Step::RestoreSetting { .. }) | None => policy.act_deadline * 4,
+        Some(Step::SetSetting { .. } | Step::RestoreSetting { .. }) | None => {
+            policy.act_deadline.saturating_mul(4)
+        }
     }
 }
 

@@ -19,6 +19,7 @@ const LOOKS: u32 = 8;
 pub(super) fn hosts(plan: &Plan) -> Vec<HostName> {
     let mut hosts = plan.change.add.clone();
     hosts.extend(plan.gateways.iter().take(2).filter_map(|g| g.host.clone()));
+    hosts.extend(plan.request.inventory.control.clone());
     hosts
 }
 

@@ -12,20 +12,12 @@ use crate::rows::Query;
 use crate::topology::NodeId;
 
 pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
-    let names = restored(state);
+    let names: Vec<String> = state.ledger.restorable().into_keys().collect();
     let mut first = vec![Query::Liveness];
     if !names.is_empty() {
         first.push(Query::Settings(names));
     }
     ask(state, at, &first, &[Query::Liveness])
-}
-
-/// Settings that we may have changed and that the request wants back: one that it switched off for good stays off.
-fn restored(state: &State) -> Vec<String> {
-    let wanted_back = |name: &&String| {
-        state.ledger.plan.steps.iter().any(|s| matches!(s, Step::RestoreSetting { name: n } if n == *name))
-    };
-    state.ledger.saved.keys().filter(wanted_back).cloned().collect()
 }
 
 pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
@@ -40,7 +32,7 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
         }
         return super::attempt(ctx, Act::Recommission { nodes: set }, &format!("recommissioning {list}"));
     }
-    for name in restored(ctx.state) {
+    for name in ctx.state.ledger.restorable().into_keys() {
         match setting::judge_restore(ctx, &name) {
             Verdict::Done(_) => {}
             other => return other,
@@ -86,8 +78,8 @@ pub(in super::super) fn summary(state: &State, note: String) -> Vec<String> {
     if let Some(Step::Join { host, .. }) = state.step_at_hand().filter(|_| state.ledger.attempted) {
         lines.push(format!("a node was started on host {host} and may still join by itself"));
     }
-    let back = restored(state);
-    for (name, saved) in state.ledger.saved.iter().filter(|(name, _)| !back.contains(name)) {
+    let back = state.ledger.restorable();
+    for (name, saved) in state.ledger.saved.iter().filter(|(name, _)| !back.contains_key(*name)) {
         lines.push(format!("{name} stays {}, as the request wants it", saved.ours));
     }
     for (host, node) in &state.ledger.joined {
