@@ -116,7 +116,8 @@ async fn nothing_stays_behind_a_command() {
 async fn what_a_login_script_says_is_not_the_output() {
     let Some(program) = installed() else { return };
     // What sshd runs instead of the line, as a login script that talks would.
-    let sshd = Sshd::start(&program, "ForceCommand echo hello; echo hello >&2; eval \"$SSH_ORIGINAL_COMMAND\"");
+    let sshd =
+        Sshd::start(&program, "ForceCommand echo hello; echo hello >&2; eval \"$SSH_ORIGINAL_COMMAND\"");
     let output = sshd.transport().run(&n1(), &command("echo out; echo err >&2")).await.unwrap();
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out\n", "err\n"));
     assert!(!output.truncated);
@@ -297,7 +298,8 @@ async fn privilege() {
 #[tokio::test]
 async fn the_real_sudo() {
     let Some(program) = installed() else { return };
-    let may = std::process::Command::new("sudo").args(["-n", "true"]).output().is_ok_and(|o| o.status.success());
+    let may =
+        std::process::Command::new("sudo").args(["-n", "true"]).output().is_ok_and(|o| o.status.success());
     if !may {
         eprintln!("not run, because 'sudo -n' does not work here: the_real_sudo");
         return;

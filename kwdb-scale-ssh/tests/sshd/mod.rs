@@ -155,7 +155,8 @@ impl Sshd {
 
     /// Ends every connection, and leaves the server and whatever was started.
     pub(crate) fn cut(&self) {
-        let output = Command::new("ps").args(["-o", "pid=", "--ppid", &self.child.id().to_string()]).output().unwrap();
+        let output =
+            Command::new("ps").args(["-o", "pid=", "--ppid", &self.child.id().to_string()]).output().unwrap();
         for pid in String::from_utf8(output.stdout).unwrap().split_whitespace() {
             let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
         }
