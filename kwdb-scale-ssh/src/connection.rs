@@ -180,7 +180,7 @@ impl Connection {
                 PortErrorKind::Unsupported,
                 format!(
                     "'{}' does not connect to other addresses for us ({}): allow it in its sshd_config \
-                     (AllowTcpForwarding, PermitOpen)",
+                     (AllowTcpForwarding, PermitOpen), or, for probes, install bash",
                     self.shown,
                     failure.description()
                 ),

@@ -61,8 +61,9 @@
 //!
 //! An SSH server that starts each command in a session of its own, as OpenSSH does; a login shell that is a POSIX
 //! one (sh, dash, bash, ksh, zsh); the usual tools (`env`, `sed`, `sleep`, `kill`, `cat`, `head`, `wc`, `mv`,
-//! `chmod`, `sync`) and, for the comparison of files, `sha256sum`, `shasum` or `openssl`; for probes and for jump
-//! hosts, permission to forward TCP (`AllowTcpForwarding`).
+//! `chmod`, `sync`) and, for the comparison of files, `sha256sum`, `shasum` or `openssl`. A jump host must be allowed to
+//! forward TCP (`AllowTcpForwarding`); a host that is probed must be, too, or have `bash`. With a [`Privilege`] other
+//! than as is, sudo must allow `sh`.
 //!
 //! Command lines and environments are visible to other users of the host while they run, as always on Unix: a secret
 //! goes through standard input, or is an [`Answer`] on a terminal.
@@ -76,7 +77,7 @@
 //! | `Denied` | the host does not run commands for us, or sudo does not. Nothing was done |
 //! | `ConnectionLost` | the connection went away after a command was sent. It may have been done |
 //! | `Deadline` | the command did not come back in time; the message tells whether it was ended |
-//! | `Unsupported` | the host does not forward TCP, or knows only algorithms that are no longer safe |
+//! | `Unsupported` | the host does not forward TCP (and has no bash), or knows only algorithms that are no longer safe |
 //!
 //! [`HostTransport`]: kwdb_scale_core::ports::HostTransport
 

@@ -21,7 +21,7 @@ use crate::{detached, files, probe, run};
 ///
 /// * A deadline of [`run`](HostTransport::run) counts from the call, connecting included. When it passes, or the future
 ///   is dropped, the command's process group gets SIGTERM and a second later SIGKILL, through a second session. In case
-///   the connection is lost, a small watcher on the host does the same at most three seconds after the deadline.
+///   the connection is lost, a small watcher on the host does the same a few seconds after the deadline.
 ///   Processes that left the group by themselves are not followed.
 /// * A command that ended but left a process that holds its output open makes the call wait two seconds more; then
 ///   what was read is returned, flagged as truncated. That process is left alone, but a further write of it fails:
@@ -32,11 +32,11 @@ use crate::{detached, files, probe, run};
 ///   processes of users who logged out (`KillUserProcesses=yes` of systemd-logind) ends it, too.
 /// * [`put`](HostTransport::put) needs the directory to exist and replaces a symbolic link by the file. Relative paths
 ///   are taken from the home directory of the user. A transfer that takes longer than five minutes fails.
-/// * [`probe`](HostTransport::probe) asks the SSH server to connect (`direct-tcpip`). It answers
-///   [`Closed`](PortState::Closed) only when the server says that the connection was refused, and
-///   [`NoAnswer`](PortState::NoAnswer) for every other failure; it fails with
+/// * [`probe`](HostTransport::probe) asks the SSH server to connect (`direct-tcpip`) or, where that is not allowed,
+///   the host's bash. It answers [`Closed`](PortState::Closed) only when it is told that the connection was refused,
+///   and [`NoAnswer`](PortState::NoAnswer) for every other failure; it fails with
 ///   [`Unreachable`](PortErrorKind::Unreachable) when the host cannot resolve the name, and with
-///   [`Unsupported`](PortErrorKind::Unsupported) when it may not connect for us.
+///   [`Unsupported`](PortErrorKind::Unsupported) when there is no bash either.
 /// * Whatever login scripts write to the outputs before the command starts is left out.
 /// * Exit codes 126 and 127 of a program that is there may also come from the shell that could not start it (a missing
 ///   interpreter, say); standard error then holds the shell's words.

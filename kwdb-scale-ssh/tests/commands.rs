@@ -339,8 +339,23 @@ async fn owners() {
 async fn a_host_that_does_not_forward() {
     let Some(program) = installed() else { return };
     let sshd = Sshd::start(&program, "AllowTcpForwarding no");
-    let error = sshd.transport().probe(&n1(), &"127.0.0.1:1".into(), PATIENCE).await.unwrap_err();
-    assert_eq!(error.kind(), PortErrorKind::Unsupported);
+    let ssh = sshd.transport();
+    let probe = async |address: String| ssh.probe(&n1(), &address.into(), PATIENCE).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // Its bash is asked instead.
+    assert_eq!(probe(address.clone()).await.unwrap(), PortState::Open);
+    drop(listener);
+    assert_eq!(probe(address).await.unwrap(), PortState::Closed);
+    let bare = Sshd::start(
+        &program,
+        "AllowTcpForwarding no\nForceCommand PATH=/nonexistent; eval \"$SSH_ORIGINAL_COMMAND\"",
+    );
+    let error = bare.transport().probe(&n1(), &"127.0.0.1:1".into(), PATIENCE).await.unwrap_err();
+    assert!(!error.to_string().is_empty(), "an error, never a closed port");
+    let error =
+        transport(sshd.host().port(1).via(bare.host())).run(&n1(), &command("true")).await.unwrap_err();
+    assert_eq!(error.kind(), PortErrorKind::Unsupported, "{}", error.chain());
     assert!(error.to_string().contains("AllowTcpForwarding"), "{error}");
 }
 
