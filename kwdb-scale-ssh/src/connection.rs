@@ -21,6 +21,8 @@ use crate::login::log_in;
 
 /// Signs of life that may go unanswered.
 const UNANSWERED: usize = 3;
+/// Sessions kept for ending commands when every other is taken by one.
+const SPARE: usize = 2;
 /// Between two tries to open a session when the server allows no more.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 /// For the server's words on a refusal, which come right behind it.
@@ -31,7 +33,7 @@ pub(crate) struct Connection {
     handle: Handle<Client>,
     shown: String,
     sessions: Arc<Semaphore>,
-    /// For ending commands when every session is taken by a command.
+    /// See [`SPARE`].
     spare: Arc<Semaphore>,
     /// One at a time: what the server says of a refused forwarding does not say which one it was.
     forwarding: Mutex<mpsc::UnboundedReceiver<String>>,
@@ -98,7 +100,7 @@ impl Connection {
             handle,
             shown,
             sessions: Arc::new(Semaphore::new(limits.sessions)),
-            spare: Arc::new(Semaphore::new(1)),
+            spare: Arc::new(Semaphore::new(SPARE)),
             forwarding: Mutex::new(forwarding),
             retired: AtomicBool::new(false),
             lost,

@@ -36,7 +36,8 @@ use crate::{detached, files, probe, run};
 ///   the host's bash. It answers [`Closed`](PortState::Closed) only when it is told that the connection was refused,
 ///   and [`NoAnswer`](PortState::NoAnswer) for every other failure; it fails with
 ///   [`Unreachable`](PortErrorKind::Unreachable) when the host cannot resolve the name, and with
-///   [`Unsupported`](PortErrorKind::Unsupported) when there is no bash either.
+///   [`Unsupported`](PortErrorKind::Unsupported) when there is no bash either. Its deadline counts from when the host
+///   is connected.
 /// * Whatever login scripts write to the outputs before the command starts is left out.
 /// * Exit codes 126 and 127 of a program that is there may also come from the shell that could not start it (a missing
 ///   interpreter, say); standard error then holds the shell's words.

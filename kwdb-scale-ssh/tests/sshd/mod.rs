@@ -155,10 +155,21 @@ impl Sshd {
 
     /// Ends every connection, and leaves the server and whatever was started.
     pub(crate) fn cut(&self) {
-        let output =
-            Command::new("ps").args(["-o", "pid=", "--ppid", &self.child.id().to_string()]).output().unwrap();
-        for pid in String::from_utf8(output.stdout).unwrap().split_whitespace() {
-            let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
+        // A connection is a process of sshd, or two: one for what needs privilege and one that speaks.
+        let (mut parents, mut found) = (vec![self.child.id().to_string()], Vec::new());
+        while let Some(parent) = parents.pop() {
+            let output = Command::new("ps").args(["-o", "pid=,comm=", "--ppid", &parent]).output().unwrap();
+            for line in String::from_utf8(output.stdout).unwrap().lines() {
+                if let Some((pid, name)) = line.trim().split_once(' ')
+                    && name.trim().starts_with("sshd")
+                {
+                    parents.push(pid.to_owned());
+                    found.push(pid.to_owned());
+                }
+            }
+        }
+        for pid in found {
+            let _ = Command::new("kill").args(["-KILL", &pid]).stderr(Stdio::null()).status();
         }
     }
 }
