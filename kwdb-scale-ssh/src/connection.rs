@@ -21,6 +21,8 @@ use crate::login::log_in;
 
 /// Signs of life that may go unanswered.
 const UNANSWERED: usize = 3;
+/// Sessions kept for ending commands when every other is taken by one.
+const SPARE: usize = 2;
 /// Between two tries to open a session when the server allows no more.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
 /// For the server's words on a refusal, which come right behind it.
@@ -31,7 +33,7 @@ pub(crate) struct Connection {
     handle: Handle<Client>,
     shown: String,
     sessions: Arc<Semaphore>,
-    /// For ending commands when every session is taken by a command.
+    /// See [`SPARE`].
     spare: Arc<Semaphore>,
     /// One at a time: what the server says of a refused forwarding does not say which one it was.
     forwarding: Mutex<mpsc::UnboundedReceiver<String>>,
@@ -98,7 +100,7 @@ impl Connection {
             handle,
             shown,
             sessions: Arc::new(Semaphore::new(limits.sessions)),
-            spare: Arc::new(Semaphore::new(1)),
+            spare: Arc::new(Semaphore::new(SPARE)),
             forwarding: Mutex::new(forwarding),
             retired: AtomicBool::new(false),
             lost,
@@ -140,9 +142,8 @@ impl Connection {
         let permit = Arc::clone(of).acquire_owned().await.map_err(|_| OpenError::Gone)?;
         loop {
             let connection = Arc::clone(self);
-            // In a task of its own, so that a channel that opens after the caller went away is closed.
-            let opening = tokio::spawn(async move { connection.handle.channel_open_session().await });
-            match Abandoned::new(opening).await {
+            let opening = Opening::start(async move { connection.handle.channel_open_session().await });
+            match opening.channel().await {
                 Ok(channel) => return Ok(Session { channel, permit }),
                 Err(russh::Error::ChannelOpenFailure(
                     ChannelOpenFailure::ConnectFailed | ChannelOpenFailure::ResourceShortage,
@@ -168,10 +169,10 @@ impl Connection {
         let mut words = self.forwarding.lock().await;
         while words.try_recv().is_ok() {}
         let (connection, to) = (Arc::clone(self), address.to_owned());
-        let opening = tokio::spawn(async move {
+        let opening = Opening::start(async move {
             connection.handle.channel_open_direct_tcpip(to, port.into(), "127.0.0.1", 0).await
         });
-        match Abandoned::new(opening).await {
+        match opening.channel().await {
             Ok(channel) => Ok(Forwarding::Open(channel)),
             Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::ConnectFailed)) => {
                 let words = tokio::time::timeout(WORDS_PATIENCE, words.recv()).await;
@@ -181,7 +182,7 @@ impl Connection {
                 PortErrorKind::Unsupported,
                 format!(
                     "'{}' does not connect to other addresses for us ({}): allow it in its sshd_config \
-                     (AllowTcpForwarding, PermitOpen)",
+                     (AllowTcpForwarding, PermitOpen), or, for probes, install bash",
                     self.shown,
                     failure.description()
                 ),
@@ -226,24 +227,25 @@ impl Drop for Pending<'_> {
     }
 }
 
-/// A channel that is being opened. When the caller goes away, a task stays that closes it.
-struct Abandoned(Option<Opening>);
+/// A channel that is being opened, in a task of its own. When the caller goes away, one stays that closes it.
+struct Opening(Option<tokio::task::JoinHandle<Result<Channel<Msg>, russh::Error>>>);
 
-type Opening = tokio::task::JoinHandle<Result<Channel<Msg>, russh::Error>>;
+impl Opening {
+    fn start(opening: impl Future<Output = Result<Channel<Msg>, russh::Error>> + Send + 'static) -> Self {
+        Self(Some(tokio::spawn(opening)))
+    }
 
-impl Abandoned {
-    async fn new(opening: Opening) -> Result<Channel<Msg>, russh::Error> {
-        let mut this = Self(Some(opening));
-        let result = match this.0.as_mut() {
+    async fn channel(mut self) -> Result<Channel<Msg>, russh::Error> {
+        let result = match self.0.as_mut() {
             Some(opening) => opening.await.unwrap_or(Err(russh::Error::Disconnect)),
             None => Err(russh::Error::Disconnect),
         };
-        this.0 = None;
+        self.0 = None;
         result
     }
 }
 
-impl Drop for Abandoned {
+impl Drop for Opening {
     fn drop(&mut self) {
         if let (Some(opening), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {

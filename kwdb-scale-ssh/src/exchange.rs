@@ -224,7 +224,10 @@ impl Exchange {
     pub(crate) fn not_begun(&self, host: &str, sudo: bool) -> PortError {
         let end = self.end.map(|end| format!(" ({end})")).unwrap_or_default();
         let (kind, why) = match (self.refused, self.sudo_refused, sudo) {
-            (true, ..) => (PortErrorKind::Denied, "the server refuses to run commands".to_owned()),
+            (true, ..) => (
+                PortErrorKind::Denied,
+                "the server refuses to run commands, or to give a terminal".to_owned(),
+            ),
             (_, true, _) => (PortErrorKind::Authentication, "sudo did not accept the password".to_owned()),
             (.., true) => (
                 PortErrorKind::Denied,

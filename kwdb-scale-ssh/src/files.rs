@@ -19,7 +19,7 @@ const TRIES: usize = 3;
 /// What `get` says before the content.
 const HEADER: usize = 256;
 
-/// `$1`: file to hash. `-` where the host has no program for it.
+/// `sum`: the SHA-256 of standard input, or `-` where the host has no program for it.
 const SHA: &str = r#"sum() {
 if command -v sha256sum >/dev/null; then s=$(sha256sum)
 elif command -v shasum >/dev/null; then s=$(shasum -a 256)
@@ -53,8 +53,8 @@ echo written
 
 /// `$1` path, `$2` limit.
 const GET: &str = r#"if [ ! -e "$1" ]; then
-d=${1%/*}
-if [ -e "$1" ] || [ "$d" = "$1" ] || [ -z "$d" ] || [ ! -d "$d" ] || [ -x "$d" ]; then echo absent; else echo denied; fi
+case $1 in */*) d=${1%/*}/ ;; *) d=./ ;; esac
+if [ -d "$d" ] && [ ! -x "$d" ]; then echo denied; else echo absent; fi
 exit 0
 fi
 [ -f "$1" ] || { echo no-file; exit 0; }
@@ -126,7 +126,7 @@ pub(crate) async fn get(
     for _ in 0..TRIES {
         let finished =
             script(pool, host, &text, &[path, &limit], None, max.saturating_add(HEADER), DEADLINE).await?;
-        let out = &finished.exchange.out;
+        let out = &finished.outputs.out;
         let (header, content) = match out.iter().position(|b| *b == b'\n') {
             Some(at) => (out.get(..at).unwrap_or_default(), out.get(at + 1..).unwrap_or_default()),
             None => (&out[..], &[][..]),
@@ -166,12 +166,12 @@ fn sum(content: &[u8]) -> String {
 }
 
 fn said(finished: &Finished) -> String {
-    String::from_utf8_lossy(&finished.exchange.out).into_owned()
+    String::from_utf8_lossy(&finished.outputs.out).into_owned()
 }
 
 /// The first line that a tool of the host wrote on standard error.
 fn reason(finished: &Finished) -> String {
-    let text = String::from_utf8_lossy(&finished.exchange.err);
+    let text = String::from_utf8_lossy(&finished.outputs.err);
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("no reason given");
     line.chars().filter(|c| !c.is_control()).take(200).collect()
 }

@@ -70,8 +70,7 @@ impl Attempts<'_> {
             true => "no way to log in that was given fits".to_owned(),
             false => format!("it did not accept {}", self.tried.join(", nor ")),
         };
-        let offered: Vec<String> =
-            self.offered.iter().flat_map(|set| set.iter()).map(|m| String::from(m)).collect();
+        let offered: Vec<String> = self.offered.iter().flat_map(|set| set.iter()).map(String::from).collect();
         let offered = match offered.is_empty() {
             true => String::new(),
             false => format!("; it offers {}", offered.join(", ")),

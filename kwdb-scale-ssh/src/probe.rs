@@ -1,9 +1,10 @@
-//! Does something listen there, seen from the host? The host is asked to connect and to tell how it went.
+//! Does something listen there, seen from the host? The host is asked to connect and to tell how it went: its SSH
+//! server, or its bash where the server may not connect for us.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use kwdb_scale_core::ports::{PortError, PortState};
+use kwdb_scale_core::ports::{Command, PortError, PortErrorKind, PortState};
 use kwdb_scale_core::topology::Address;
 use tokio::time::timeout;
 
@@ -11,6 +12,7 @@ use crate::config::SshHost;
 use crate::connection::{Forwarding, OpenError, Pending};
 use crate::error::{config, unreachable};
 use crate::pool::Pool;
+use crate::run::run;
 
 pub(crate) async fn probe(
     pool: &Arc<Pool>,
@@ -45,7 +47,7 @@ pub(crate) async fn probe(
             }
             Err(OpenError::Refused(error)) => {
                 pending.answered = true;
-                return Err(error);
+                return by_bash(pool, host, name, port, deadline, error).await;
             }
             Err(OpenError::Gone) if tries == 0 => tries += 1,
             Err(OpenError::Gone) => {
@@ -55,7 +57,29 @@ pub(crate) async fn probe(
     }
 }
 
-/// What OpenSSH says is strerror(3) of its attempt, or gai_strerror(3), in English. Anything else is unknown.
+/// `refusal`: why the SSH server did not do it.
+async fn by_bash(
+    pool: &Arc<Pool>,
+    host: &SshHost,
+    name: &str,
+    port: u16,
+    deadline: Duration,
+    refusal: PortError,
+) -> Result<PortState, PortError> {
+    let port = port.to_string();
+    let text = r#"exec 3<>"/dev/tcp/$1/$2""#;
+    let command = Command::new(["bash", "-c", text, "bash", name, &port]).deadline(deadline);
+    match run(pool, host, &command, None).await {
+        Ok(finished) if finished.end.success() => Ok(PortState::Open),
+        Ok(finished) => state(host, name, &String::from_utf8_lossy(&finished.outputs.err)),
+        Err(e) if e.kind() == PortErrorKind::Deadline => Ok(PortState::NoAnswer),
+        Err(e) if e.kind() == PortErrorKind::NotFound => Err(refusal.with_source(e)),
+        Err(e) => Err(e),
+    }
+}
+
+/// What OpenSSH says is strerror(3) of its attempt, or gai_strerror(3), in English; bash says the same. Anything else is
+/// unknown.
 fn state(host: &SshHost, name: &str, words: &str) -> Result<PortState, PortError> {
     let words = words.to_ascii_lowercase();
     if words.contains("refused") {

@@ -30,7 +30,7 @@ const NEVER: Duration = Duration::from_secs(10 * 365 * 86_400);
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) end: CommandEnd,
-    pub(crate) exchange: Outputs,
+    pub(crate) outputs: Outputs,
 }
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl From<Finished> for CommandOutput {
         let text = |bytes| {
             String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
         };
-        let Outputs { out, err, truncated } = finished.exchange;
+        let Outputs { out, err, truncated } = finished.outputs;
         Self { end: finished.end, stdout: text(out), stderr: text(err), truncated }
     }
 }
@@ -188,7 +188,7 @@ impl Supervised {
                 }
                 let truncated = exchange.out.incomplete() || exchange.err.incomplete();
                 let (out, err) = (exchange.out.bytes(), exchange.err.bytes());
-                Ok(Finished { end, exchange: Outputs { out, err, truncated } })
+                Ok(Finished { end, outputs: Outputs { out, err, truncated } })
             }
             (Some(Said::Start(_)), None) => Err(self.lost()),
             (Some(_), _) => Err(PortError::new(

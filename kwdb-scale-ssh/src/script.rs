@@ -46,8 +46,9 @@ esac
 [ -z "$p" ] || { printf '%s no-program\n' "$n"; exit 0; }
 "#;
 
-/// Ends the group at the deadline even when nobody can reach the host any more. It is nobody's child and holds no
-/// descriptor of the command.
+/// Ends the group at the deadline even when nobody can reach the host any more. It is nobody's child, holds no
+/// descriptor of the command, and looks once a second whether there is anything left to watch. It stays in the group,
+/// so that the group's number cannot become somebody else's meanwhile.
 const WATCHER: &str = r#"( (
 trap '' TERM HUP INT
 c=0

@@ -16,7 +16,33 @@ use crate::error::config;
 use crate::pool::Pool;
 use crate::{detached, files, probe, run};
 
-/// Runs commands, moves files and probes ports on hosts that are reached over SSH. Clones share their connections.
+/// Runs commands, moves files and probes ports on hosts that are reached over SSH. Clones share their connections,
+/// which close when the last clone is gone.
+///
+/// * A deadline of [`run`](HostTransport::run) counts from the call, connecting included. When it passes, or the future
+///   is dropped, the command's process group gets SIGTERM and a second later SIGKILL, through a second session. In case
+///   the connection is lost, a small watcher on the host does the same a few seconds after the deadline.
+///   Processes that left the group by themselves are not followed.
+/// * A command that ended but left a process that holds its output open makes the call wait two seconds more; then
+///   what was read is returned, flagged as truncated. That process is left alone, but a further write of it fails:
+///   what is meant to stay is started with [`spawn`](HostTransport::spawn).
+/// * A command of `spawn` is what the SSH server started, so that it leads its own session and its end is told exactly.
+///   When the connection is lost during the wait, that is an error
+///   ([`ConnectionLost`](PortErrorKind::ConnectionLost)) that names the process, which stays. A host that ends the
+///   processes of users who logged out (`KillUserProcesses=yes` of systemd-logind) ends it, too.
+/// * [`put`](HostTransport::put) needs the directory to exist and replaces a symbolic link by the file. Relative paths
+///   are taken from the home directory of the user. A transfer that takes longer than five minutes fails.
+/// * [`probe`](HostTransport::probe) asks the SSH server to connect (`direct-tcpip`) or, where that is not allowed,
+///   the host's bash. It answers [`Closed`](PortState::Closed) only when it is told that the connection was refused,
+///   and [`NoAnswer`](PortState::NoAnswer) for every other failure; it fails with
+///   [`Unreachable`](PortErrorKind::Unreachable) when the host cannot resolve the name, and with
+///   [`Unsupported`](PortErrorKind::Unsupported) when there is no bash either. Its deadline counts from when the host
+///   is connected.
+/// * Whatever login scripts write to the outputs before the command starts is left out.
+/// * Exit codes 126 and 127 of a program that is there may also come from the shell that could not start it (a missing
+///   interpreter, say); standard error then holds the shell's words.
+///
+/// If this process is killed, commands of `run` go on until they end by themselves or their watcher ends them.
 #[derive(Clone)]
 pub struct SshTransport {
     hosts: Arc<BTreeMap<HostName, SshHost>>,

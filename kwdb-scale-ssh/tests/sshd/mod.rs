@@ -80,9 +80,11 @@ impl Sshd {
             let config = format!(
                 "{extra}\nPort {port}\nListenAddress 127.0.0.1\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\n\
                  UsePAM no\nPermitRootLogin yes\nStrictModes no\nPasswordAuthentication no\n\
-                 KbdInteractiveAuthentication no\nSetEnv KWBASE_LEFT_OVER=x\n",
+                 KbdInteractiveAuthentication no\nSetEnv KWBASE_LEFT_OVER=x HOME={}\n",
                 at("host"),
                 at("authorized_keys"),
+                // Not the login scripts of whoever runs the tests.
+                dir.path().display(),
             );
             std::fs::write(dir.path().join("sshd_config"), config).unwrap();
             let mut child = Command::new(sshd)
@@ -151,14 +153,23 @@ impl Sshd {
         self.log().matches("Accepted ").count()
     }
 
-    /// Ends every connection, and leaves the server.
+    /// Ends every connection, and leaves the server and whatever was started.
     pub(crate) fn cut(&self) {
-        let output =
-            Command::new("ps").args(["-o", "pid=", "--ppid", &self.child.id().to_string()]).output().unwrap();
-        for pid in String::from_utf8(output.stdout).unwrap().split_whitespace() {
-            // The monitor of a connection has a child that speaks; both go.
-            let _ = Command::new("pkill").args(["-KILL", "-P", pid]).status();
-            let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
+        // A connection is a process of sshd, or two: one for what needs privilege and one that speaks.
+        let (mut parents, mut found) = (vec![self.child.id().to_string()], Vec::new());
+        while let Some(parent) = parents.pop() {
+            let output = Command::new("ps").args(["-o", "pid=,comm=", "--ppid", &parent]).output().unwrap();
+            for line in String::from_utf8(output.stdout).unwrap().lines() {
+                if let Some((pid, name)) = line.trim().split_once(' ')
+                    && name.trim().starts_with("sshd")
+                {
+                    parents.push(pid.to_owned());
+                    found.push(pid.to_owned());
+                }
+            }
+        }
+        for pid in found {
+            let _ = Command::new("kill").args(["-KILL", &pid]).stderr(Stdio::null()).status();
         }
     }
 }

@@ -1,0 +1,69 @@
+//! Hosts of an ssh_config, as the `ssh` of this machine resolves it, reached over real sshds.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod sshd;
+
+use kwdb_scale_core::ports::PortErrorKind;
+use kwdb_scale_ssh::SshConfig;
+use sshd::{Sshd, installed, sh, transport, user};
+
+#[tokio::test]
+async fn hosts_of_a_file() {
+    let Some(program) = installed() else { return };
+    let (bastion, node) = (Sshd::start(&program, ""), Sshd::start(&program, ""));
+    let file = node.path("config");
+    let (user, id) = (user(), |sshd: &Sshd| sshd.path("id").display().to_string());
+    let known = |sshd: &Sshd| sshd.known_hosts().display().to_string();
+    let new = node.path("new");
+    let text = format!(
+        "Host node direct
+  Port {}
+  IdentityFile {}
+  UserKnownHostsFile /nonexistent/known_hosts {}
+Match host node
+  ProxyJump {user}@bastion
+Host bastion
+  Port {}
+  IdentityFile {}
+  StrictHostKeyChecking accept-new
+  UserKnownHostsFile {}
+Host commanded
+  ProxyCommand nc %h %p
+Host circle
+  ProxyJump circle
+Host *
+  HostName 127.0.0.1
+  User {user}
+  IdentityAgent none
+  GlobalKnownHostsFile none
+",
+        node.port,
+        id(&node),
+        known(&node),
+        bastion.port,
+        id(&bastion),
+        new.display(),
+    );
+    std::fs::write(&file, text).unwrap();
+    let config = SshConfig::in_file(&file);
+    sh(&transport(config.host("direct").await.unwrap()), "true").await;
+    assert_eq!((bastion.logins(), node.logins()), (0, 1));
+    sh(&transport(config.host("node").await.unwrap()), "true").await;
+    assert_eq!((bastion.logins(), node.logins()), (1, 2), "through the jump host");
+    assert_eq!(std::fs::read_to_string(&new).unwrap().lines().count(), 1, "recorded");
+
+    for (name, kind) in [
+        ("commanded", PortErrorKind::Unsupported),
+        ("circle", PortErrorKind::Config),
+        ("-oProxyCommand=true", PortErrorKind::Config),
+    ] {
+        let error = config.host(name).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{name}: {}", error.chain());
+    }
+    std::fs::write(&file, "NoSuchKeyword x\n").unwrap();
+    let error = config.host("x").await.unwrap_err();
+    assert!(error.kind() == PortErrorKind::Config && error.to_string().contains("line 1"), "{error}");
+    let error = SshConfig::in_file(&file).program("/nonexistent/ssh").host("x").await.unwrap_err();
+    assert_eq!(error.kind(), PortErrorKind::NotFound, "{error}");
+}
