@@ -4,7 +4,7 @@
 //! the command becomes, in the end, the very process whose exit code or signal sshd reports. sshd starts each line in
 //! a session and process group of its own, whose number is the login shell's `$$`; TEXT verifies that and tells the
 //! number, so that the whole group can be ended later. Everything in the line goes through
-//! [`quote`](kwdb_scale_core::kwbase::quote).
+//! [`kwdb_scale_core::kwbase::quote`].
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
