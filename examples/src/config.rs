@@ -255,20 +255,20 @@ impl Config {
             let table = spanned.into_inner();
             let way = table.reach().map_err(|what| fail(here, what))?;
             let host = table.into_host(&base, certs.as_deref());
-            host.validate().map_err(|e| fail(here, format!("[[host]] {e}")))?;
-            if !names.insert(host.name.clone()) {
-                let what = format!(
-                    "[[host]]: the name '{}' stands there twice; give each a name of its own",
-                    host.name
-                );
-                return Err(fail(here, what));
-            }
             if host.name.as_str().starts_with('-')
                 || host.name.as_str().chars().any(|c| c.is_control() || c.is_whitespace())
             {
                 let what = format!(
                     "[[host]]: the name '{}' cannot be given to a command; write letters, digits, dots and dashes",
                     host.name.as_str().escape_debug()
+                );
+                return Err(fail(here, what));
+            }
+            host.validate().map_err(|e| fail(here, format!("[[host]] {e}")))?;
+            if !names.insert(host.name.clone()) {
+                let what = format!(
+                    "[[host]]: the name '{}' stands there twice; give each a name of its own",
+                    host.name
                 );
                 return Err(fail(here, what));
             }

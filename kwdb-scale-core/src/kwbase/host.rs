@@ -154,7 +154,7 @@ impl StoreSpec {
 
 /// A description of a host that does not make sense.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("host {host}: {field}: {reason}; {cure}")]
+#[error("host {}: {field}: {reason}; {cure}", host.as_str().escape_debug())]
 pub struct HostError {
     /// The host.
     pub host: HostName,
