@@ -155,7 +155,7 @@ impl<'a> Truth<'a> {
         let ranges = 0..self.c.ranges.len();
         let upgrading = |n: u32| self.present(n) && self.row(n).unwrap().upgrading.unwrap();
         let heard = |n: u32| self.c.nodes[(n - 1) as usize].is_live.unwrap();
-        let stale = self.spec.stale.is_some_and(|n| self.live(n));
+        let stale = self.spec.stale.is_some_and(|n| self.member(n));
         match check {
             "admin-role" => !self.spec.admin,
             "two-gateways" => {
@@ -172,7 +172,8 @@ impl<'a> Truth<'a> {
             }),
             "none-upgrading" => self.any(upgrading),
             "none-leaving" => {
-                self.any(|n| self.present(n) && self.marked(n) && (self.holds(n) || self.leaves(n)))
+                // One that is marked and empty is only to be stopped.
+                self.any(|n| self.present(n) && self.marked(n) && self.holds(n))
             }
             "start-mode" => self.spec.mode == StartMode::SingleNode && self.any(|n| self.present(n)),
             "single-replica-scale-in" => single,
@@ -190,7 +191,7 @@ impl<'a> Truth<'a> {
                 let counted = self.number(|n| self.counted(n));
                 !single && ranges.into_iter().any(|r| self.live_voters(r) < need(self.factor_of(r), counted))
             }
-            "page-query" => !stale && self.spec.gauge.is_some_and(|n| self.live(n)),
+            "page-query" => !stale && self.spec.gauge.is_some_and(|n| self.member(n)),
             "status-fresh" => stale,
             "constraints-block" => self.constraint_blocks(),
             "jobs" => matches!(self.spec.job, Some("SCHEMA CHANGE" | "IMPORT")),

@@ -21,6 +21,7 @@ use kwdb_scale_core::ports::PortErrorKind;
 use kwdb_scale_core::request::{NodeRef, Operation};
 use kwdb_scale_core::topology::NodeId;
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use world::{World, address, host, make_plan};
 
 /// What may happen before a look is answered.
@@ -325,7 +326,11 @@ fn undo_takes_the_mark_back() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 150,
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/machine/regressions.txt"))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn a_hostile_world_breaks_no_rule(mishaps in prop::collection::vec(mishap(), 0..60), two in any::<bool>()) {
