@@ -238,6 +238,8 @@ pub struct Ledger {
     pub stopped: BTreeSet<NodeId>,
     /// Settings that we may have changed.
     pub saved: BTreeMap<String, SavedSetting>,
+    /// Settings among them that we put back.
+    pub restored: BTreeSet<String>,
     /// How the caller gave up, if so.
     pub cancel: Option<Cancel>,
     /// How it ended, if so.
@@ -265,6 +267,7 @@ impl Ledger {
             marked: BTreeSet::new(),
             stopped: BTreeSet::new(),
             saved: BTreeMap::new(),
+            restored: BTreeSet::new(),
             cancel: None,
             ended: None,
             notes: Vec::new(),
@@ -321,6 +324,9 @@ impl Ledger {
                 let act = self.pending.take().ok_or_else(|| {
                     OutOfOrder(format!("an outcome without an intent at step {}", step + 1))
                 })?;
+                if let (Act::RestoreSetting { name, .. }, ActResult::Done(_)) = (&act, result) {
+                    self.restored.insert(name.clone());
+                }
                 self.last = Some((act, result.clone()));
             }
             Record::Joined { host, node } => {
@@ -352,9 +358,16 @@ impl Ledger {
         self.marked.difference(&self.stopped).filter(|id| !before(id)).copied().collect()
     }
 
-    /// Settings that this operation may have changed and that its plan puts back at its end, with the value to go back
-    /// to. One that the request switches off for good is not among them.
+    /// Settings that this operation may have changed, that its plan puts back at its end, and that were not put back
+    /// yet. One that the request switches off for good is not among them.
     pub fn restorable(&self) -> BTreeMap<String, SavedSetting> {
+        let mut settings = self.wanted_back();
+        settings.retain(|name, _| !self.restored.contains(name));
+        settings
+    }
+
+    /// The same with those that were put back already.
+    pub(super) fn wanted_back(&self) -> BTreeMap<String, SavedSetting> {
         let wanted_back = |name: &str| {
             self.plan.steps.iter().any(|s| matches!(s, Step::RestoreSetting { name: n } if n == name))
         };
@@ -372,6 +385,7 @@ impl Ledger {
     fn intend(&mut self, act: &Act) {
         match act {
             Act::SetSetting { name, value, old } => {
+                self.restored.remove(name);
                 // The first value found is the one to go back to, also when the act is repeated.
                 self.saved
                     .entry(name.clone())

@@ -11,9 +11,10 @@ use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, Record, StopReason};
 use super::view::{ask, brief, counted, health_queries, range_trouble, seen, told_of_the_dead};
 use crate::fact::Fact;
+use crate::plan::ids;
 use crate::ports::StoreContent;
 use crate::rows::{NodeRow, Query};
-use crate::topology::{Address, HostName, NodeId, StartMode};
+use crate::topology::{Address, HostName, NodeClass, NodeId, StartMode};
 
 pub(super) fn look(state: &State, at: Timestamp, host: &HostName) -> Look {
     let mut first = vec![Query::Cluster, Query::Liveness, Query::Nodes];
@@ -216,7 +217,21 @@ fn prove(ctx: &mut Ctx<'_>, host: &HostName, address: &Address, mode: &StartMode
     let members = counted(ctx);
     let trouble = range_trouble(ctx, members);
     if let Some(first) = trouble.first() {
-        return not_yet(format!("nothing to be under-replicated at {members} members: {}", brief(first)));
+        let plan = ctx.plan();
+        let fell: Vec<NodeId> = ctx
+            .obs
+            .of_class(NodeClass::Dead)
+            .map(|n| n.id)
+            .filter(|id| plan.fingerprint.nodes.get(id).is_some_and(|n| n.class == NodeClass::Member))
+            .collect();
+        let down = match fell.is_empty() {
+            true => String::new(),
+            false => format!("; {} went down meanwhile: start it again", ids(&fell)),
+        };
+        return not_yet(format!(
+            "nothing to be under-replicated at {members} members: {}{down}",
+            brief(first)
+        ));
     }
     ctx.records.push(Record::Joined { host: host.clone(), node: id });
     Verdict::Done(format!(

@@ -80,7 +80,7 @@ pub(super) fn next_moves(state: &State) -> Vec<String> {
         next.push(format!("recommission {}: takes the mark back, replicas may return", undo.join(" ")));
     }
     for (name, saved) in &state.ledger.saved {
-        if let Some(old) = &saved.old {
+        if let (Some(old), false) = (&saved.old, state.ledger.restored.contains(name)) {
             next.push(format!("{name} is '{}' now and was '{old}' before the operation", saved.ours));
         }
     }
@@ -96,7 +96,7 @@ fn standing(state: &State) -> Vec<String> {
         ledger.plan.describe(ledger.cursor)
     )];
     if let Some(Step::Join { host, .. }) = state.step_at_hand().filter(|_| ledger.attempted) {
-        lines.push(format!("a node was started on host {host}; it goes on joining by itself"));
+        lines.push(format!("a node may have been started on host {host}; it goes on joining by itself then"));
     }
     let marked: Vec<String> = ledger.marked.iter().map(|n| n.0.to_string()).collect();
     if !marked.is_empty() {
@@ -142,8 +142,10 @@ fn attempt(ctx: &Ctx<'_>, act: Act, what: &str) -> Verdict {
     {
         let again = kind.is_transient() && ctx.state.scratch.tries < TRIES;
         if !again {
+            // What passes by itself is gone on with when it has passed; anything else wants a person.
+            let reason = if kind.is_transient() { StopReason::GateClosed } else { StopReason::ActFailed };
             return Verdict::stop_with(
-                StopReason::ActFailed,
+                reason,
                 format!("{what} failed: {message}"),
                 standing(ctx.state),
                 next_moves(ctx.state),

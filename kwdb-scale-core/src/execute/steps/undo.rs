@@ -9,10 +9,10 @@ use super::setting;
 use super::view::{Bit, ask, bit, seen};
 use crate::plan::{Step, ids};
 use crate::rows::Query;
-use crate::topology::NodeId;
+use crate::topology::{NodeClass, NodeId};
 
 pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
-    let names: Vec<String> = state.ledger.restorable().into_keys().collect();
+    let names: Vec<String> = state.ledger.wanted_back().into_keys().collect();
     let mut first = vec![Query::Liveness];
     if !names.is_empty() {
         first.push(Query::Settings(names));
@@ -22,7 +22,11 @@ pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
 
 pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
     let needed = ctx.state.views_needed();
-    let targets = ctx.state.ledger.recommissionable();
+    let mut targets = ctx.state.ledger.recommissionable();
+    match stayed(ctx) {
+        Ok(nodes) => targets.extend(nodes),
+        Err(waiting) => return waiting,
+    }
     let set: Vec<NodeId> =
         targets.iter().copied().filter(|n| bit(ctx.looked, *n, needed) != Bit::Clear).collect();
     if !set.is_empty() {
@@ -32,7 +36,7 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
         }
         return super::attempt(ctx, Act::Recommission { nodes: set }, &format!("recommissioning {list}"));
     }
-    for name in ctx.state.ledger.restorable().into_keys() {
+    for name in ctx.state.ledger.wanted_back().into_keys() {
         match setting::judge_restore(ctx, &name) {
             Verdict::Done(_) => {}
             other => return other,
@@ -56,20 +60,47 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
             )],
         );
     }
-    if !ctx.state.ledger.stopped.is_empty() {
-        let stopped: Vec<NodeId> = ctx.state.ledger.stopped.iter().copied().collect();
-        let list = ids(&stopped);
-        return Verdict::stop_with(
-            StopReason::Cancelled,
-            format!("{list}: told to stop already, which cannot be undone; what could be was put back"),
-            Vec::new(),
-            vec![
-                "re-add the machines as new nodes with empty stores, or scale in what is left by a new plan"
-                    .to_owned(),
-            ],
-        );
+    let gone: Vec<NodeId> = ctx
+        .state
+        .ledger
+        .stopped
+        .iter()
+        .copied()
+        .filter(|n| bit(ctx.looked, *n, needed) != Bit::Clear)
+        .collect();
+    if !gone.is_empty() {
+        let list = ids(&gone);
+        return Verdict::Done(format!(
+            "{list} told to stop already, which cannot be undone: marked still; what could be put back is"
+        ));
     }
     Verdict::Done("no mark and no setting that was to be put back is left".into())
+}
+
+/// Nodes that were told to stop, and did not: the command was lost, or never sent. Whether one that is up is about to go
+/// cannot be told at once, so that is waited for.
+fn stayed(ctx: &Ctx<'_>) -> Result<Vec<NodeId>, Verdict> {
+    let needed = ctx.state.views_needed();
+    let views = seen(ctx.looked);
+    let was_marked = |id: &NodeId| {
+        let nodes = &ctx.state.ledger.plan.fingerprint.nodes;
+        nodes.get(id).is_some_and(|n| n.class == NodeClass::Leaving)
+    };
+    let is_up = |id: &NodeId| {
+        let rows: Vec<_> = views.iter().filter_map(|v| v.row(*id)).collect();
+        rows.len() >= needed
+            && rows
+                .iter()
+                .all(|(row, now)| row.expiration.is_some_and(|e| e > *now) && row.draining == Some(false))
+    };
+    let stopped = ctx.state.ledger.stopped.iter().copied();
+    let up: Vec<NodeId> = stopped.filter(|id| !was_marked(id) && is_up(id)).collect();
+    let marked = up.iter().any(|id| bit(ctx.looked, *id, needed) != Bit::Clear);
+    if marked && ctx.at.duration_since(ctx.entered()) < ctx.state.policy().act_deadline {
+        let list = ids(&up);
+        return Err(Verdict::Wait(format!("{list} to go, or to show that the command to stop never came")));
+    }
+    Ok(up)
 }
 
 /// What the undo came to, one a line.
@@ -78,7 +109,11 @@ pub(in super::super) fn summary(state: &State, note: String) -> Vec<String> {
     if let Some(Step::Join { host, .. }) = state.step_at_hand().filter(|_| state.ledger.attempted) {
         lines.push(format!("a node was started on host {host} and may still join by itself"));
     }
-    let back = state.ledger.restorable();
+    let back = state.ledger.wanted_back();
+    for (name, saved) in &back {
+        let old = saved.old.as_deref().unwrap_or("what it was");
+        lines.push(format!("{name} is {old}, unless somebody else gave it another value meanwhile"));
+    }
     for (name, saved) in state.ledger.saved.iter().filter(|(name, _)| !back.contains_key(*name)) {
         lines.push(format!("{name} stays {}, as the request wants it", saved.ours));
     }

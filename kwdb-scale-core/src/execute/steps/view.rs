@@ -230,19 +230,21 @@ fn waiting_for_the_dead(ctx: &Ctx<'_>, health: &RangeHealth) -> BTreeSet<RangeId
     health.under_replicated.iter().filter(lacks_no_more).map(|u| u.range).collect()
 }
 
-/// What is to be said of ranges that wait for the server to give a member up; empty when there are none.
+/// What is to be said of ranges that want a replica on a member that was down when the plan was made; empty when
+/// there are none.
 pub(super) fn told_of_the_dead(ctx: &Ctx<'_>) -> String {
-    let Fact::Known(health) = range_health(ctx.obs, counted(ctx), &BTreeSet::new()) else {
-        return String::new();
-    };
-    let waiting = waiting_for_the_dead(ctx, &health).len();
-    if waiting == 0 {
+    let down: Vec<NodeId> = known_dead(ctx).map(|n| n.id).collect();
+    // The allocator counts members that are down, so that is what status and checks say too.
+    let counted = ctx.obs.counted_members();
+    let Fact::Known(health) = range_health(ctx.obs, counted, &BTreeSet::new()) else { return String::new() };
+    let short = health.under_replicated.len();
+    if down.is_empty() || short == 0 {
         return String::new();
     }
-    let down: Vec<NodeId> = known_dead(ctx).map(|n| n.id).collect();
     format!(
-        ", but for {} with a replica on {}, which is down and is repaired when it counts as dead ({TIME_UNTIL_DEAD})",
-        ranges(waiting),
+        ", but for {} that want a replica more while {}, a member, is down: start it again, or the server makes the \
+         replica elsewhere when it counts as dead ({TIME_UNTIL_DEAD})",
+        ranges(short),
         ids(&down)
     )
 }
