@@ -484,8 +484,8 @@ fn policy_of(table: &BTreeMap<Spanned<String>, toml::Value>) -> Result<Policy, (
                 let why = e.message().split_whitespace().collect::<Vec<_>>().join(" ");
                 return fail(format!("cannot be used: {why}; write such as {}", example(name.get_ref())));
             }
-            Ok(_) if value.as_integer() == Some(0) && name.get_ref() == "samples" => {
-                return fail("would prove nothing; write at least 1".to_owned());
+            Ok(policy) if !(2..=1000).contains(&policy.samples) => {
+                return fail("proves nothing, or never comes to an end; write 2 to 1000".to_owned());
             }
             Ok(policy) => {
                 let duration = serde_json::to_value(&policy).ok();
@@ -493,21 +493,22 @@ fn policy_of(table: &BTreeMap<Spanned<String>, toml::Value>) -> Result<Policy, (
                 if duration.is_some_and(|d: SignedDuration| d > LONGEST) {
                     return fail("is longer than a year; write such as \"30s\"".to_owned());
                 }
-                if duration.is_some_and(|d: SignedDuration| !d.is_positive())
-                    && !MAY_BE_ZERO.contains(&name.get_ref().as_str())
-                {
+                if duration.is_some_and(|d: SignedDuration| !d.is_positive()) {
                     return fail(format!("is not positive; write such as {}", example(name.get_ref())));
                 }
             }
         }
     }
+    let places: BTreeMap<String, usize> =
+        table.keys().map(|name| (name.get_ref().clone(), name.span().start)).collect();
     let table: toml::Table =
         table.iter().map(|(name, value)| (name.get_ref().clone(), value.clone())).collect();
+    let place = |key: &str| places.get(key).copied().unwrap_or(0);
     let policy: Policy = table.try_into().map_err(|e| (0, format!("[policy]: {}", e.message())))?;
     if policy.poll > policy.stall_after {
         let (poll, stall) = (policy.poll, policy.stall_after);
         return Err((
-            0,
+            place("poll").max(place("stall_after")),
             format!(
                 "[policy]: poll = {poll:#} is longer than stall_after = {stall:#}, within which something has to be seen to move; \
              change one of them"
@@ -516,9 +517,6 @@ fn policy_of(table: &BTreeMap<Spanned<String>, toml::Value>) -> Result<Policy, (
     }
     Ok(policy)
 }
-
-/// Waits and differences that are sensible at nothing.
-const MAY_BE_ZERO: [&str; 3] = ["sample_spacing", "settled_after", "max_clock_skew"];
 
 fn example(key: &str) -> &'static str {
     match key {
@@ -587,6 +585,9 @@ mod tests {
             (format!("{MINIMAL}sudo = true\n"), "transport = \"ssh\""),
             (format!("{MINIMAL}[ssh]\nport = 22\n"), "port"),
             (format!("{MINIMAL}[policy]\nsamples = 0\n"), "samples"),
+            (format!("{MINIMAL}[policy]\nsamples = 1\n"), "2 to 1000"),
+            (format!("{MINIMAL}[policy]\nsample_spacing = \"-1s\"\n"), "not positive"),
+            (format!("{MINIMAL}[policy]\nlist_ranges = 3\npoll = \"1h\"\n"), "line 8"),
             (format!("{MINIMAL}[policy]\njoin_deadline = \"2562047788015215h\"\n"), "join_deadline"),
             (format!("{MINIMAL}[policy]\npoll = \"1h\"\n"), "stall_after"),
             (MINIMAL.replace("26257", "0"), "port 0"),

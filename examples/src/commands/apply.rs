@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kwdb_scale_core::execute::{
     Cancel, Canceller, End, ExecuteError, Ledger, Operation, StopReason, Stopped,
 };
+use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::plan::Plan;
 use kwdb_scale_core::ports::{Journal, PortErrorKind};
 use kwdb_scale_core::topology::ClusterId;
@@ -56,7 +57,7 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
     }
     cluster.must_be_of(&plan).await?;
     let dir = cluster.journal_dir(args.journal.as_deref())?;
-    nothing_to_restore(&dir, &plan.cluster_id).await?;
+    nothing_to_restore(&cluster, &dir, &plan).await?;
     let journal = FileJournal::create(&dir, &format!("{}-{}", plan.kind(), plan.id))
         .await
         .map_err(|e| port_failure("no journal can be made, so nothing was done", &e))?;
@@ -74,11 +75,20 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
 }
 
 /// An operation that was stopped and would put a setting back is not silently forgotten for another one.
-async fn nothing_to_restore(dir: &Path, cluster: &ClusterId) -> Result<(), Failure> {
-    let Some((journal, ledger)) = newest_unfinished(dir, cluster).await? else { return Ok(()) };
-    let left: Vec<String> = ledger
-        .restorable()
+async fn nothing_to_restore(cluster: &Cluster, dir: &Path, plan: &Plan) -> Result<(), Failure> {
+    let Some((journal, ledger)) = newest_unfinished(dir, &plan.cluster_id).await? else { return Ok(()) };
+    let restorable = ledger.restorable();
+    if restorable.is_empty() {
+        return Ok(());
+    }
+    let observation = cluster.observe(None).await?;
+    let left: Vec<String> = restorable
         .iter()
+        // Somebody may have put it back by hand; what is not known is not taken for that.
+        .filter(|(name, s)| match observation.setting(name) {
+            Fact::Known(now) => now == Some(s.ours.as_str()),
+            Fact::Unknown(_) => true,
+        })
         .map(|(name, s)| {
             format!("{name} is {} and is to be {} again", s.ours, s.old.as_deref().unwrap_or("what it was"))
         })
@@ -123,7 +133,9 @@ pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Resul
     ));
     cluster.journal_dir(args.journal.as_deref())?;
     if !args.yes {
-        let question = if args.undo {
+        let question = if ledger.cancel == Some(Cancel::Undo) {
+            "It is being undone. Go on taking back its mark and its settings?"
+        } else if args.undo {
             "Take back its mark and its settings?"
         } else {
             for (index, _) in plan.steps.iter().enumerate().skip(done) {
@@ -347,6 +359,9 @@ fn execute_failure(error: &ExecuteError) -> Failure {
     }
 }
 
+const WITHOUT_IT: &str =
+    "moved elsewhere it bars nothing, but its operation cannot be gone on with or undone then";
+
 /// The newest journal of the cluster, unless its operation has ended for good; those of refused operations do not
 /// count. Clusters whose files lie in one directory may share a directory of journals.
 pub(crate) async fn newest_unfinished(
@@ -354,8 +369,8 @@ pub(crate) async fn newest_unfinished(
     cluster: &ClusterId,
 ) -> Result<Option<(FileJournal, Ledger)>, Failure> {
     let damaged = |path: &PathBuf, why: String| match why.contains(&path.display().to_string()) {
-        true => Failure::usage(why),
-        false => Failure::usage(format!("journal {}: {why}", path.display())),
+        true => Failure::usage(format!("{why}; {WITHOUT_IT}")),
+        false => Failure::usage(format!("journal {}: {why}; {WITHOUT_IT}", path.display())),
     };
     let journals = FileJournal::list(dir).await.map_err(|e| port_failure("journals", &e))?;
     for path in journals.iter().rev() {

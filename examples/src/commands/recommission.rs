@@ -55,7 +55,13 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
         _ => None,
     };
     if let Some((journal, ledger)) = unfinished {
-        let ours = ledger.recommissionable();
+        // Those that it marked; before the mark, those that were to leave. Who is gone already is not named any more.
+        let is_there = |id: &NodeId| observation.nodes.get(id).is_some_and(|n| n.class != NodeClass::Removed);
+        let mut ours = ledger.marked.clone();
+        if ours.is_empty() && !ledger.restorable().is_empty() {
+            ours.extend(ledger.plan.leaving.iter().map(|l| l.node));
+        }
+        ours.retain(is_there);
         if !ours.is_empty() && ours.is_subset(&named) {
             drop(held);
             undone = apply::undo(ui, &cluster, journal).await?;

@@ -54,8 +54,18 @@ pub(crate) async fn observe(ui: &Ui, global: &Global, output: Option<&Path>) -> 
 
 /// Writes a file, whole or not at all; through a link, and into what is no plain file (a device, a pipe), as it is.
 pub(crate) fn write(file: &Path, text: &str) -> Result<(), Failure> {
-    let fail = |e: std::io::Error| Failure::usage(format!("{} cannot be written: {e}", file.display()));
-    let target = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let fail = |e: std::io::Error| {
+        // Without the name of a temporary file that the message may hold.
+        let bare = e.raw_os_error().or_else(|| e.get_ref()?.downcast_ref::<std::io::Error>()?.raw_os_error());
+        let why = bare
+            .map_or_else(|| e.kind().to_string(), |code| std::io::Error::from_raw_os_error(code).to_string());
+        Failure::usage(format!("{} cannot be written: {why}", file.display()))
+    };
+    let target = match std::fs::canonicalize(file) {
+        Ok(target) => target,
+        Err(e) if file.is_symlink() => return Err(fail(e)),
+        Err(_) => file.to_owned(),
+    };
     match std::fs::metadata(&target) {
         Ok(found) if !found.is_file() => return std::fs::write(&target, text).map_err(fail),
         _ => {}
@@ -86,6 +96,10 @@ mod tests {
         write(Path::new("/dev/null"), "three").unwrap();
         assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
         assert!(write(dir.path(), "four").is_err());
+        let astray = dir.path().join("astray");
+        std::os::unix::fs::symlink(dir.path().join("nowhere"), &astray).unwrap();
+        assert!(write(&astray, "five").is_err() && astray.is_symlink());
+        std::fs::remove_file(&astray).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left of what failed");
     }
 }
