@@ -40,7 +40,7 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
     let is_marked =
         |id: &NodeId| observation.nodes.get(id).is_some_and(|n| n.decommissioning == Fact::Known(true));
     let (mut ids, clear): (BTreeSet<NodeId>, BTreeSet<NodeId>) = named.iter().copied().partition(is_marked);
-    let recommissioned = ids.clone();
+    let mut recommissioned = ids.clone();
     for id in &clear {
         ui.say(format_args!("node {} is not marked: nothing to do for it", id.0));
     }
@@ -78,6 +78,17 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
         };
         take_back(&cluster, &observation, &ids).await?;
     }
+    // An undo leaves out who was told to stop and is on the way.
+    let mut going = BTreeSet::new();
+    if !undone.is_empty() {
+        let after = cluster.observe(None).await?;
+        let is_back =
+            |id: &NodeId| after.nodes.get(id).is_some_and(|n| n.decommissioning == Fact::Known(false));
+        (recommissioned, going) = recommissioned.into_iter().partition(is_back);
+    }
+    for id in &going {
+        ui.say(format_args!("node {} was told to stop already: it stays marked, and goes", id.0));
+    }
     let drained = |id: &&NodeId| observation.nodes.get(*id).is_some_and(|n| n.draining == Fact::Known(true));
     for id in recommissioned.iter().filter(drained) {
         ui.say(format_args!(
@@ -92,6 +103,7 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
             "schema": "kwscale.recommission/v1",
             "recommissioned": list(&recommissioned),
             "not_marked": list(&clear),
+            "going": list(&going),
             "undone": undone,
         }))?;
     } else {
@@ -103,7 +115,7 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
             ui.print(format_args!("recommissioned: {}", names.join(", ")));
         }
     }
-    Ok(Exit::Done)
+    Ok(if going.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
 /// A node that is gone is no member again because its mark is cleared: it would count as a dead one.

@@ -63,7 +63,7 @@ async fn give_up_everywhere(scene: Scene) {
             let cluster = stage.world.cluster();
             for leaving in &stage.plan.leaving {
                 let status = cluster.membership_status(leaving.node);
-                let told = notes.iter().any(|n| n.contains("told to stop already"));
+                let told = notes.iter().any(|n| n.contains("was told to stop already"));
                 assert!(status == Some(MembershipStatus::Live) || told, "{which}: {status:?}, {notes:?}");
             }
         } else {

@@ -71,7 +71,7 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
     if !gone.is_empty() {
         let list = ids(&gone);
         return Verdict::Done(format!(
-            "{list} told to stop already, which cannot be undone: marked still; what could be put back is"
+            "what could be put back is; {list}, which was told to stop already, stays marked and goes"
         ));
     }
     Verdict::Done("no mark and no setting that was to be put back is left".into())
