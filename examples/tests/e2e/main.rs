@@ -74,7 +74,11 @@ const CASES: &[Entry] = &[
         refuse::a_running_job,
         "a job that runs long enough to be seen needs more data than a suite can load",
     ),
-    both("two_clusters_are_kept_apart", refuse::two_clusters_are_kept_apart),
+    twin(
+        "two_clusters_are_kept_apart",
+        refuse::two_clusters_are_kept_apart,
+        "it is about files of kwscale, and two labs at once take the time of two",
+    ),
     twin(
         "what_was_left_is_not_forgotten",
         refuse::what_was_left_is_not_forgotten,
