@@ -93,6 +93,12 @@ async fn passwords_that_the_server_does_not_take() {
     assert_eq!(error.kind(), PortErrorKind::Authentication, "{error}");
 }
 
+/// Makes the certificate of a user's key, beside it.
+fn certify(authority: &Path, id: &Path) {
+    let (authority, id) = (authority.to_str().unwrap(), id.with_extension("pub"));
+    keygen(&["-s", authority, "-I", "me", "-n", &user(), id.to_str().unwrap()]);
+}
+
 #[tokio::test]
 async fn certificates_of_users() {
     let Some(program) = installed() else { return };
@@ -101,15 +107,7 @@ async fn certificates_of_users() {
     std::fs::write(sshd.path("authorized_keys"), format!("cert-authority {}", public(&authority))).unwrap();
     for kind in ["ed25519", "ecdsa"] {
         let id = key(sshd.dir.path(), &format!("user-{kind}"), kind, "");
-        keygen(&[
-            "-s",
-            authority.to_str().unwrap(),
-            "-I",
-            "me",
-            "-n",
-            &user(),
-            id.with_extension("pub").to_str().unwrap(),
-        ]);
+        certify(&authority, &id);
         let certificate = sshd.path(&format!("user-{kind}-cert.pub"));
         reach(sshd.bare_host().login(KeyFile::new(&id).certificate(&certificate))).await.unwrap();
         assert_eq!(
@@ -180,15 +178,7 @@ async fn agents() {
     let authority = key(sshd.dir.path(), "authority", "ed25519", "");
     std::fs::write(sshd.path("authorized_keys"), format!("cert-authority {}", public(&authority))).unwrap();
     let id = key(sshd.dir.path(), "user", "rsa", "");
-    keygen(&[
-        "-s",
-        authority.to_str().unwrap(),
-        "-I",
-        "me",
-        "-n",
-        &user(),
-        id.with_extension("pub").to_str().unwrap(),
-    ]);
+    certify(&authority, &id);
     agent.add(&id);
     let only = Agent::at(&agent.socket).only(id.with_extension("pub"));
     reach(sshd.bare_host().login(only)).await.unwrap();

@@ -353,9 +353,12 @@ impl Ledger {
     /// Nodes whose mark can be taken back: those that this operation marked and has not told to stop. One that was
     /// marked before the operation began is none of its business.
     pub fn recommissionable(&self) -> BTreeSet<NodeId> {
-        let nodes = &self.plan.fingerprint.nodes;
-        let before = |id: &NodeId| nodes.get(id).is_some_and(|n| n.class == NodeClass::Leaving);
-        self.marked.difference(&self.stopped).filter(|id| !before(id)).copied().collect()
+        self.marked.difference(&self.stopped).filter(|id| !self.was_marked_before(id)).copied().collect()
+    }
+
+    /// Whether a node was marked already when the plan was made.
+    pub(super) fn was_marked_before(&self, node: &NodeId) -> bool {
+        self.plan.fingerprint.nodes.get(node).is_some_and(|n| n.class == NodeClass::Leaving)
     }
 
     /// Settings that this operation may have changed, that its plan puts back at its end, and that were not put back

@@ -26,6 +26,7 @@ use crate::canonical;
 use crate::policy::Policy;
 use crate::ports::Gateway;
 use crate::request::{Finish, Request};
+use crate::schema::{self, ReadError};
 use crate::topology::{Address, ClusterId, HostName, NodeId, StartMode, StoreId};
 
 /// Schema id of a plan's JSON form.
@@ -209,15 +210,10 @@ impl Plan {
     /// assert!(matches!(Plan::from_json("{}"), Err(PlanError::Shape(_))));
     /// ```
     pub fn from_json(text: &str) -> Result<Self, PlanError> {
-        #[derive(Deserialize)]
-        struct Head {
-            schema: String,
-        }
-        let head: Head = serde_json::from_str(text).map_err(PlanError::Shape)?;
-        if head.schema != SCHEMA {
-            return Err(PlanError::Schema(head.schema));
-        }
-        let plan: Self = serde_json::from_str(text).map_err(PlanError::Shape)?;
+        let plan: Self = schema::read(text, SCHEMA).map_err(|e| match e {
+            ReadError::Shape { source, .. } => PlanError::Shape(source),
+            ReadError::Schema { found, .. } => PlanError::Schema(found),
+        })?;
         // The text itself is judged, so that a field that a later minor version added does no harm.
         let mut bare: serde_json::Value = serde_json::from_str(text).map_err(PlanError::Shape)?;
         if let Some(id) = bare.get_mut("id") {

@@ -9,7 +9,7 @@ use super::setting;
 use super::view::{Bit, ask, bit, seen};
 use crate::plan::{Step, ids};
 use crate::rows::Query;
-use crate::topology::{NodeClass, NodeId};
+use crate::topology::NodeId;
 
 pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
     let names: Vec<String> = state.ledger.wanted_back().into_keys().collect();
@@ -82,10 +82,6 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
 fn stayed(ctx: &Ctx<'_>) -> Result<Vec<NodeId>, Verdict> {
     let needed = ctx.state.views_needed();
     let views = seen(ctx.looked);
-    let was_marked = |id: &NodeId| {
-        let nodes = &ctx.state.ledger.plan.fingerprint.nodes;
-        nodes.get(id).is_some_and(|n| n.class == NodeClass::Leaving)
-    };
     let is_up = |id: &NodeId| {
         let rows: Vec<_> = views.iter().filter_map(|v| v.row(*id)).collect();
         rows.len() >= needed
@@ -94,7 +90,7 @@ fn stayed(ctx: &Ctx<'_>) -> Result<Vec<NodeId>, Verdict> {
                 .all(|(row, now)| row.expiration.is_some_and(|e| e > *now) && row.draining == Some(false))
     };
     let stopped = ctx.state.ledger.stopped.iter().copied();
-    let up: Vec<NodeId> = stopped.filter(|id| !was_marked(id) && is_up(id)).collect();
+    let up: Vec<NodeId> = stopped.filter(|id| !ctx.state.ledger.was_marked_before(id) && is_up(id)).collect();
     let marked = up.iter().any(|id| bit(ctx.looked, *id, needed) != Bit::Clear);
     if marked && ctx.at.duration_since(ctx.entered()) < ctx.state.policy().act_deadline {
         let list = ids(&up);

@@ -93,6 +93,11 @@ fn is_live_member(node: &Node) -> bool {
         && node.upgrading == Fact::Known(false)
 }
 
+/// Marked and proven empty, but not gone.
+fn was_left_drained(node: &Node) -> bool {
+    node.class == NodeClass::Leaving && node.replicas == Fact::Known(0)
+}
+
 /// Nodes that are not Removed.
 fn present(observation: &Observation) -> impl Iterator<Item = &Node> {
     observation.nodes.values().filter(|n| n.class != NodeClass::Removed)
@@ -175,10 +180,8 @@ fn leaving(case: &Case<'_>, observation: &Observation, report: &mut Report) {
             continue;
         };
         // Or it was left drained earlier and is only to be stopped.
-        let drained = node.class == NodeClass::Leaving
-            && node.replicas == Fact::Known(0)
-            && node.is_healthy() == Fact::Known(true);
-        if !is_live_member(node) && !drained {
+        let only_to_stop = was_left_drained(node) && node.is_healthy() == Fact::Known(true);
+        if !is_live_member(node) && !only_to_stop {
             report.whole(format!("leaving node {id} ({}) is not proven to be a live member", node.class));
         }
         if node.address.known() != Some(&leaving.address) {
@@ -245,8 +248,7 @@ fn alive(case: &Case<'_>, observation: &Observation, report: &mut Report) {
     let mut told = case.leaving_ids();
     told.extend(case.plan.gateways.iter().map(|g| g.node));
     // A node that was left drained on purpose may run on.
-    let drained = |n: &Node| n.class == NodeClass::Leaving && n.replicas == Fact::Known(0);
-    let at_fault = |n: &&Node| !told.contains(&n.id) && !is_live_member(n) && !drained(n);
+    let at_fault = |n: &&Node| !told.contains(&n.id) && !is_live_member(n) && !was_left_drained(n);
     for node in present(observation).filter(at_fault) {
         report.whole(format!(
             "node {} is {} (available {}, live {}, draining {}, upgrading {}) while a node leaves",
