@@ -2,23 +2,28 @@
 //!
 //! Unknown keys are errors, and every error names the file, the line or key, the reason and the cure.
 
+mod host;
+mod policy;
+mod sql;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use jiff::SignedDuration;
-use kwdb_scale_core::kwbase::{KwbaseHost, PROGRAM, Security, StoreSpec};
+use kwdb_scale_core::kwbase::KwbaseHost;
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::request::{Inventory, InventoryHost};
-use kwdb_scale_core::secret::Secret;
-use kwdb_scale_core::topology::{Address, HostName, Locality};
+use kwdb_scale_core::topology::{Address, HostName};
 use serde::Deserialize;
 use toml::Spanned;
 
-/// Longer waits are mistakes, and no sum of a few of them overflows.
-pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
+use host::HostTable;
+pub use host::Reach;
+pub use policy::LONGEST;
+use policy::policy_of;
+pub use sql::Sql;
+use sql::SqlTable;
 
 /// A cluster as its file describes it, checked.
 #[derive(Clone, Debug)]
@@ -45,41 +50,6 @@ pub struct Config {
     pub reach: BTreeMap<HostName, Reach>,
     /// The ssh_config that says how, for those that are reached over SSH; the user's own when `None`.
     pub ssh_config: Option<PathBuf>,
-}
-
-/// How a host is reached.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Reach {
-    /// It is this machine.
-    Local,
-    /// Over SSH.
-    Ssh {
-        /// What `ssh` would be called with: `host`, `user@host` or a name of the ssh_config.
-        destination: String,
-        /// Through `sudo -n`, as another user or as root.
-        sudo: Option<Option<String>>,
-    },
-}
-
-/// How SQL is spoken.
-#[derive(Clone, Debug)]
-pub struct Sql {
-    /// The user; needs the admin role.
-    pub user: String,
-    /// Its password, when it has one.
-    pub password: Option<Secret>,
-    /// Whether the user logs in with `client.<user>.crt`.
-    pub client_certificate: bool,
-    /// Name that the nodes' certificates are for, when it is not the host of their addresses.
-    pub server_name: Option<String>,
-    /// How long one TCP connection may take.
-    pub connect_timeout: Duration,
-    /// After how long the server gives up a statement.
-    pub statement_timeout: Duration,
-    /// How long one question may take in all.
-    pub deadline: Duration,
-    /// How long one observation of the cluster may take in all.
-    pub observe_deadline: Duration,
 }
 
 /// What is wrong with the file.
@@ -131,75 +101,6 @@ struct ClusterTable {
     certs: Option<PathBuf>,
     control_host: Option<HostName>,
     journal: Option<PathBuf>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SqlTable {
-    user: Option<String>,
-    password_file: Option<PathBuf>,
-    password_env: Option<String>,
-    client_certificate: Option<bool>,
-    server_name: Option<String>,
-    connect_timeout: Option<SignedDuration>,
-    statement_timeout: Option<SignedDuration>,
-    deadline: Option<SignedDuration>,
-    observe_deadline: Option<SignedDuration>,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Transport {
-    #[default]
-    Local,
-    Ssh,
-}
-
-/// `true` is root.
-#[derive(Clone, Deserialize)]
-#[serde(untagged)]
-enum Sudo {
-    Is(bool),
-    User(String),
-}
-
-/// The fields of [`KwbaseHost`], written out so that an unknown key is an error, and how the host is reached.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HostTable {
-    name: HostName,
-    #[serde(default)]
-    transport: Transport,
-    ssh: Option<String>,
-    sudo: Option<Sudo>,
-    program: Option<String>,
-    #[serde(default)]
-    exec_prefix: Vec<String>,
-    certs_dir: Option<PathBuf>,
-    stores: Option<Vec<StoreSpec>>,
-    listen_addr: Option<Address>,
-    advertise_addr: Option<Address>,
-    sql_addr: Option<Address>,
-    advertise_sql_addr: Option<Address>,
-    http_addr: Option<Address>,
-    brpc_addr: Option<Address>,
-    locality: Option<Locality>,
-    #[serde(default)]
-    attrs: Vec<String>,
-    cache: Option<String>,
-    max_sql_memory: Option<String>,
-    max_offset: Option<String>,
-    #[serde(default)]
-    ts_store: Vec<String>,
-    #[serde(default)]
-    use_raft_store: bool,
-    pid_file: Option<String>,
-    #[serde(default)]
-    extra_flags: Vec<String>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-    background: Option<bool>,
-    output_file: Option<String>,
 }
 
 impl Config {
@@ -359,172 +260,6 @@ impl Config {
     }
 }
 
-impl HostTable {
-    fn reach(&self) -> Result<Reach, String> {
-        match self.transport {
-            Transport::Local if self.ssh.is_some() || self.sudo.is_some() => Err(format!(
-                "[[host]] host {}: ssh and sudo are for hosts with transport = \"ssh\"; add that, or leave them out",
-                self.name
-            )),
-            Transport::Local => Ok(Reach::Local),
-            Transport::Ssh => Ok(Reach::Ssh {
-                destination: self.ssh.clone().unwrap_or_else(|| self.name.to_string()),
-                sudo: match self.sudo.clone() {
-                    None | Some(Sudo::Is(false)) => None,
-                    Some(Sudo::Is(true)) => Some(None),
-                    Some(Sudo::User(user)) => Some(Some(user)),
-                },
-            }),
-        }
-    }
-
-    fn into_host(self, base: &Path, certs: Option<&Path>) -> KwbaseHost {
-        let security = match (self.certs_dir.as_deref(), certs) {
-            (Some(dir), _) => Security::Certs { certs_dir: base.join(dir).display().to_string() },
-            (None, Some(dir)) => Security::Certs { certs_dir: dir.display().to_string() },
-            (None, None) => Security::Insecure,
-        };
-        let mut host = KwbaseHost::new(self.name, security);
-        host.program = self.program.unwrap_or_else(|| PROGRAM.to_owned());
-        host.exec_prefix = self.exec_prefix;
-        if let Some(stores) = self.stores {
-            host.stores = stores;
-        }
-        host.listen_addr = self.listen_addr;
-        host.advertise_addr = self.advertise_addr;
-        host.sql_addr = self.sql_addr;
-        host.advertise_sql_addr = self.advertise_sql_addr;
-        host.http_addr = self.http_addr;
-        host.brpc_addr = self.brpc_addr;
-        host.locality = self.locality;
-        host.attrs = self.attrs;
-        host.cache = self.cache;
-        host.max_sql_memory = self.max_sql_memory;
-        host.max_offset = self.max_offset;
-        host.ts_store = self.ts_store;
-        host.use_raft_store = self.use_raft_store;
-        host.pid_file = self.pid_file;
-        host.extra_flags = self.extra_flags;
-        host.env = self.env;
-        host.background = self.background.unwrap_or(true);
-        host.output_file = self.output_file;
-        host
-    }
-}
-
-impl SqlTable {
-    fn into_sql(self, base: &Path, certs: Option<&Path>) -> Result<Sql, String> {
-        let user = self.user.unwrap_or_else(|| "root".to_owned());
-        if user.is_empty() || user.contains(['/', '\0']) {
-            return Err(format!("[sql]: user = '{user}' is no user name; write root or another admin"));
-        }
-        let password = match (self.password_file, self.password_env) {
-            (Some(_), Some(_)) => {
-                return Err("[sql]: both password_file and password_env; leave one of them out".to_owned());
-            }
-            (Some(file), None) => {
-                let file = base.join(file);
-                let text = fs::read_to_string(&file).map_err(|e| {
-                    format!("[sql]: password_file '{}' cannot be read: {e}; put the password there", file.display())
-                })?;
-                Some(text.lines().next().unwrap_or_default().to_owned())
-            }
-            (None, Some(name)) => Some(std::env::var(&name).map_err(|_| {
-                format!("[sql]: the environment variable {name} of password_env is not set; set it to the password")
-            })?),
-            (None, None) => None,
-        };
-        if password.as_ref().is_some_and(String::is_empty) {
-            return Err("[sql]: the password is empty; give one, or leave it out".to_owned());
-        }
-        if password.is_some() && certs.is_none() {
-            let what = "[sql]: a password on an insecure cluster, which never asks for one; leave it out";
-            return Err(what.to_owned());
-        }
-        let client_certificate = self.client_certificate.unwrap_or(password.is_none());
-        if certs.is_some() && !client_certificate && password.is_none() {
-            let what =
-                "[sql]: client_certificate = false without a password; give password_file or password_env";
-            return Err(what.to_owned());
-        }
-        let time = |name: &str, given: Option<SignedDuration>, default: u64| match given {
-            None => Ok(Duration::from_secs(default)),
-            Some(d) => Duration::try_from(d)
-                .ok()
-                .filter(|d| !d.is_zero())
-                .ok_or_else(|| format!("[sql]: {name} = {d:#} is no time to wait; write such as \"30s\"")),
-        };
-        Ok(Sql {
-            user,
-            password: password.map(Secret::new),
-            client_certificate,
-            server_name: self.server_name,
-            connect_timeout: time("connect_timeout", self.connect_timeout, 5)?,
-            statement_timeout: time("statement_timeout", self.statement_timeout, 15)?,
-            deadline: time("deadline", self.deadline, 30)?,
-            observe_deadline: time("observe_deadline", self.observe_deadline, 120)?,
-        })
-    }
-}
-
-/// The defaults with what the table says; an error comes with the place of its key.
-fn policy_of(table: &BTreeMap<Spanned<String>, toml::Value>) -> Result<Policy, (usize, String)> {
-    let defaults = serde_json::to_value(Policy::default()).unwrap_or_default();
-    let known: Vec<&str> =
-        defaults.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-    for (name, value) in table {
-        let fail =
-            |what: String| Err((name.span().start, format!("[policy]: {} = {value} {what}", name.get_ref())));
-        if !known.contains(&name.get_ref().as_str()) {
-            return fail(format!("is not a key of this table; it has {}", known.join(", ")));
-        }
-        let alone = toml::Table::from_iter([(name.get_ref().clone(), value.clone())]);
-        match alone.try_into::<Policy>() {
-            Err(e) => {
-                let why = e.message().split_whitespace().collect::<Vec<_>>().join(" ");
-                return fail(format!("cannot be used: {why}; write such as {}", example(name.get_ref())));
-            }
-            Ok(policy) if !(2..=1000).contains(&policy.samples) => {
-                return fail("proves nothing, or never comes to an end; write 2 to 1000".to_owned());
-            }
-            Ok(policy) => {
-                let duration = serde_json::to_value(&policy).ok();
-                let duration = duration.as_ref().and_then(|p| p.get(name.get_ref())?.as_str()?.parse().ok());
-                if duration.is_some_and(|d: SignedDuration| d > LONGEST) {
-                    return fail("is longer than a year; write such as \"30s\"".to_owned());
-                }
-                if duration.is_some_and(|d: SignedDuration| !d.is_positive()) {
-                    return fail(format!("is not positive; write such as {}", example(name.get_ref())));
-                }
-            }
-        }
-    }
-    let places: BTreeMap<String, usize> =
-        table.keys().map(|name| (name.get_ref().clone(), name.span().start)).collect();
-    let table: toml::Table =
-        table.iter().map(|(name, value)| (name.get_ref().clone(), value.clone())).collect();
-    let place = |key: &str| places.get(key).copied().unwrap_or(0);
-    let policy: Policy = table.try_into().map_err(|e| (0, format!("[policy]: {}", e.message())))?;
-    if policy.poll > policy.stall_after {
-        let (poll, stall) = (policy.poll, policy.stall_after);
-        return Err((
-            place("poll").max(place("stall_after")),
-            format!(
-                "[policy]: poll = {poll:#} is longer than stall_after = {stall:#}, within which something has to be seen to move; \
-             change one of them"
-            ),
-        ));
-    }
-    Ok(policy)
-}
-
-fn example(key: &str) -> &'static str {
-    match key {
-        "samples" | "list_ranges" => "3",
-        _ => "\"30s\"",
-    }
-}
-
 /// The directory of the file, absolute where that can be told.
 fn base_of(path: &Path) -> PathBuf {
     let dir = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -533,6 +268,8 @@ fn base_of(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use kwdb_scale_core::kwbase::Security;
+
     use super::*;
 
     const MINIMAL: &str =

@@ -53,6 +53,7 @@
 //! | [`execute`] | the pure machine, its journal and its driver |
 //! | [`kwbase`] | the `kwbase` command line as an implementation of the ports |
 //! | [`version`] | what each KWDB release can do |
+//! | [`certificate`] | what an X.509 certificate says: issuer, names, expiry, fingerprint |
 //! | [`canonical`], [`schema`] | the JSON forms: same value, same bytes; who may read what |
 //! | [`ports`] | the traits that the outside implements |
 //!
@@ -64,6 +65,7 @@
 
 pub mod assess;
 pub mod canonical;
+pub mod certificate;
 pub mod execute;
 pub mod fact;
 pub mod health;
