@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use kwdb_scale_core::request::{Finish, NodeRef, Operation, Options, Redistribution};
+use kwdb_scale_core::request::{Finish, NodeRef, OldData, Operation, Options, Redistribution};
+use kwdb_scale_core::safety::Question;
 use kwdb_scale_core::topology::HostName;
 use serde_json::json;
 
@@ -77,6 +78,19 @@ enum Command {
         /// The plan.
         plan: PathBuf,
     },
+    /// Whether every range keeps its quorum when these nodes stop now: exit code 0 for yes, 3 for no.
+    OkToStop {
+        /// Node ids or host names.
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
+    /// Whether these nodes are proven removed, so that nothing of the cluster is on their disks: exit code 0 for yes, 3 for
+    /// no.
+    SafeToWipe {
+        /// Node ids or host names.
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<String>,
+    },
     /// Carry out a plan.
     Apply(ApplyArgs),
     /// Go on with the newest operation that has not ended, or undo it.
@@ -106,6 +120,10 @@ pub struct RequestOptions {
     /// Drain emptied nodes as a step of its own before they are stopped.
     #[arg(long, global = true)]
     pub drain: bool,
+    /// Clear what a removed node left on a host that comes back: aside renames the directories, delete deletes what they
+    /// hold. The plan shows which; apply wants its consent.
+    #[arg(long, global = true, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "aside")]
+    pub wipe_old_data: Option<WipeArg>,
 }
 
 /// A time to wait: positive, and at most a year.
@@ -135,6 +153,15 @@ pub enum FinishArg {
     Stop,
     /// Leave the emptied node running.
     LeaveDrained,
+}
+
+/// See [`OldData`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum WipeArg {
+    /// Rename the directories.
+    Aside,
+    /// Delete what they hold.
+    Delete,
 }
 
 #[derive(Debug, Subcommand)]
@@ -188,6 +215,11 @@ impl RequestOptions {
             },
             await_balance: !self.no_await_balance,
             drain: self.drain,
+            old_data: match self.wipe_old_data {
+                None => OldData::Refuse,
+                Some(WipeArg::Aside) => OldData::MoveAside,
+                Some(WipeArg::Delete) => OldData::Delete,
+            },
         }
     }
 }
@@ -200,6 +232,9 @@ pub struct ApplyArgs {
     /// Do not ask.
     #[arg(long)]
     pub yes: bool,
+    /// The consent that the plan asks for, when it clears old data.
+    #[arg(long, value_name = "TOKEN")]
+    pub consent: Option<String>,
     /// Where the record of the operation is kept, in place of the directory beside the cluster's file.
     #[arg(long, value_name = "DIR")]
     pub journal: Option<PathBuf>,
@@ -339,6 +374,8 @@ async fn run(cli: &Cli, ui: &Ui) -> Result<Exit, Failure> {
         Command::Check { options, change } => commands::plan::check(ui, global, options, change).await,
         Command::Plan { options, change } => commands::plan::plan(ui, global, options, change).await,
         Command::Show { plan } => commands::plan::show(ui, plan),
+        Command::OkToStop { nodes } => commands::safety::ask(ui, global, Question::OkToStop, nodes).await,
+        Command::SafeToWipe { nodes } => commands::safety::ask(ui, global, Question::SafeToWipe, nodes).await,
         Command::Apply(args) => commands::apply::apply(ui, global, args).await,
         Command::Resume(args) => commands::apply::resume(ui, global, args).await,
         Command::Recommission(args) => commands::recommission::recommission(ui, global, args).await,
@@ -377,6 +414,9 @@ mod tests {
         assert!(options.drain && options.options().await_balance);
         let Operation::ScaleIn { nodes } = change.operation() else { panic!("not a scale-in") };
         assert_eq!(nodes, [NodeRef::parse("4"), NodeRef::Host("n2".into())]);
+        let cli = Cli::try_parse_from("kwscale plan scale-out --wipe-old-data n5".split(' ')).unwrap();
+        let Command::Plan { options, .. } = cli.command else { panic!("not a plan") };
+        assert_eq!(options.options().old_data, OldData::MoveAside);
         assert!(Cli::try_parse_from("kwscale --cluster c.toml plan replace 4 --with n5".split(' ')).is_ok());
     }
 
@@ -394,6 +434,8 @@ mod tests {
             "kwscale plan scale-in 4 --wait-healthy -5s",
             "kwscale plan scale-in 4 --wait-healthy 99999999999h",
             "kwscale plan scale-in 4 --wait-healthy soon",
+            "kwscale plan scale-out n5 --wipe-old-data=all",
+            "kwscale ok-to-stop",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

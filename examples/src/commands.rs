@@ -4,4 +4,5 @@ pub(crate) mod apply;
 pub(crate) mod lab;
 pub(crate) mod plan;
 pub(crate) mod recommission;
+pub(crate) mod safety;
 pub(crate) mod status;

@@ -48,6 +48,7 @@
 //! | [`rows`], [`statement`] | the closed set of questions, their SQL, and the typed rows of the answers |
 //! | [`fact`], [`observation`], [`zone`], [`health`] | facts made of rows, each known or visibly unknown |
 //! | [`request`], [`policy`] | what the caller wants; thresholds and waits |
+//! | [`safety`] | two questions with evidence: may it be stopped, may its disks be wiped? |
 //! | [`assess`] | the checks: findings with severity, evidence and cure |
 //! | [`mod@plan`] | the planner, plans, their fingerprint, and a checker that trusts no planner |
 //! | [`execute`] | the pure machine, its journal and its driver |
@@ -76,6 +77,7 @@ pub mod policy;
 pub mod ports;
 pub mod request;
 pub mod rows;
+pub mod safety;
 pub mod schema;
 pub mod secret;
 pub mod statement;

@@ -130,6 +130,26 @@ pub enum Finish {
     LeaveDrained,
 }
 
+/// What to do with the data that a removed node left on a host that shall join (the KWDB page: "you must first clear
+/// its data directory and rejoin it as a new node").
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OldData {
+    /// Refuse the host.
+    #[default]
+    Refuse,
+    /// Rename each directory to `<directory>.node-<id of the removed node>`, in the same place. Nothing is lost.
+    MoveAside,
+    /// Delete what the directories hold.
+    Delete,
+}
+
+impl OldData {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The choices that the KWDB page leaves to the operator.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
@@ -142,6 +162,10 @@ pub struct Options {
     pub await_balance: bool,
     /// Whether to drain an emptied node (`node drain`) as a step of its own before it is stopped.
     pub drain: bool,
+    /// What to do with a removed node's data on a host that shall join. Anything but a refusal needs the nodes to be
+    /// [`safe_to_wipe`](crate::safety::safe_to_wipe) and the caller's [consent](crate::plan::Plan::consent).
+    #[serde(skip_serializing_if = "OldData::is_default")]
+    pub old_data: OldData,
 }
 
 impl Default for Options {
@@ -151,6 +175,7 @@ impl Default for Options {
             finish: Finish::Stop,
             await_balance: true,
             drain: false,
+            old_data: OldData::Refuse,
         }
     }
 }

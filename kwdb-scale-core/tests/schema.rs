@@ -20,9 +20,9 @@ use kwdb_scale_core::execute::{
 };
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::observation::Observation;
-use kwdb_scale_core::plan::{Plan, PlanError, Step};
+use kwdb_scale_core::plan::{OldDirectory, Plan, PlanError, Step};
 use kwdb_scale_core::ports::{PortErrorKind, StoreContent};
-use kwdb_scale_core::request::{Finish, NodeRef, Operation, Redistribution};
+use kwdb_scale_core::request::{Finish, NodeRef, OldData, Operation, Redistribution};
 use kwdb_scale_core::rows::{JobRow, RangeKind};
 use kwdb_scale_core::schema::ReadError;
 use kwdb_scale_core::topology::{NodeClass, NodeId, StartMode};
@@ -186,6 +186,13 @@ fn acts() -> Vec<Act> {
         Act::SetSetting { name: "a".into(), value: "false".into(), old: Some("true".into()) },
         Act::SetSetting { name: "a".into(), value: "false".into(), old: None },
         Act::RestoreSetting { name: "a".into(), value: "true".into() },
+        Act::ClearData {
+            host: host(5),
+            directories: vec![
+                OldDirectory { path: "/data/a".into(), aside: Some("/data/a.node-9".into()) },
+                OldDirectory { path: "/data/b".into(), aside: None },
+            ],
+        },
         Act::Start {
             host: host(5),
             address: address(5),
@@ -368,6 +375,7 @@ fn variants_of_types_and_schemas_agree() {
         "plan",
         "/$defs/request/properties/options/properties/redistribution",
     );
+    agree(variants::<OldData>(), "plan", "/$defs/request/properties/options/properties/old_data");
     agree(variants::<Finish>(), "plan", "/$defs/finish");
     agree(variants::<NodeRef>(), "plan", "/$defs/node_ref");
     agree(variants::<Severity>(), "plan", "/$defs/finding/properties/severity");

@@ -49,13 +49,23 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
     if plan.is_empty() {
         return nothing_to_do(ui, &plan);
     }
+    cluster.must_be_of(&plan).await?;
+    if let Some(token) = plan.consent().filter(|token| args.consent.as_ref() != Some(token)) {
+        ui.say(&plan);
+        return Err(Failure::new(
+            Exit::Refused,
+            format!(
+                "plan {} clears old data, as shown above; nothing was done; if that is wanted, say --consent {token}",
+                plan.id
+            ),
+        ));
+    }
     if !args.yes {
         ui.say(&plan);
         if !ui.confirm("Carry out this plan?")? {
             return Err(Failure::other("not confirmed: nothing was done"));
         }
     }
-    cluster.must_be_of(&plan).await?;
     let dir = cluster.journal_dir(args.journal.as_deref())?;
     nothing_to_restore(&cluster, &dir, &plan).await?;
     let journal = FileJournal::create(&dir, &format!("{}-{}", plan.kind(), plan.id))
@@ -63,7 +73,7 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
         .map_err(|e| port_failure("no journal can be made, so nothing was done", &e))?;
     let path = journal.path().to_owned();
     let ports = cluster.ports(Arc::new(journal));
-    let operation = match Operation::begin(plan, ports).await {
+    let operation = match Operation::begin_with_consent(plan, ports, args.consent.as_deref()).await {
         Ok(operation) => operation,
         Err(e) => {
             // An operation that never began leaves no trace.

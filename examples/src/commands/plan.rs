@@ -64,7 +64,12 @@ pub(crate) async fn plan(
     }
     if let Some(file) = &options.output {
         ui.say(format_args!("plan {} written to {}; carry it out with:", plan.id, file.display()));
-        ui.say(format_args!("  kwscale --cluster {} apply {}", global.cluster.display(), file.display()));
+        let consent = plan.consent().map(|token| format!(" --consent {token}")).unwrap_or_default();
+        ui.say(format_args!(
+            "  kwscale --cluster {} apply {}{consent}",
+            global.cluster.display(),
+            file.display()
+        ));
     }
     Ok(Exit::Done)
 }

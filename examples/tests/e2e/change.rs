@@ -35,8 +35,25 @@ pub(crate) fn out_in_out_in(case: &Case) {
 
     // Out again: the store of the node that left is not empty.
     lab.kwscale(&["plan", "scale-out", "n5"]).exit(3).says(&["n5", "store", "cure"]);
-    fs::remove_dir_all(lab.inside("nodes/n5/store")).unwrap();
-    lab.change(&["scale-out", "n5", "--no-await-balance"]);
+    // A member is not wiped, and may be stopped one at a time.
+    lab.kwscale(&["safe-to-wipe", "4"]).exit(3).says(&["safe-to-wipe node 4: no", "a live member", "cure"]);
+    lab.kwscale(&["safe-to-wipe", "n5"]).exit(0).says(&["safe-to-wipe node 5: yes", "removed"]);
+    lab.kwscale(&["ok-to-stop", "n4"]).exit(0).says(&["ok-to-stop node 4: yes"]);
+    let no = lab.kwscale(&["ok-to-stop", "3", "4", "--format", "json"]).exit(3).json();
+    assert_eq!((&no["yes"], &no["question"]), (&false.into(), &"ok_to_stop".into()));
+    // The old data is moved aside, by a plan that shows it and with the consent to just that.
+    let store = lab.inside("nodes/n5/store");
+    let plan = lab.plan(&["scale-out", "n5", "--no-await-balance", "--wipe-old-data"]);
+    let aside = store.with_file_name("store.node-5");
+    let shown = lab.kwscale(&["show", &plan]).exit(0);
+    let shown = shown.says(&["move", &store.display().to_string(), &aside.display().to_string(), "clear-"]);
+    let token = shown.stdout.split_whitespace().find(|w| w.starts_with("clear-")).unwrap().to_owned();
+    let refused = lab.kwscale(&["apply", &plan, "--yes"]).exit(3);
+    refused.says(&["--consent", &token]);
+    lab.kwscale(&["apply", &plan, "--yes", "--consent", "clear-0123456789abcdef"]).exit(3);
+    assert!(!aside.exists());
+    lab.kwscale(&["apply", &plan, "--yes", "--consent", &token]).exit(0).says(&["store.node-5"]);
+    assert!(aside.join("kwbase.start_mode").is_file() && store.join("kwbase.start_mode").is_file());
     // The address is the same, the node is another.
     let status = lab.status();
     assert_eq!((status.members(), status.class(5)), (vec![1, 2, 3, 4, 6], "removed"));

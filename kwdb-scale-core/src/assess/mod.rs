@@ -13,6 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use checks::OldDataOf;
 pub use checks::{Check, catalogue};
 pub use context::Context;
 pub use finding::{Finding, Retry, Severity};

@@ -21,7 +21,7 @@ use crate::fact::Fact;
 use crate::observation::Reply;
 use crate::plan::Plan;
 use crate::ports::{
-    Clock, DecommissionControl, DecommissionStatus, FactSource, Journal, LockGuard, NodeLifecycle,
+    ClearData, Clock, DecommissionControl, DecommissionStatus, FactSource, Journal, LockGuard, NodeLifecycle,
     OperationLock, PortError, PortErrorKind, ProcessState, SettingsControl, StartNode, StartOutcome,
 };
 use crate::rows::Query;
@@ -68,6 +68,12 @@ pub enum ExecuteError {
     /// The plan says that there is nothing to do.
     #[error("the plan is empty: there is nothing to do")]
     EmptyPlan,
+    /// The plan clears data, and the consent given is not [the plan's](Plan::consent).
+    #[error("the plan clears old data and begins only with the consent {token}, given to this very plan")]
+    Consent {
+        /// The consent that is wanted.
+        token: String,
+    },
 }
 
 /// Where an operation stands after [`Operation::advance`].
@@ -172,10 +178,25 @@ impl Operation {
     /// [`advance`](Self::advance).
     ///
     /// # Errors
-    /// [`ExecuteError::EmptyPlan`], [`ExecuteError::Lock`], [`ExecuteError::Journal`].
+    /// [`ExecuteError::EmptyPlan`], [`ExecuteError::Consent`], [`ExecuteError::Lock`], [`ExecuteError::Journal`].
     pub async fn begin(plan: Plan, ports: Ports) -> Result<Self, ExecuteError> {
+        Self::begin_with_consent(plan, ports, None).await
+    }
+
+    /// The same for a plan that clears old data: `consent` is [`Plan::consent`], said by whoever may say it.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub async fn begin_with_consent(
+        plan: Plan,
+        ports: Ports,
+        consent: Option<&str>,
+    ) -> Result<Self, ExecuteError> {
         if plan.is_empty() {
             return Err(ExecuteError::EmptyPlan);
+        }
+        if let Some(token) = plan.consent().filter(|token| consent != Some(token)) {
+            return Err(ExecuteError::Consent { token });
         }
         let lock = take_lock(&ports, &plan).await?;
         let record = Record::Begun { plan: Box::new(plan.clone()) };
@@ -453,6 +474,10 @@ async fn perform_act(ports: &Ports, order: &Order) -> Result<ActResult, PortErro
                     ActResult::Failed { kind: PortErrorKind::CommandFailed, message }
                 }
             })
+        }
+        Act::ClearData { host, directories } => {
+            let job = ClearData { host: host.clone(), directories: directories.clone(), deadline };
+            ports.lifecycle.clear_data(&job).await.map(ActResult::Done)
         }
         Act::Mark { nodes } => ports.control.mark(via, nodes, deadline).await.map(counted),
         Act::Confirm { nodes } => match ports.control.status(via, nodes, deadline).await? {

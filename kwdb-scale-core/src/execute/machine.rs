@@ -499,7 +499,7 @@ fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) 
         Act::Drain { node } | Act::Stop { node } => {
             (state.stop_target(*node, at), state.policy().stop_deadline)
         }
-        Act::Start { .. } => (None, state.policy().start_deadline),
+        Act::Start { .. } | Act::ClearData { .. } => (None, state.policy().start_deadline),
         _ => (None, state.policy().act_deadline),
     };
     let step = state.ledger.cursor;

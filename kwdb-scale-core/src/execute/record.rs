@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Plan, Step};
+use crate::plan::{OldDirectory, Plan, Step};
 use crate::ports::PortErrorKind;
 use crate::topology::{Address, HostName, NodeClass, NodeId, StartMode};
 
@@ -29,6 +29,13 @@ pub enum Act {
         name: String,
         /// The former value.
         value: String,
+    },
+    /// Clear what removed nodes left on a host.
+    ClearData {
+        /// Where.
+        host: HostName,
+        /// The directories, and what becomes of each.
+        directories: Vec<OldDirectory>,
     },
     /// Start a node.
     Start {
@@ -400,6 +407,7 @@ impl Ledger {
                 self.stopped.insert(*node);
             }
             Act::RestoreSetting { .. }
+            | Act::ClearData { .. }
             | Act::Start { .. }
             | Act::Confirm { .. }
             | Act::Recommission { .. }

@@ -9,12 +9,12 @@ use async_trait::async_trait;
 
 use super::command::{CommandError, CommandLine, Wait};
 use super::host::{HostError, KwbaseHost};
-use super::{error, inspect, output, parse};
+use super::{clear, error, inspect, output, parse};
 use crate::fact::Fact;
 use crate::ports::{
-    CommandEnd, CommandOutput, DecommissionControl, DecommissionStatus, Detached, Gateway, HostFacts,
-    HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, Spawned, StartNode,
-    StartOutcome, StopNode,
+    ClearData, CommandEnd, CommandOutput, DecommissionControl, DecommissionStatus, Detached, Gateway,
+    HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, Spawned,
+    StartNode, StartOutcome, StopNode,
 };
 use crate::topology::{Address, HostName, NodeId};
 use crate::version::Version;
@@ -272,6 +272,15 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
                 Ok(StartOutcome::Failed(self.failed_start(host, &detached.output_file, end).await))
             }
         }
+    }
+
+    async fn clear_data(&self, job: &ClearData) -> Result<String, PortError> {
+        let host = self.known(&job.host)?;
+        let config = |e: HostError| PortError::new(PortErrorKind::Config, e.to_string());
+        let line = clear::command(host, &job.directories).map_err(config)?;
+        tracing::debug!(host = %host.name, directories = ?job.directories, "clear old data");
+        let output = self.transport.run(&host.name, &line.command(job.deadline)).await?;
+        clear::read(host, &output)
     }
 
     async fn drain(&self, node: &StopNode) -> Result<(), PortError> {

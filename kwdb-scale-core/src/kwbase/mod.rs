@@ -17,6 +17,7 @@
 //! is only believed for what it proves: that the command ended, not that a node joined or left.
 
 mod adapter;
+mod clear;
 mod command;
 pub mod ddl;
 pub mod error;

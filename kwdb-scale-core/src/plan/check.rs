@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::{Fingerprint, Plan, Step};
+use super::{Fingerprint, OldDirectory, Plan, Step};
 use crate::observation::Observation;
 use crate::request::Inventory;
 use crate::topology::{Address, HostName, NodeClass, NodeId, StartMode};
@@ -178,6 +178,14 @@ impl<'a> Case<'a> {
     fn marks(&self) -> impl Iterator<Item = (usize, &'a [NodeId])> {
         self.steps().filter_map(|(i, step)| match step {
             Step::Mark { nodes } => Some((i, nodes.as_slice())),
+            _ => None,
+        })
+    }
+
+    /// Index, host and directories of every clearing of old data.
+    fn clears(&self) -> impl Iterator<Item = (usize, &'a HostName, &'a [OldDirectory])> {
+        self.steps().filter_map(|(i, step)| match step {
+            Step::ClearData { host, directories, .. } => Some((i, host, directories.as_slice())),
             _ => None,
         })
     }

@@ -95,6 +95,17 @@ pub enum Step {
         /// Value to set.
         value: String,
     },
+    /// Prove once more that `nodes` are removed, then clear what they left on `host`. Needs [`Plan::consent`].
+    ClearData {
+        /// The host that shall join.
+        host: HostName,
+        /// The removed nodes that had its address.
+        nodes: Vec<NodeId>,
+        /// Their stores, pinned.
+        stores: BTreeSet<StoreId>,
+        /// The directories, and what becomes of each.
+        directories: Vec<OldDirectory>,
+    },
     /// Start a node on `host` and wait until it is proven to have joined.
     Join {
         /// Where.
@@ -146,11 +157,21 @@ pub enum Step {
     },
 }
 
+/// A directory with a removed node's data.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct OldDirectory {
+    /// Absolute path: a store, or a time-series directory, of the host's description.
+    pub path: String,
+    /// Where it is moved, in the same parent directory; its content is deleted when `None`.
+    pub aside: Option<String>,
+}
+
 impl Step {
     /// A short stable name, such as `join`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::SetSetting { .. } => "set-setting",
+            Self::ClearData { .. } => "clear-data",
             Self::Join { .. } => "join",
             Self::AwaitBalance => "await-balance",
             Self::Mark { .. } => "mark",
@@ -230,6 +251,14 @@ impl Plan {
     pub fn content_id(&self) -> Result<String, PlanError> {
         let bare = Self { id: String::new(), ..self.clone() };
         id_of(&bare)
+    }
+
+    /// The token with which a caller consents to what this plan clears: needed by
+    /// [`Operation::begin_with_consent`](crate::execute::Operation::begin_with_consent). It holds the plan's id, so it
+    /// cannot be given before there is a plan, nor for another one. `None` when nothing is cleared.
+    pub fn consent(&self) -> Option<String> {
+        let clears = self.steps.iter().any(|s| matches!(s, Step::ClearData { .. }));
+        clears.then(|| format!("clear-{}", self.id))
     }
 
     /// The leaving node with this id.

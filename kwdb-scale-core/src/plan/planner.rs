@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::assess::{Assessment, Change, Finding, OperationKind, Retry, Severity, assess};
+use crate::assess::{Assessment, Change, Finding, OldDataOf, OperationKind, Retry, Severity, assess};
 use crate::fact::Fact;
 use crate::observation::{Node, Observation};
-use crate::plan::{Fingerprint, Leaving, Plan, SCHEMA, Step};
+use crate::plan::{Fingerprint, Leaving, OldDirectory, Plan, SCHEMA, Step};
 use crate::policy::{Policy, TS_REBALANCE};
-use crate::ports::{Gateway, HostFacts};
-use crate::request::{Finish, Redistribution, Request};
+use crate::ports::{Gateway, HostFacts, StoreFacts};
+use crate::request::{Finish, OldData, Redistribution, Request};
 use crate::topology::{Address, HostName, NodeClass, NodeId, StartMode};
 
 /// Most addresses in a `--join` list; KWDB's manual advises three to five.
@@ -131,6 +131,23 @@ fn build(
     })
 }
 
+/// The step that clears what a removed node left on `host`, where the request says so and there is something.
+fn clear_data(obs: &Observation, request: &Request, host: &HostName) -> Result<Option<Step>, String> {
+    let Some(found) = OldDataOf::on(obs, request, host) else { return Ok(None) };
+    let newest = found.nodes.last().map(|n| n.id).ok_or_else(|| format!("whose data host {host} holds"))?;
+    let aside = |path: &str| format!("{}.node-{}", path.trim_end_matches('/'), newest.0);
+    let directory = |store: &StoreFacts| OldDirectory {
+        path: store.path.clone(),
+        aside: (request.options.old_data == OldData::MoveAside).then(|| aside(&store.path)),
+    };
+    Ok(Some(Step::ClearData {
+        host: host.clone(),
+        nodes: found.nodes.iter().map(|n| n.id).collect(),
+        stores: found.nodes.iter().flat_map(|n| n.stores.keys().copied()).collect(),
+        directories: found.in_use.into_iter().map(directory).collect(),
+    }))
+}
+
 /// Live members that stay and are not draining: first those on whose host a command can be run and authenticated, then by id.
 fn gateways(observation: &Observation, request: &Request, removed: &BTreeSet<NodeId>) -> Vec<Gateway> {
     let can_mark = |host: &HostName| {
@@ -189,6 +206,7 @@ fn steps(
     let join: Vec<Address> = gateways.iter().take(JOIN_LIST).map(|g| g.address.clone()).collect();
     for host in &change.add {
         let entry = request.inventory.hosts.get(host).ok_or_else(|| format!("host {host}"))?;
+        steps.extend(clear_data(observation, request, host)?);
         steps.push(Step::Join {
             host: host.clone(),
             address: entry.address.clone(),

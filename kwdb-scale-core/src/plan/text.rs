@@ -27,6 +27,9 @@ impl fmt::Display for Plan {
         for (i, step) in self.steps.iter().enumerate() {
             writeln!(f, "  {}. {}", i + 1, Line { plan: self, step })?;
         }
+        if let Some(token) = self.consent() {
+            writeln!(f, "old data is cleared only with the consent {token}")?;
+        }
         if !self.findings.is_empty() {
             writeln!(f, "findings")?;
             for finding in &self.findings {
@@ -78,6 +81,17 @@ impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.step {
             Step::SetSetting { name, value } => write!(f, "set {name} = {value}"),
+            Step::ClearData { host, nodes, directories, .. } => {
+                write!(f, "prove once more that {} is removed, then on host {host}", ids(nodes))?;
+                for (i, dir) in directories.iter().enumerate() {
+                    let and = if i == 0 { "" } else { "," };
+                    match &dir.aside {
+                        Some(aside) => write!(f, "{and} move {} to {aside}", dir.path)?,
+                        None => write!(f, "{and} DELETE what is in {}", dir.path)?,
+                    }
+                }
+                Ok(())
+            }
             Step::Join { host, address, mode, join } => write!(
                 f,
                 "{mode} a node on host {host} at {address}, joining {}, and wait until it is proven a live member \

@@ -6,8 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Gateway, PortError};
+use super::{Gateway, PortError, PortErrorKind};
 use crate::fact::Fact;
+use crate::plan::OldDirectory;
 use crate::topology::{Address, HostName, NodeId, StartMode};
 
 /// What was found in a store directory.
@@ -81,6 +82,17 @@ pub enum StartOutcome {
     Failed(String),
 }
 
+/// Clears directories that removed nodes left on a host. The caller has proven them removed, and a person consented.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ClearData {
+    /// Where.
+    pub host: HostName,
+    /// The directories, and what becomes of each.
+    pub directories: Vec<OldDirectory>,
+    /// How long it may take.
+    pub deadline: Duration,
+}
+
 /// Names a node to drain or stop.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct StopNode {
@@ -119,6 +131,19 @@ pub trait NodeLifecycle: Debug + Send + Sync {
     /// Starts a node. Not to be repeated blindly: the caller looks first whether the node came up. Dropping the
     /// future never ends the node.
     async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError>;
+
+    /// Moves directories aside, or deletes what they hold, and says in one line what was done. Only directories of the
+    /// host's own description, and none on which a process runs. May be repeated: what is cleared already stays so.
+    /// When one directory cannot be cleared those before it are, and the error says which.
+    ///
+    /// Implementations that clear nothing fail with `Unsupported`, as this one does.
+    async fn clear_data(&self, job: &ClearData) -> Result<String, PortError> {
+        let message = format!(
+            "old data on host {} cannot be cleared by this implementation; clear it by hand",
+            job.host
+        );
+        Err(PortError::new(PortErrorKind::Unsupported, message))
+    }
 
     /// Makes the node refuse new clients and hand over its leases (cannot be undone without a restart). May be
     /// repeated.

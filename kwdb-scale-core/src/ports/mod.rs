@@ -20,7 +20,8 @@ pub use facts::FactSource;
 pub use host::{Command, CommandEnd, CommandOutput, Detached, HostTransport, PortState, Spawned};
 pub use journal::{Journal, LockGuard, OperationLock};
 pub use lifecycle::{
-    HostFacts, NodeLifecycle, ProcessState, StartNode, StartOutcome, StopNode, StoreContent, StoreFacts,
+    ClearData, HostFacts, NodeLifecycle, ProcessState, StartNode, StartOutcome, StopNode, StoreContent,
+    StoreFacts,
 };
 
 #[cfg(feature = "mock")]

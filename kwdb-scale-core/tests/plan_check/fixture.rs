@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use kwdb_scale_core::assess::{Change, OperationKind};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::observation::{Observation, Reply};
-use kwdb_scale_core::plan::{Fingerprint, Leaving, NodePrint, Plan, Step, ZonePrint, check};
+use kwdb_scale_core::plan::{Fingerprint, Leaving, NodePrint, OldDirectory, Plan, Step, ZonePrint, check};
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::ports::{Gateway, HostFacts, StoreContent, StoreFacts};
 use kwdb_scale_core::request::{
-    Finish, Inventory, InventoryHost, NodeRef, Operation, Options, Redistribution, Request,
+    Finish, Inventory, InventoryHost, NodeRef, OldData, Operation, Options, Redistribution, Request,
 };
 use kwdb_scale_core::rows::{
     Answer, ClusterRow, JobRow, LivenessRow, NodeRow, Query, RangeKind, RangeRow, Rows, SettingRow, StoreRow,
@@ -365,6 +365,33 @@ pub(crate) fn scale_out() -> World {
     world(4, &mode, operation, Options::default(), (&[5, 6], &[]), steps)
 }
 
+/// Host h5, whose node 9 was removed, comes back; what it left is moved aside.
+pub(crate) fn come_back() -> World {
+    let mode = StartMode::MultiReplica;
+    let steps = vec![
+        Step::ClearData {
+            host: host(5),
+            nodes: nodes(&[9]),
+            stores: BTreeSet::from([store(9)]),
+            directories: vec![OldDirectory {
+                path: "/data/kwdb".into(),
+                aside: Some("/data/kwdb.node-9".into()),
+            }],
+        },
+        join(5, &mode, &[1, 2, 3]),
+        Step::AwaitBalance,
+        verify(&[1, 2, 3, 4], &[5], &[], Finish::Stop),
+    ];
+    let operation = Operation::ScaleOut { hosts: vec![host(5)] };
+    let options = Options { old_data: OldData::MoveAside, ..Options::default() };
+    let mut world = world(4, &mode, operation, options, (&[5], &[]), steps);
+    world.observation.nodes.get_mut(&NodeId(9)).unwrap().address = Fact::Known(address(5));
+    if let Some(Fact::Known(facts)) = world.observation.hosts.get_mut(&host(5)) {
+        facts.stores[0].content = Fact::Known(StoreContent::InUse(vec!["CURRENT".into()]));
+    }
+    world
+}
+
 /// Host h4 joins three members of a single-replica cluster; redistribution is switched off and stays so.
 pub(crate) fn single_replica_out() -> World {
     let mode = StartMode::SingleReplica;
@@ -449,5 +476,6 @@ pub(crate) fn all() -> Vec<(&'static str, World)> {
         ("replace", replace()),
         ("nothing", nothing()),
         ("reach", reach()),
+        ("come_back", come_back()),
     ]
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 use kwdb_scale_core::assess::{Finding, OperationKind, Severity};
 use kwdb_scale_core::fact::Fact;
-use kwdb_scale_core::plan::{Step, check, rules};
+use kwdb_scale_core::plan::{OldDirectory, Step, check, rules};
 use kwdb_scale_core::ports::StoreContent;
-use kwdb_scale_core::request::{Finish, NodeRef, Operation, Redistribution};
+use kwdb_scale_core::request::{Finish, NodeRef, OldData, Operation, Redistribution};
 use kwdb_scale_core::topology::{Address, ClusterId, NodeClass, NodeId, StartMode, StoreId};
 
 use crate::fixture::{
-    SETTING, World, address, all, gateway, host, join, leave_drained, nodes, nothing, partition_row,
-    range_row, reach, replace, scale_in, scale_out, single_replica_out, store, zone_row,
+    SETTING, World, address, all, come_back, gateway, host, join, leave_drained, nodes, nothing,
+    partition_row, range_row, reach, replace, scale_in, scale_out, single_replica_out, store, zone_row,
 };
 
 /// A way to break a valid plan.
@@ -45,6 +45,14 @@ fn join_mut(world: &mut World, index: usize) -> (&mut Vec<Address>, &mut Address
     match &mut world.plan.steps[index] {
         Step::Join { join, address, .. } => (join, address),
         other => panic!("step {index} is {other:?}"),
+    }
+}
+
+/// Directories, nodes and stores of the first step.
+fn cleared_mut(world: &mut World) -> (&mut Vec<OldDirectory>, &mut Vec<NodeId>, &mut BTreeSet<StoreId>) {
+    match &mut world.plan.steps[0] {
+        Step::ClearData { directories, nodes, stores, .. } => (directories, nodes, stores),
+        other => panic!("the first step is {other:?}"),
     }
 }
 
@@ -172,6 +180,25 @@ const STEPS: &[Break] = &[
     }, &["join-address-free", "observed-address-free"]),
     breaks("joins with another mode", scale_out, |w| if let Step::Join { mode, .. } = &mut w.plan.steps[0] { *mode = StartMode::SingleReplica; }, &["join-mode"]),
     breaks("start-single-node", scale_out, |w| if let Step::Join { mode, .. } = &mut w.plan.steps[0] { *mode = StartMode::SingleNode; }, &["join-mode"]),
+    breaks("cleared unasked", come_back, |w| w.plan.request.options.old_data = OldData::Refuse, &["clear-as-asked"]),
+    breaks("deleted, and to be moved", come_back, |w| cleared_mut(w).0[0].aside = None, &["clear-as-asked"]),
+    breaks("moved, and to be deleted", come_back, |w| w.plan.request.options.old_data = OldData::Delete, &["clear-as-asked"]),
+    breaks("cleared after the join", come_back, |w| w.plan.steps.swap(0, 1), &["clear-as-asked", "observed-store-free"]),
+    breaks("cleared twice", come_back, |w| { let step = w.plan.steps[0].clone(); w.plan.steps.insert(0, step); }, &["clear-as-asked"]),
+    breaks("clears nothing", come_back, |w| cleared_mut(w).0.clear(), &["clear-as-asked", "observed-store-free"]),
+    breaks("clears nobody's", come_back, |w| cleared_mut(w).1.clear(), &["clear-removed-only"]),
+    breaks("clears a member's", come_back, |w| cleared_mut(w).1.push(NodeId(2)), &["clear-removed-only", "observed-cleared"]),
+    breaks("clears a store of a member", come_back, |w| { cleared_mut(w).2.insert(store(2)); }, &["clear-removed-only", "observed-cleared"]),
+    breaks("clears a stranger's", come_back, |w| cleared_mut(w).1.push(NodeId(77)), &["clear-removed-only", "observed-cleared"]),
+    breaks("no store pinned", come_back, |w| cleared_mut(w).2.clear(), &["clear-removed-only", "observed-cleared"]),
+    breaks("clears one directory twice", come_back, |w| { let d = cleared_mut(w).0[0].clone(); cleared_mut(w).0.push(d); }, &["clear-own-directories"]),
+    breaks("clears /data", come_back, |w| cleared_mut(w).0[0].path = "/data".into(), &["clear-own-directories", "observed-store-free"]),
+    breaks("clears by a detour", come_back, |w| cleared_mut(w).0[0].path = "/data/../etc".into(), &["clear-own-directories", "observed-store-free"]),
+    breaks("moves elsewhere", come_back, |w| cleared_mut(w).0[0].aside = Some("/tmp/kwdb".into()), &["clear-own-directories"]),
+    breaks("moves onto itself", come_back, |w| cleared_mut(w).0[0].aside = Some("/data/kwdb".into()), &["clear-own-directories"]),
+    breaks("it came back to life", come_back, |w| node(w, 9).class = NodeClass::Leaving, &["observed-address-free", "observed-cleared"]),
+    breaks("it had another address", come_back, |w| node(w, 9).address = Fact::Known(address(7)), &["observed-cleared"]),
+    breaks("a range names its store", come_back, |w| if let Fact::Known(ranges) = &mut w.observation.ranges { ranges[1].learners.push(store(9)); }, &["observed-cleared"]),
     breaks("no join list", scale_out, |w| join_mut(w, 0).0.clear(), &["join-list"]),
     breaks("a join list of one", scale_out, |w| join_mut(w, 0).0.truncate(1), &["observed-several"]),
     breaks("joins itself", scale_out, |w| join_mut(w, 0).0.push(address(5)), &["join-list"]),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kwdb_scale_core::assess::OperationKind;
 use kwdb_scale_core::plan::{Plan, check, plan};
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_core::request::{Finish, NodeRef, Operation, Options, Redistribution, Request};
+use kwdb_scale_core::request::{Finish, NodeRef, OldData, Operation, Options, Redistribution, Request};
 use kwdb_scale_core::rows::SettingRow;
 use kwdb_scale_core::topology::{Locality, NodeId, StartMode, StoreId};
 use proptest::prelude::*;
@@ -159,8 +159,8 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 fn options() -> impl Strategy<Value = Options> {
-    (0..3_u8, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-        |(redistribution, stop, balance, drain)| Options {
+    (0..3_u8, any::<bool>(), any::<bool>(), any::<bool>(), 0..3_u8).prop_map(
+        |(redistribution, stop, balance, drain, old)| Options {
             redistribution: match redistribution {
                 0 => Redistribution::Leave,
                 1 => Redistribution::Off,
@@ -169,6 +169,11 @@ fn options() -> impl Strategy<Value = Options> {
             finish: if stop { Finish::Stop } else { Finish::LeaveDrained },
             await_balance: balance,
             drain,
+            old_data: match old {
+                0 => OldData::Refuse,
+                1 => OldData::MoveAside,
+                _ => OldData::Delete,
+            },
         },
     )
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kwdb_scale_core::ports::{
-    Command, CommandOutput, DecommissionControl, DecommissionStatus, Detached, FactSource, Gateway,
-    HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState,
+    ClearData, Command, CommandOutput, DecommissionControl, DecommissionStatus, Detached, FactSource,
+    Gateway, HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState,
     SettingsControl, Spawned, StartNode, StartOutcome, StopNode,
 };
 use kwdb_scale_core::rows::{Answer, Query};
@@ -27,6 +27,7 @@ pub enum Call {
     Recommission,
     Status,
     Inspect,
+    ClearData,
     Start,
     Drain,
     Stop,
@@ -235,6 +236,10 @@ impl<T: NodeLifecycle + ?Sized> NodeLifecycle for Faulty<T> {
 
     async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError> {
         through!(self, Start, self.inner.start(node).await)
+    }
+
+    async fn clear_data(&self, job: &ClearData) -> Result<String, PortError> {
+        through!(self, ClearData, self.inner.clear_data(job).await)
     }
 
     async fn drain(&self, node: &StopNode) -> Result<(), PortError> {

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
-    Clock, DecommissionControl, DecommissionStatus, FactSource, Gateway, HostFacts, NodeLifecycle, PortError,
-    PortErrorKind, ProcessState, SettingsControl, StartNode, StartOutcome, StopNode, StoreContent,
+    ClearData, Clock, DecommissionControl, DecommissionStatus, FactSource, Gateway, HostFacts, NodeLifecycle,
+    PortError, PortErrorKind, ProcessState, SettingsControl, StartNode, StartOutcome, StopNode, StoreContent,
     StoreFacts,
 };
 use kwdb_scale_core::rows::{Answer, Query};
@@ -218,6 +218,18 @@ impl NodeLifecycle for SimLifecycle {
                 _ => self.0.advance(Duration::from_millis(50)),
             }
         }
+    }
+
+    async fn clear_data(&self, job: &ClearData) -> Result<String, PortError> {
+        let host = self.0.host(&job.host)?;
+        self.0.advance(CALL);
+        for directory in &job.directories {
+            if !self.0.cluster().wipe_store(&host.store_key(&directory.path)) {
+                let message = format!("a process runs on {}; end it first", directory.path);
+                return Err(PortError::new(PortErrorKind::CommandFailed, message));
+            }
+        }
+        Ok(format!("{} directories of host {} were cleared", job.directories.len(), job.host))
     }
 
     async fn drain(&self, node: &StopNode) -> Result<(), PortError> {

@@ -47,7 +47,10 @@ async fn each_act_fails_once() {
     let mut clean = scene.stage();
     let end = clean.run(&Book::default(), &[]).await.unwrap();
     clean.prove_done(&end, "without faults");
-    for call in CALLS.into_iter().filter(|c| !matches!(c, Call::Fetch | Call::Inspect | Call::Recommission)) {
+    for call in CALLS
+        .into_iter()
+        .filter(|c| !matches!(c, Call::Fetch | Call::Inspect | Call::ClearData | Call::Recommission))
+    {
         let count = clean.calls[&call];
         assert!(count > 0, "{call:?} was never called");
         for n in 1..=count {
@@ -58,6 +61,21 @@ async fn each_act_fails_once() {
                 }
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn each_act_over_old_data_fails_once() {
+    let scene = Scene::come_back().await;
+    let mut clean = scene.stage();
+    let end = clean.run(&Book::default(), &[]).await.unwrap();
+    clean.prove_done(&end, "without faults");
+    assert_eq!(clean.calls[&Call::ClearData], 1);
+    for fault in faults() {
+        suffer(&scene, Call::ClearData, Which::Nth(1), fault).await;
+    }
+    for n in 1..=clean.calls[&Call::Inspect] {
+        suffer(&scene, Call::Inspect, Which::Nth(n), faults()[n as usize % 2].clone()).await;
     }
 }
 

@@ -38,6 +38,11 @@ async fn scale_out() {
 }
 
 #[tokio::test]
+async fn scale_out_over_old_data() {
+    crash_everywhere(Scene::come_back().await).await;
+}
+
+#[tokio::test]
 async fn scale_in_of_one() {
     crash_everywhere(Scene::leave_one().await).await;
 }

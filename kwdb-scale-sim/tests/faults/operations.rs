@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use kwdb_scale_core::request::{self, Finish, Options};
+use kwdb_scale_core::execute::{End, ExecuteError, Operation, StopReason};
+use kwdb_scale_core::plan::{Refusal, check};
+use kwdb_scale_core::request::{self, Finish, OldData, Options};
 use kwdb_scale_core::topology::{NodeId, StartMode};
-use kwdb_scale_sim::memory::{SimHost, World};
+use kwdb_scale_sim::memory::{Call, SimHost, World};
 use kwdb_scale_sim::model::{Config, MembershipStatus, TableSpec, ZoneTarget};
 
-use crate::scene::{Book, Scene, Stage, cluster_of, names, planned, scale_in, scale_out};
+use crate::scene::{Book, Scene, Stage, cluster_of, moved_aside, names, planned, scale_in, scale_out};
 
 /// Plans and runs on the world itself.
 async fn done(world: &World, operation: request::Operation, options: Options) -> Stage {
@@ -129,4 +131,71 @@ async fn a_node_joins_while_one_is_down() {
     let end = stage.run(&Book::default(), &[]).await.unwrap();
     assert!(matches!(end, kwdb_scale_core::execute::End::Done(_)), "{end:?}");
     stage.nothing_wrong("one is down");
+}
+
+fn reasons(refusal: &Refusal) -> String {
+    refusal.reasons().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// A machine comes back as a new node only when its old data is asked to be cleared, by somebody who consents to just
+/// that.
+#[tokio::test]
+async fn a_removed_machine_comes_back() {
+    let stage = done(&cluster_of(5), scale_in(&[5]), Options::default()).await;
+    let refusal = planned(&stage.world, scale_out(&[5]), Options::default()).await.unwrap_err();
+    assert!(reasons(&refusal).contains("/data/n5 of host n5 holds a node's files"), "{refusal}");
+
+    for old_data in [OldData::MoveAside, OldData::Delete] {
+        let options = Options { old_data, ..Options::default() };
+        let scene = Scene::new(&stage.world, scale_out(&[5]), options).await;
+        assert_eq!(check(&scene.plan, None), []);
+        let text = scene.plan.to_string();
+        let fate = match old_data {
+            OldData::MoveAside => "move /data/n5 to /data/n5.node-5",
+            _ => "DELETE what is in /data/n5",
+        };
+        assert!(text.contains(fate) && text.contains(&scene.plan.consent().unwrap()), "{text}");
+        for consent in [None, Some("yes"), Some("clear-0123456789abcdef")] {
+            let begun = Operation::begin_with_consent(scene.plan.clone(), stage.world.ports(), consent).await;
+            assert!(matches!(begun, Err(ExecuteError::Consent { .. })), "{consent:?}");
+        }
+        let mut back = scene.stage();
+        let end = back.run(&Book::default(), &[]).await.unwrap();
+        back.prove_done(&end, "back");
+        let cluster = back.world.cluster();
+        let host = back.world.host(&names(&[5])[0]).unwrap();
+        assert_eq!(cluster.process(&host.address).unwrap().node, Some(NodeId(6)), "it got an id of its own");
+    }
+}
+
+/// Data is not cleared of a node that is a member, nor of one that nobody knows.
+#[tokio::test]
+async fn whose_data_it_is_must_be_known() {
+    let world = cluster_of(5);
+    let refusal = planned(&world, scale_out(&[5]), moved_aside()).await.map(|p| p.is_empty());
+    assert_eq!(refusal, Ok(true), "a member is there already");
+    // Another address, the same store: nobody who was removed had it.
+    let stage = done(&world, scale_in(&[5]), Options::default()).await;
+    let moved = SimHost { address: "10.0.0.77:26257".into(), ..SimHost::numbered(5) };
+    let other = World::over(std::sync::Arc::new(std::sync::Mutex::new(stage.world.cluster().clone())));
+    for n in 1..=4 {
+        other.add_host(SimHost::numbered(n));
+    }
+    other.add_host(moved);
+    let refusal = planned(&other, scale_out(&[5]), moved_aside()).await.unwrap_err();
+    assert!(reasons(&refusal).contains("whose they are is unknown"), "{refusal}");
+}
+
+/// A removed node that was started again meanwhile is left alone, data and all.
+#[tokio::test]
+async fn a_node_that_came_back_by_itself_is_not_cleared() {
+    let scene = Scene::come_back().await;
+    let mut stage = scene.stage();
+    stage.restart(5)(&mut stage.world.cluster());
+    stage.world.advance(Duration::from_secs(30));
+    let end = stage.run(&Book::default(), &[]).await.unwrap();
+    stage.nothing_wrong("came back");
+    let End::Stopped(stopped) = &end else { panic!("{end:?}") };
+    assert_eq!(stopped.reason, StopReason::Refused, "{stopped:?}");
+    assert_eq!(stage.calls[&Call::ClearData], 0);
 }

@@ -9,13 +9,13 @@ use jiff::{SignedDuration, Timestamp};
 use kwdb_scale_core::execute::{
     Cancel, Canceller, End, ExecuteError, JournalRecord, ObserveOptions, Operation, Ports, Record, observe,
 };
-use kwdb_scale_core::plan::{Plan, Refusal, plan};
+use kwdb_scale_core::plan::{Plan, Refusal, Step, plan};
 use kwdb_scale_core::policy::{Policy, TS_REBALANCE};
 use kwdb_scale_core::ports::{
-    Clock, DecommissionControl, DecommissionStatus, Gateway, HostFacts, Journal, NodeLifecycle, PortError,
-    PortErrorKind, ProcessState, StartNode, StartOutcome, StopNode,
+    ClearData, Clock, DecommissionControl, DecommissionStatus, Gateway, HostFacts, Journal, NodeLifecycle,
+    PortError, PortErrorKind, ProcessState, StartNode, StartOutcome, StopNode,
 };
-use kwdb_scale_core::request::{self, Finish, NodeRef, Options, Redistribution, Request};
+use kwdb_scale_core::request::{self, Finish, NodeRef, OldData, Options, Redistribution, Request};
 use kwdb_scale_core::rows::{Query, Rows};
 use kwdb_scale_core::topology::{HostName, NodeId, StartMode, StoreId};
 use kwdb_scale_sim::memory::{Call, Fault, Faulty, MemJournal, SimHost, Which, World};
@@ -144,6 +144,7 @@ impl Clock for Watch {
 #[derive(Debug)]
 struct Guard {
     world: World,
+    plan: Plan,
     leaving: BTreeSet<NodeId>,
     lifecycle: Arc<dyn NodeLifecycle>,
     control: Arc<dyn DecommissionControl>,
@@ -175,6 +176,25 @@ impl Guard {
             self.accuse(there.node == Some(id), format!("{what} of node {} hit {:?}", id.0, there.node));
         }
     }
+
+    /// Only what removed nodes left is ever cleared, and all of it.
+    fn judge_clearing(&self, job: &ClearData) {
+        let host = self.world.host(&job.host).unwrap();
+        let named: BTreeSet<&String> = job.directories.iter().map(|d| &d.path).collect();
+        let all = host.stores.iter().all(|s| named.contains(s));
+        let of_host = |step: &Step| match step {
+            Step::ClearData { host, nodes, .. } if *host == job.host => Some(nodes.clone()),
+            _ => None,
+        };
+        let nodes = self.plan.steps.iter().find_map(of_host).unwrap_or_default();
+        let cluster = self.world.cluster();
+        let in_use = cluster.listening(&host.address);
+        let removed = nodes.iter().all(|n| is_marked(&cluster, *n) && cluster.replica_count(*n) == 0);
+        drop(cluster);
+        self.accuse(!in_use, format!("host {} was cleared while in use", job.host));
+        self.accuse(all, format!("{named:?} were cleared, not all of them"));
+        self.accuse(removed && !nodes.is_empty(), format!("data of {nodes:?} was cleared"));
+    }
 }
 
 #[async_trait]
@@ -189,6 +209,11 @@ impl NodeLifecycle for Guard {
         self.accuse(!twice, format!("host {} was started twice", node.host));
         self.accuse(!node.join.is_empty(), "a start without --join");
         self.lifecycle.start(node).await
+    }
+
+    async fn clear_data(&self, job: &ClearData) -> Result<String, PortError> {
+        self.judge_clearing(job);
+        self.lifecycle.clear_data(job).await
     }
 
     async fn drain(&self, node: &StopNode) -> Result<(), PortError> {
@@ -333,6 +358,10 @@ pub(crate) fn names(hosts: &[u16]) -> Vec<HostName> {
     hosts.iter().map(|n| HostName::new(format!("n{n}"))).collect()
 }
 
+pub(crate) fn moved_aside() -> Options {
+    Options { old_data: OldData::MoveAside, ..Options::default() }
+}
+
 pub(crate) async fn planned(
     world: &World,
     operation: request::Operation,
@@ -377,6 +406,15 @@ impl Scene {
         Self::new(&world, replace(&[4], &[5]), options).await
     }
 
+    /// A machine whose node was removed comes back, its old data on it.
+    pub(crate) async fn come_back() -> Self {
+        let left = Self::leave_one().await;
+        let mut stage = left.stage();
+        let end = stage.run(&Book::default(), &[]).await.unwrap();
+        stage.prove_done(&end, "the scale-in before");
+        Self::new(&stage.world, scale_out(&[5]), moved_aside()).await
+    }
+
     pub(crate) async fn leave_drained() -> Self {
         let options = Options { finish: Finish::LeaveDrained, drain: true, ..Options::default() };
         Self::new(&cluster_of(4), scale_in(&[4]), options).await
@@ -396,13 +434,14 @@ impl Scene {
 }
 
 /// Every call that faults can hit here.
-pub(crate) const CALLS: [Call; 9] = [
+pub(crate) const CALLS: [Call; 10] = [
     Call::Fetch,
     Call::SetSetting,
     Call::Mark,
     Call::Recommission,
     Call::Status,
     Call::Inspect,
+    Call::ClearData,
     Call::Start,
     Call::Drain,
     Call::Stop,
@@ -413,6 +452,7 @@ impl Stage {
         let ports = self.world.ports();
         Arc::new(Guard {
             world: self.world.clone(),
+            plan: self.plan.clone(),
             leaving: self.plan.leaving.iter().map(|l| l.node).collect(),
             lifecycle: ports.lifecycle,
             control: ports.control,
@@ -454,7 +494,8 @@ impl Stage {
         };
         let begun = self.world.now();
         let mut operation = if book.all().await.is_empty() {
-            Operation::begin(self.plan.clone(), ports).await?
+            let consent = self.plan.consent();
+            Operation::begin_with_consent(self.plan.clone(), ports, consent.as_deref()).await?
         } else {
             Operation::resume(ports).await?
         };

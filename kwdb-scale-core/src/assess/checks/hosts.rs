@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use super::Problem;
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
-use crate::ports::{HostFacts, StoreContent};
-use crate::topology::{Address, HostName, NodeClass};
+use crate::observation::{Node, Observation};
+use crate::ports::{HostFacts, StoreContent, StoreFacts};
+use crate::request::{OldData, Request};
+use crate::safety::safe_to_wipe;
+use crate::topology::{Address, HostName, NodeClass, NodeId};
 
 /// What was found on the hosts that shall join, as far as they could be looked at.
 fn joining<'a>(cx: &Context<'a>) -> Vec<(&'a HostName, &'a HostFacts)> {
@@ -38,9 +41,15 @@ pub(super) fn store_empty(cx: &Context<'_>) -> Vec<Problem> {
         if facts.stores.is_empty() {
             found.push(Problem::new(format!("no store directory of host {host} is known")));
         }
+        let old = OldDataOf::on(cx.obs, cx.request, host);
+        if let Some(old) = &old {
+            found.extend(not_theirs(cx, host, old));
+        }
         for store in &facts.stores {
             match &store.content {
                 Fact::Known(StoreContent::Absent | StoreContent::Empty) => {}
+                // Judged above: the request clears it.
+                Fact::Known(StoreContent::InUse(_)) if old.is_some() => {}
                 Fact::Known(StoreContent::InUse(files)) => found.push(
                     Problem::new(format!("store {} of host {host} holds a node's files", store.path))
                         .evidence([format!("found: {}", files.join(", "))])
@@ -53,6 +62,126 @@ pub(super) fn store_empty(cx: &Context<'_>) -> Vec<Problem> {
                 ),
             }
         }
+    }
+    found
+}
+
+/// A removed node's data on a host that shall join, where the request clears such data.
+pub(crate) struct OldDataOf<'a> {
+    /// The removed nodes that had the host's address, by id. Empty when the data is not known to be theirs.
+    pub(crate) nodes: Vec<&'a Node>,
+    /// The directories that hold a node's files.
+    pub(crate) in_use: Vec<&'a StoreFacts>,
+}
+
+impl<'a> OldDataOf<'a> {
+    /// `None` when there is nothing to clear, or the request clears nothing.
+    pub(crate) fn on(obs: &'a Observation, request: &Request, host: &HostName) -> Option<Self> {
+        if request.options.old_data == OldData::Refuse {
+            return None;
+        }
+        let facts = obs.hosts.get(host)?.known()?;
+        let in_use: Vec<&StoreFacts> = facts
+            .stores
+            .iter()
+            .filter(|s| matches!(s.content, Fact::Known(StoreContent::InUse(_))))
+            .collect();
+        let address = &request.inventory.hosts.get(host)?.address;
+        let nodes = obs.of_class(NodeClass::Removed).filter(|n| n.address.known() == Some(address)).collect();
+        (!in_use.is_empty()).then_some(Self { nodes, in_use })
+    }
+}
+
+/// Why the data on a host must not be cleared.
+fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Problem> {
+    let retry = || Retry::WhenFactChanges(format!("store of host {host}"));
+    let paths: Vec<&str> = old.in_use.iter().map(|s| s.path.as_str()).collect();
+    let mut found = Vec::new();
+    if old.nodes.is_empty() {
+        found.push(
+            Problem::new(format!(
+                "{} of host {host} holds a node's files, and no removed node had its address: whose they are is unknown",
+                paths.join(", ")
+            ))
+            .cure("look whose data it is; if it is needed no more, clear the directory by hand")
+            .retry(retry()),
+        );
+    }
+    for path in paths.iter().filter(|p| !may_be_cleared(p)) {
+        found.push(
+            Problem::new(format!(
+                "{path} of host {host} is no directory of a node's own; it is never cleared"
+            ))
+            .cure("give the node a directory of its own, or clear it by hand")
+            .retry(retry()),
+        );
+    }
+    let ids: Vec<NodeId> = old.nodes.iter().map(|n| n.id).collect();
+    if !ids.is_empty() {
+        let objections = safe_to_wipe(cx.obs, &ids).objections;
+        found.extend(objections.into_iter().map(|o| Problem {
+            message: format!("the data on host {host} must not be cleared: {}", o.message),
+            evidence: o.evidence,
+            cure: o.cure,
+            retry: o.retry.unwrap_or(Retry::NeedsPerson),
+        }));
+    }
+    found
+}
+
+/// Whether a directory may be cleared at all: absolute, without detours, at least two levels deep, and none that every
+/// machine has.
+fn may_be_cleared(path: &str) -> bool {
+    const SHARED: [&str; 14] = [
+        "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "root", "run", "sbin", "sys",
+        "usr",
+    ];
+    const NOT_ITSELF: [&str; 12] = [
+        "/var/lib",
+        "/var/log",
+        "/var/tmp",
+        "/var/cache",
+        "/var/spool",
+        "/var/run",
+        "/var/opt",
+        "/var/mail",
+        "/var/backups",
+        "/var/local",
+        "/var/lock",
+        "/var/empty",
+    ];
+    let path = path.trim_end_matches('/');
+    let Some(rest) = path.strip_prefix('/') else { return false };
+    let parts: Vec<&str> = rest.split('/').collect();
+    let straight = parts.iter().all(|p| !p.is_empty() && *p != "." && *p != "..");
+    let home = parts.first() == Some(&"home") && parts.len() < 3;
+    straight
+        && parts.len() >= 2
+        && !home
+        && parts.first().is_some_and(|first| !SHARED.contains(first))
+        && !NOT_ITSELF.contains(&path)
+}
+
+pub(super) fn old_data(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (host, _) in joining(cx) {
+        let Some(old) = OldDataOf::on(cx.obs, cx.request, host) else { continue };
+        let ids: Vec<NodeId> = old.nodes.iter().map(|n| n.id).collect();
+        let fate = match cx.request.options.old_data {
+            OldData::Delete => "is deleted",
+            OldData::MoveAside | OldData::Refuse => "is moved aside",
+        };
+        let lines = old.in_use.iter().map(|store| match &store.content {
+            Fact::Known(StoreContent::InUse(names)) => format!("{}: {}", store.path, names.join(", ")),
+            _ => store.path.clone(),
+        });
+        found.push(
+            Problem::new(format!(
+                "what {} left on host {host} {fate} before the new node starts",
+                crate::plan::ids(&ids)
+            ))
+            .evidence(lines.chain(safe_to_wipe(cx.obs, &ids).evidence)),
+        );
     }
     found
 }

@@ -10,6 +10,8 @@ mod ranges;
 mod settings;
 mod zones;
 
+pub(crate) use hosts::OldDataOf;
+
 use super::resolve::{ALREADY, HOSTS, TARGETS};
 use super::{Context, Finding, OperationKind, Retry, Severity};
 use crate::fact::Fact;
@@ -208,6 +210,8 @@ static CATALOGUE: &[Check] = table! {
         "every new host could be looked at", "unknown is never a pass";
     "host-store-empty", [REFUSE NO REFUSE NO], hosts::store_empty,
         "the store of a new host is absent or empty", PAGE;
+    "old-data", [WARN NO WARN NO], hosts::old_data,
+        "what a removed node left on a new host, where the request clears it", PAGE;
     "host-version", [REFUSE NO REFUSE NO], hosts::version,
         "a new host has the cluster's release", "mixed releases are refused";
     "host-ports-free", [REFUSE NO REFUSE NO], hosts::ports,

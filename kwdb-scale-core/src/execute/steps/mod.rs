@@ -1,6 +1,7 @@
 //! The reconcilers: for each step what to look at and how to judge it.
 
 pub(super) mod balance;
+pub(super) mod clear;
 pub(super) mod join;
 pub(super) mod leave;
 pub(super) mod preflight;
@@ -23,6 +24,7 @@ const TRIES: u32 = 3;
 pub(super) fn look(state: &State, at: Timestamp) -> Look {
     match state.step_at_hand() {
         Some(Step::SetSetting { name, .. } | Step::RestoreSetting { name }) => setting::look(state, at, name),
+        Some(Step::ClearData { host, stores, .. }) => clear::look(state, at, host, stores),
         Some(Step::Join { host, .. }) => join::look(state, at, host),
         Some(Step::AwaitBalance) => balance::look(state, at),
         Some(Step::Mark { .. }) => leave::look_mark(state, at),
@@ -39,6 +41,9 @@ pub(super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
     match plan.steps.get(ctx.state.ledger.cursor) {
         Some(Step::SetSetting { name, value }) => setting::judge_set(ctx, name, value),
         Some(Step::RestoreSetting { name }) => setting::judge_restore(ctx, name),
+        Some(Step::ClearData { host, nodes, stores, directories }) => {
+            clear::judge(ctx, host, nodes, stores, directories)
+        }
         Some(Step::Join { host, address, mode, join }) => join::judge(ctx, host, address, mode, join),
         Some(Step::AwaitBalance) => balance::judge(ctx),
         Some(Step::Mark { nodes }) => leave::judge_mark(ctx, nodes),
@@ -57,6 +62,7 @@ pub(super) fn deadline(state: &State) -> SignedDuration {
     let policy = state.policy();
     match state.step_at_hand() {
         Some(Step::Join { .. }) => policy.start_deadline.saturating_add(policy.join_deadline),
+        Some(Step::ClearData { .. }) => policy.join_deadline.saturating_add(policy.start_deadline),
         Some(Step::AwaitBalance) => policy.balance_deadline,
         Some(Step::AwaitEmpty { .. }) => policy.empty_deadline,
         Some(Step::Stop { .. }) => {

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::fact::Fact;
 use crate::observation::{Node, Observation};
+use crate::plan::Step;
 use crate::ports::StoreContent;
 use crate::request::{NodeRef, Operation};
 use crate::rows::ZoneRow;
@@ -76,6 +77,12 @@ pub(super) const RULES: &[Rule] = &[
         "when one leaves no range is unavailable or surely under-replicated",
     ),
     rule("observed-address-free", IDENTITY, address_free, "no node uses the address of one that joins"),
+    rule(
+        "observed-cleared",
+        "design: a node is wiped only after it is proven removed",
+        cleared,
+        "whose data is cleared is removed, had the host's address, and no range names its stores",
+    ),
     rule(
         "observed-store-free",
         "KWDB page: a decommissioned node's data directory is cleared before it rejoins",
@@ -427,10 +434,45 @@ fn address_free(case: &Case<'_>, observation: &Observation, report: &mut Report)
     }
 }
 
+fn cleared(case: &Case<'_>, observation: &Observation, report: &mut Report) {
+    for (index, step) in case.steps() {
+        let Step::ClearData { host, nodes, stores, .. } = step else { continue };
+        let address = case.inventory().hosts.get(host).map(|h| &h.address);
+        for id in nodes {
+            let Some(node) = observation.nodes.get(id) else {
+                report.at(index, format!("node {} was not observed", id.0));
+                continue;
+            };
+            if node.class != NodeClass::Removed || node.replicas != Fact::Known(0) {
+                report.at(index, format!("node {} is not surely removed", id.0));
+            }
+            if node.address.known() != address {
+                report.at(index, format!("node {} did not have the address of host {host}", id.0));
+            }
+            if !node.stores.keys().all(|s| stores.contains(s)) {
+                report.at(index, format!("not every store of node {} is pinned", id.0));
+            }
+        }
+        let mut ranges = observation.ranges.known().into_iter().flatten();
+        let names = |s: &StoreId| stores.contains(s);
+        if observation.ranges.known().is_none()
+            || ranges.any(|r| r.replicas.iter().chain(&r.learners).any(names))
+        {
+            report.at(index, format!("ranges name the stores of host {host}, or are not known"));
+        }
+    }
+}
+
 fn store_free(case: &Case<'_>, observation: &Observation, report: &mut Report) {
     for join in case.joins() {
         let Some(facts) = observation.hosts.get(join.host).and_then(Fact::known) else { continue };
         for store in &facts.stores {
+            let cleared = case.clears().any(|(index, host, directories)| {
+                index < join.index && host == join.host && directories.iter().any(|d| d.path == store.path)
+            });
+            if cleared {
+                continue;
+            }
             if let Fact::Known(StoreContent::InUse(files)) = &store.content {
                 report.at(join.index, format!("{} on host {} holds {}", store.path, join.host, list(files)));
             }

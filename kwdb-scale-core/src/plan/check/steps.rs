@@ -8,7 +8,7 @@ use super::{
 };
 use crate::assess::OperationKind;
 use crate::plan::Step;
-use crate::request::{Finish, Redistribution};
+use crate::request::{Finish, OldData, Redistribution};
 use crate::topology::{HostName, NodeId, StartMode};
 
 /// The setting that the KWDB page names under "Data Redistribution".
@@ -43,6 +43,24 @@ pub(super) const RULES: &[Rule] = &[
         "nobody of the fingerprint is at the address of a node that joins, nor does another join there",
     ),
     rule("join-mode", PAGE_OUT, join_mode, "a node joins with the cluster's own start mode"),
+    rule(
+        "clear-as-asked",
+        REQUEST,
+        clear_as_asked,
+        "old data is cleared only if asked, in the way asked, on a host that joins, and before it joins",
+    ),
+    rule(
+        "clear-removed-only",
+        "design: a node is wiped only after it is proven removed",
+        clear_removed_only,
+        "only data of nodes that the fingerprint does not hold is cleared, with their stores pinned",
+    ),
+    rule(
+        "clear-own-directories",
+        FORMAT,
+        clear_own_directories,
+        "a directory is cleared once, is a node's own, and moves within its parent",
+    ),
     rule(
         "join-list",
         JOIN,
@@ -163,6 +181,75 @@ fn join_mode(case: &Case<'_>, report: &mut Report) {
         }
         if matches!(join.mode, StartMode::SingleNode | StartMode::Unknown(_)) {
             report.at(join.index, format!("a node that runs with '{}' joins nothing", join.mode));
+        }
+    }
+}
+
+fn clear_as_asked(case: &Case<'_>, report: &mut Report) {
+    let asked = case.plan.request.options.old_data;
+    let mut hosts = BTreeSet::new();
+    for (index, host, directories) in case.clears() {
+        if !hosts.insert(host) {
+            report.at(index, format!("host {host} is cleared a second time"));
+        }
+        if !case.joins().any(|j| j.host == host && j.index > index) {
+            report.at(index, format!("no node joins on host {host} afterwards"));
+        }
+        if directories.is_empty() {
+            report.at(index, "no directory is named");
+        }
+        for directory in directories {
+            let fits = match asked {
+                OldData::Refuse => false,
+                OldData::MoveAside => directory.aside.is_some(),
+                OldData::Delete => directory.aside.is_none(),
+            };
+            if !fits {
+                report.at(index, format!("{} is not treated as was asked", directory.path));
+            }
+        }
+    }
+}
+
+fn clear_removed_only(case: &Case<'_>, report: &mut Report) {
+    for (index, step) in case.steps() {
+        let Step::ClearData { nodes, stores, .. } = step else { continue };
+        if nodes.is_empty() || stores.is_empty() {
+            report.at(index, "nobody is named whose data it is, or no store of theirs");
+        }
+        for node in nodes {
+            if case.fingerprint().nodes.contains_key(node) {
+                report.at(index, format!("node {} is not removed", node.0));
+            }
+            if !case.plan.known_ids.contains(node) {
+                report.at(index, format!("node {} is none that ever joined", node.0));
+            }
+        }
+        for (id, other) in &case.fingerprint().nodes {
+            for store in other.stores.intersection(stores) {
+                report.at(index, format!("store {} is node {}'s", store.0, id.0));
+            }
+        }
+    }
+}
+
+fn clear_own_directories(case: &Case<'_>, report: &mut Report) {
+    for (index, _, directories) in case.clears() {
+        for path in repeated(directories.iter().map(|d| &d.path)) {
+            report.at(index, format!("{path} is cleared twice"));
+        }
+        for directory in directories {
+            let path = directory.path.as_str();
+            let parts: Vec<&str> = path.split('/').skip(1).collect();
+            let odd = parts.iter().any(|p| matches!(*p, "." | ".."));
+            if !path.starts_with('/') || odd || parts.iter().filter(|p| !p.is_empty()).count() < 2 {
+                report.at(index, format!("{path} is no directory of a node's own"));
+            }
+            let parent = |p: &str| p.trim_end_matches('/').rsplit_once('/').map(|(dir, _)| dir.to_owned());
+            if directory.aside.as_deref().is_some_and(|a| parent(a) != parent(path) || a == path) {
+                report
+                    .at(index, format!("{path} would be moved out of its parent directory, or onto itself"));
+            }
         }
     }
 }
