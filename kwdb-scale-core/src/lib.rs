@@ -47,6 +47,7 @@
 //! | [`topology`] | identities, addresses, localities, start modes, the class of a node |
 //! | [`rows`], [`statement`] | the closed set of questions, their SQL, and the typed rows of the answers |
 //! | [`fact`], [`observation`], [`zone`], [`health`] | facts made of rows, each known or visibly unknown |
+//! | [`host_facts`] | what one look at a host tells |
 //! | [`request`], [`policy`] | what the caller wants; thresholds and waits |
 //! | [`assess`] | the checks: findings with severity, evidence and cure |
 //! | [`mod@plan`] | the planner, plans, their fingerprint, and a checker that trusts no planner |
@@ -69,6 +70,7 @@ pub mod certificate;
 pub mod execute;
 pub mod fact;
 pub mod health;
+pub mod host_facts;
 pub mod kwbase;
 pub mod observation;
 pub mod plan;
