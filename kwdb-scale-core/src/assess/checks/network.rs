@@ -26,12 +26,13 @@ fn fault(cx: &Context<'_>, way: &Reach) -> Option<String> {
 }
 
 fn problems(cx: &Context<'_>, wanted: impl Fn(&Reach) -> bool) -> Vec<Problem> {
-    let lines: Vec<String> = cx.obs.reach.iter().filter(|w| wanted(w)).filter_map(|w| fault(cx, w)).collect();
+    let all: Vec<&Reach> = cx.obs.reach.iter().filter(|w| wanted(w)).collect();
+    let lines: Vec<String> = all.iter().filter_map(|w| fault(cx, w)).collect();
     if lines.is_empty() {
         return Vec::new();
     }
     vec![
-        Problem::new(format!("new hosts and members do not reach each other on {} ways", lines.len()))
+        Problem::new(format!("{} of {} ways between new hosts and members are shut", lines.len(), all.len()))
             .evidence(super::some(lines, cx.policy.list_ranges))
             .cure("open the ports in the firewalls both ways, and look whether each node advertises an address that the others can dial")
             .retry(Retry::WhenFactChanges("ways between new hosts and members".to_owned())),
