@@ -108,7 +108,15 @@ fn of_machine(out: &mut Section, facts: &HostFacts, machine: &Machine) {
         c.as_ref().map_or_else(|| "no kaiwudb-container".to_owned(), container)
     });
     shown(out, "nodes", &machine.processes, |list| {
-        if list.is_empty() { "none runs".to_owned() } else { lines(list.iter().map(process)) }
+        // On a machine of several hosts the others' nodes are only counted.
+        let is_own = |p: &&NodeProcess| p.stores.iter().any(|s| facts.stores.iter().any(|own| own.path == *s));
+        let own: Vec<String> = list.iter().filter(is_own).map(process).collect();
+        match (own.is_empty(), list.len().saturating_sub(own.len())) {
+            (true, 0) => "none runs".to_owned(),
+            (true, others) => format!("none of this host runs, {others} with other stores"),
+            (false, 0) => own.join("\n"),
+            (false, others) => format!("{}\nand {others} with other stores", own.join("\n")),
+        }
     });
     for store in &facts.stores {
         let content = match &store.content {

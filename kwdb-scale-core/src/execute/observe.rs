@@ -45,8 +45,8 @@ impl ObserveError {
     }
 }
 
-/// Observes the cluster: everything through one gateway, membership through up to two others, and the hosts that
-/// the request touches.
+/// Observes the cluster: everything through one gateway, membership through up to two others. For a request also the hosts
+/// that join, those of all nodes, the control host, and the ways between those that join and the members.
 ///
 /// Only reads. A leaving node of the request is never a gateway.
 ///
