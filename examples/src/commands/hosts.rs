@@ -109,7 +109,8 @@ fn of_machine(out: &mut Section, facts: &HostFacts, machine: &Machine) {
     });
     shown(out, "nodes", &machine.processes, |list| {
         // On a machine of several hosts the others' nodes are only counted.
-        let is_own = |p: &&NodeProcess| p.stores.iter().any(|s| facts.stores.iter().any(|own| own.path == *s));
+        let is_own =
+            |p: &&NodeProcess| p.stores.iter().any(|s| facts.stores.iter().any(|own| own.path == *s));
         let own: Vec<String> = list.iter().filter(is_own).map(process).collect();
         match (own.is_empty(), list.len().saturating_sub(own.len())) {
             (true, 0) => "none runs".to_owned(),

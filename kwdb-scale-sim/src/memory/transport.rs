@@ -45,13 +45,13 @@ impl SimTransport {
 
     /// The answer to core's look at a host: of what it asks, that which a simulated host has.
     fn inspect(&self, host: &SimHost, words: &[String]) -> String {
+        let time = self.0.now();
         let cluster = self.0.cluster();
         // The outer script is given the command line of the inner one: `… sh -c SCRIPT sh PROGRAM CERTS N DIR…`.
         let inner =
             words.iter().position(|w| w == "-c").and_then(|at| words.get(at + 3..)).unwrap_or_default();
         let word = |at: usize| inner.get(at).map_or("", String::as_str);
         let (certs, count) = (word(1), word(2).parse().unwrap_or(0));
-        let time = self.0.now();
         let clock = format!("Kclock {}.{:09}", time.as_second(), time.subsec_nanosecond());
         let mut items = vec![clock.clone()];
         items.extend(
