@@ -36,7 +36,10 @@ fn request(nodes: u32) -> (Request, BTreeMap<HostName, Fact<HostFacts>>) {
     let mut hosts = BTreeMap::new();
     for n in 1..=nodes {
         let name = HostName::new(format!("h{n}"));
-        inventory.hosts.insert(name.clone(), InventoryHost { address: address(n), sql_address: None });
+        inventory.hosts.insert(
+            name.clone(),
+            InventoryHost { address: address(n), sql_address: None, brpc_address: None },
+        );
         let facts = HostFacts {
             host: name.clone(),
             build: Fact::Known("V3.2.1".into()),
@@ -44,6 +47,7 @@ fn request(nodes: u32) -> (Request, BTreeMap<HostName, Fact<HostFacts>>) {
             listening: Fact::Known(vec![address(n)]),
             can_authenticate: Fact::Known(true),
             secure: false,
+            machine: None,
         };
         hosts.insert(name, Fact::Known(facts));
     }

@@ -43,7 +43,10 @@ async fn scale_out(info: &LabInfo) -> Result<(), Box<dyn Error>> {
         hosts: hosts
             .iter()
             .filter_map(|h| {
-                Some((h.name.clone(), InventoryHost { address: h.rpc_address()?, sql_address: None }))
+                Some((
+                    h.name.clone(),
+                    InventoryHost { address: h.rpc_address()?, sql_address: None, brpc_address: None },
+                ))
             })
             .collect(),
     };

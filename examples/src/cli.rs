@@ -59,6 +59,12 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Look at hosts: system, installation, what runs, room, limits, clock, certificates.
+    Hosts {
+        /// Host names of the cluster's file; all of them when left out.
+        #[arg(value_name = "HOST")]
+        hosts: Vec<String>,
+    },
     /// Run every check of a change, and plan nothing.
     Check {
         #[command(flatten)]
@@ -371,6 +377,7 @@ async fn run(cli: &Cli, ui: &Ui) -> Result<Exit, Failure> {
         Command::Lab(LabCommand::Down(args)) => commands::lab::down(ui, &args.dir).await,
         Command::Status => commands::status::status(ui, global).await,
         Command::Observe { output } => commands::status::observe(ui, global, output.as_deref()).await,
+        Command::Hosts { hosts } => commands::hosts::hosts(ui, global, hosts).await,
         Command::Check { options, change } => commands::plan::check(ui, global, options, change).await,
         Command::Plan { options, change } => commands::plan::plan(ui, global, options, change).await,
         Command::Show { plan } => commands::plan::show(ui, plan),

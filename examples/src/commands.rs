@@ -1,6 +1,7 @@
 //! What each command of `kwscale` does.
 
 pub(crate) mod apply;
+pub(crate) mod hosts;
 pub(crate) mod lab;
 pub(crate) mod plan;
 pub(crate) mod recommission;

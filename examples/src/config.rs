@@ -254,7 +254,8 @@ impl Config {
         let entry = |host: &KwbaseHost| {
             let address = host.rpc_address()?;
             let sql_address = host.sql_address().filter(|sql| *sql != address);
-            Some((host.name.clone(), InventoryHost { address, sql_address }))
+            let brpc_address = host.brpc_address();
+            Some((host.name.clone(), InventoryHost { address, sql_address, brpc_address }))
         };
         Inventory { hosts: self.hosts.iter().filter_map(entry).collect(), control: self.control_host.clone() }
     }

@@ -59,6 +59,7 @@ impl Cluster {
         let transport = Hosts::of(&config).await.map_err(|e| usage(e.chain()))?;
         let mut kwbase =
             Kwbase::new(Arc::new(transport), config.hosts.clone()).map_err(|e| usage(e.to_string()))?;
+        kwbase = kwbase.with_clock(Arc::new(SystemClock::new()));
         if let Some(control) = &config.control_host {
             kwbase = kwbase.with_control_host(control.clone()).map_err(|e| usage(e.to_string()))?;
         }

@@ -47,6 +47,7 @@
 //! | [`topology`] | identities, addresses, localities, start modes, the class of a node |
 //! | [`rows`], [`statement`] | the closed set of questions, their SQL, and the typed rows of the answers |
 //! | [`fact`], [`observation`], [`zone`], [`health`] | facts made of rows, each known or visibly unknown |
+//! | [`host_facts`] | what one look at a host tells |
 //! | [`request`], [`policy`] | what the caller wants; thresholds and waits |
 //! | [`safety`] | two questions with evidence: may it be stopped, may its disks be wiped? |
 //! | [`assess`] | the checks: findings with severity, evidence and cure |
@@ -70,6 +71,7 @@ pub mod certificate;
 pub mod execute;
 pub mod fact;
 pub mod health;
+pub mod host_facts;
 pub mod kwbase;
 pub mod observation;
 pub mod plan;

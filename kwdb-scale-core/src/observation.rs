@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
-use crate::ports::{Gateway, HostFacts};
+use crate::ports::{Gateway, HostFacts, PortState};
 use crate::request::Inventory;
 use crate::rows::{
     Answer, ClusterRow, JobRow, LivenessRow, NodeRow, Query, RangeRow, Rows, StoreRow, ZoneRow,
@@ -66,6 +66,44 @@ pub struct Observation {
     pub other_views: Vec<View>,
     /// What was found on hosts that were looked at, or why it could not be.
     pub hosts: BTreeMap<HostName, Fact<HostFacts>>,
+    /// Which addresses answer from which hosts, for the hosts that shall join; empty when it was not tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reach: Vec<Reach>,
+}
+
+/// What an address is for.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Service {
+    /// Between nodes, and SQL unless that has an address of its own.
+    Rpc,
+    /// SQL at an address of its own.
+    Sql,
+    /// Time-series data between nodes.
+    Brpc,
+}
+
+impl std::fmt::Display for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Rpc => "RPC",
+            Self::Sql => "SQL",
+            Self::Brpc => "brpc",
+        })
+    }
+}
+
+/// What came of an attempt to connect from a host to an address.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Reach {
+    /// From where.
+    pub from: HostName,
+    /// To where.
+    pub to: Address,
+    /// What the address is for.
+    pub service: Service,
+    /// Open, closed (somebody refused, so there is a way), or no answer.
+    pub state: Fact<PortState>,
 }
 
 /// Membership as one gateway sees it.
@@ -275,6 +313,7 @@ impl Observation {
             jobs: jobs.map(Clone::clone),
             other_views: others.into_iter().map(|gateway| build_view(primary, gateway, replies)).collect(),
             hosts,
+            reach: Vec::new(),
         }
     }
 

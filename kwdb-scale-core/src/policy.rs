@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Fewest members that may remain (KWDB page: "a minimum of 3 nodes"; the server does not enforce it).
 pub const MIN_MEMBERS: usize = 3;
 
+/// [`Policy::min_disk_percent`] unless given.
+const MIN_DISK_PERCENT: u32 = 50;
+
 /// Name of the setting that stops the balancing of time-series ranges.
 pub const TS_REBALANCE: &str = "kv.allocator.ts_consider_rebalance.enabled";
 /// Name of the setting that lets time-series ranges on dead stores be repaired (from V3.0.0).
@@ -61,6 +64,9 @@ pub struct Policy {
     pub max_clock_skew: SignedDuration,
     /// Ranges listed in a finding or a stall report.
     pub list_ranges: u32,
+    /// A new host's store on a disk of less than so many percent of the members' median store is a warning.
+    #[serde(skip_serializing_if = "is_default_disk_percent")]
+    pub min_disk_percent: u32,
 }
 
 impl Default for Policy {
@@ -82,6 +88,12 @@ impl Default for Policy {
             max_status_age: secs(30),
             max_clock_skew: SignedDuration::from_millis(400),
             list_ranges: 10,
+            min_disk_percent: MIN_DISK_PERCENT,
         }
     }
+}
+
+/// Left out of the JSON form, which is older than the field.
+fn is_default_disk_percent(percent: &u32) -> bool {
+    *percent == MIN_DISK_PERCENT
 }

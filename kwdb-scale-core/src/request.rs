@@ -95,6 +95,9 @@ pub struct InventoryHost {
     /// The SQL address that its node advertises; `None` when it is the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sql_address: Option<Address>,
+    /// The brpc address that its node advertises, when the caller knows it: the cluster does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brpc_address: Option<Address>,
 }
 
 impl Inventory {

@@ -357,32 +357,28 @@ async fn the_process_is_probed_from_a_host_that_stays() {
     assert_eq!(kwbase(MockHostTransport::new()).process(&nowhere).await.unwrap(), ProcessState::Unknown);
 }
 
-/// Expects the look at a host: the script first, then the version.
-fn expect_look(
-    mock: &mut MockHostTransport,
-    script: Result<CommandOutput, PortError>,
-    version: CommandOutput,
-) {
+/// Expects the look at a host, which is one command, and answers it.
+fn expect_look(mock: &mut MockHostTransport, answer: CommandOutput) {
     mock.expect_run()
         .withf(|host, command| {
-            let argv = &command.argv;
-            let tail: Vec<&str> = argv.iter().skip(3).map(String::as_str).collect();
-            host.as_str() == "n4" && argv[..2] == ["sh", "-c"] && tail == ["sh", "", "/var/lib/kaiwudb"]
+            let argv: Vec<&str> = command.argv.iter().map(String::as_str).collect();
+            let tail = ["sh", "kwbase", "", "1", "/var/lib/kaiwudb"];
+            host.as_str() == "n4"
+                && argv[..2] == ["sh", "-c"]
+                && argv[3..6] == ["sh", "sh", "-c"]
+                && argv[7..] == tail
         })
         .times(1)
-        .return_once(move |_, _| script);
-    mock.expect_run().withf(|_, c| c.argv == ["kwbase", "version"]).return_once(move |_, _| Ok(version));
-}
-
-fn expect_ports(mock: &mut MockHostTransport, state: impl Fn(&str) -> PortState + Send + 'static) {
-    mock.expect_probe().times(3).returning(move |_, address, _| Ok(state(address.as_str())));
+        .return_once(move |_, _| Ok(answer));
 }
 
 #[tokio::test]
 async fn a_fresh_host() {
     let mut mock = MockHostTransport::new();
-    expect_look(&mut mock, Ok(ended(0, "Sabsent\0T\0L6691\0E\0", "")), ended(0, VERSION, ""));
-    expect_ports(&mut mock, |_| PortState::Closed);
+    let answer = format!(
+        "Kclock 5.1\0Kuser ops\0Sabsent\0Kversion-state 0\0Kversion {VERSION}\0T\0L00000000:6699\0E\0Kclock 5.2\0Z0\0"
+    );
+    expect_look(&mut mock, ended(0, &answer, ""));
     let facts = kwbase(mock).inspect(&"n4".into()).await.unwrap();
     assert_eq!(facts.build, Fact::Known("V3.2.1".into()));
     assert_eq!(facts.stores.len(), 1);
@@ -390,14 +386,16 @@ async fn a_fresh_host() {
     assert_eq!(facts.stores[0].content, Fact::Known(StoreContent::Absent));
     assert_eq!(facts.listening, Fact::Known(vec![]));
     assert_eq!((facts.can_authenticate, facts.secure), (Fact::Known(true), false));
+    let machine = facts.machine.unwrap();
+    assert_eq!((machine.user, machine.inside), (Fact::Known("ops".into()), false));
+    assert!(machine.clock.why_unknown().unwrap().contains("no clock"));
 }
 
 #[tokio::test]
 async fn a_host_in_use() {
     let mut mock = MockHostTransport::new();
-    let script = "Sdir\0Nkwbase.start_mode\0NCURRENT\0Nkwbase.start_mode\0E\0";
-    expect_look(&mut mock, Ok(ended(0, script, "")), ended(127, "", "sh: kwbase: not found"));
-    expect_ports(&mut mock, |a| if a == "n4:8080" { PortState::Open } else { PortState::NoAnswer });
+    let answer = "Sdir\0Nkwbase.start_mode\0NCURRENT\0Nkwbase.start_mode\0Kversion-state absent\0T\0L00000000:1F90\0E\0Z0\0";
+    expect_look(&mut mock, ended(0, answer, ""));
     let facts = kwbase(mock).inspect(&"n4".into()).await.unwrap();
     let names = ["kwbase.start_mode", "CURRENT"].map(String::from).to_vec();
     assert_eq!(facts.stores[0].content, Fact::Known(StoreContent::InUse(names)));
@@ -407,12 +405,31 @@ async fn a_host_in_use() {
 
 #[tokio::test]
 async fn what_cannot_be_had_is_unknown() {
+    for answer in [ended(1, "", "boom"), ended(0, "Sabsent\0E\0", ""), ended(0, "something else\n", "")] {
+        let mut mock = MockHostTransport::new();
+        expect_look(&mut mock, answer);
+        // A machine without Linux's table of sockets is probed.
+        mock.expect_probe().times(3).returning(|_, _, _| Ok(PortState::NoAnswer));
+        let facts = kwbase(mock).inspect(&"n4".into()).await.unwrap();
+        assert!(facts.stores[0].content.known().is_none());
+        assert!(facts.build.known().is_none() && facts.listening.known().is_none());
+        assert!(facts.machine.unwrap().unknowns().len() > 15);
+    }
+}
+
+#[tokio::test]
+async fn what_a_host_reaches_is_probed_from_there_all_at_once() {
     let mut mock = MockHostTransport::new();
-    expect_look(&mut mock, Ok(ended(1, "", "boom")), ended(0, "something else\n", ""));
-    expect_ports(&mut mock, |_| PortState::NoAnswer);
-    let facts = kwbase(mock).inspect(&"n4".into()).await.unwrap();
-    assert!(facts.stores[0].content.why_unknown().unwrap().contains("boom"));
-    assert!(facts.build.known().is_none() && facts.listening.known().is_none());
+    mock.expect_probe().times(2).withf(|host, _, _| host.as_str() == "n4").returning(|_, to, _| {
+        match to.as_str() {
+            "n1:26257" => Ok(PortState::Open),
+            _ => Err(PortError::new(PortErrorKind::Unreachable, "no such name")),
+        }
+    });
+    let to = ["n1:26257", "n2:26257"].map(Address::from);
+    let found = kwbase(mock).reach(&"n4".into(), &to, DEADLINE).await.unwrap();
+    assert_eq!(found[0], Fact::Known(PortState::Open));
+    assert!(found[1].why_unknown().unwrap().contains("no such name"));
 }
 
 #[tokio::test]
@@ -430,22 +447,52 @@ async fn inside_a_container_everything_goes_through_the_prefix() {
     inside.exec_prefix = ["docker", "exec", "-i", "kw"].map(String::from).to_vec();
     inside.output_file = Some("/var/log/kw.start.log".into());
     inside.security = Security::Certs { certs_dir: "/kaiwudb/certs".into() };
-    let mut mock = MockHostTransport::new();
-    mock.expect_run().times(2).withf(|_, c| c.argv[..4] == ["docker", "exec", "-i", "kw"]).returning(
-        |_, c| {
-            if c.argv.ends_with(&["version".to_owned()]) {
-                return Ok(ended(0, VERSION, ""));
-            }
-            assert_eq!(c.argv[7..], ["sh", "/kaiwudb/certs", "/var/lib/kaiwudb"]);
-            let answer = "Sdir\0C+ca.crt\0C+client.root.crt\0C-client.root.key\0T\0L6A7B\0L1F90\0E\0";
-            Ok(ended(0, answer, ""))
-        },
+    inside.env = [("LD_LIBRARY_PATH".to_owned(), "/kaiwudb/lib".to_owned())].into();
+    let look = |answer: CommandOutput| {
+        let mut mock = MockHostTransport::new();
+        mock.expect_run().times(1).return_once(|_, c| {
+            // The look begins on the machine, and enters the container from there.
+            assert_eq!(c.argv[..2], ["sh", "-c"]);
+            let way = ["docker", "exec", "-i", "kw", "env", "LD_LIBRARY_PATH=/kaiwudb/lib", "sh", "-c"];
+            assert_eq!(c.argv[4..12], way);
+            assert_eq!(c.argv[13..], ["sh", "kwbase", "/kaiwudb/certs", "1", "/var/lib/kaiwudb"]);
+            assert!(c.env.is_empty());
+            Ok(answer)
+        });
+        Kwbase::new(Arc::new(mock), [inside.clone()]).unwrap()
+    };
+    let outer = "Kclock 1.0\0Kuser ops\0Kunit-state absent\0";
+    let inner = format!(
+        "Sdir\0Kversion-state 0\0Kversion {VERSION}\0C+ca.crt\0C+client.root.crt\0C-client.root.key\0Kcerts absent\0T\0L00000000:6A7B\0L00000000:1F90\0"
     );
-    let kwbase = Kwbase::new(Arc::new(mock), [inside]).unwrap();
-    let facts = kwbase.inspect(&"c1".into()).await.unwrap();
-    // No probe from outside: the ports are those of the container (0x6A7B = 27259, 0x1F90 = 8080).
+    let answer = ended(0, &format!("{outer}{inner}E\0Kclock 1.1\0Z0\0"), "");
+    let facts = look(answer).inspect(&"c1".into()).await.unwrap();
+    // The ports are those of the container (0x6A7B = 27259, 0x1F90 = 8080).
     assert_eq!(facts.listening, Fact::Known(vec!["c1:8080".into()]));
     assert_eq!((facts.can_authenticate, facts.secure), (Fact::Known(false), true));
+    assert!(facts.machine.unwrap().inside);
+
+    // A container that does not run: what the machine tells is known, and nothing of the inside is.
+    let answer =
+        ended(0, &format!("{outer}Kclock 1.1\0Z1\0"), "Error response from daemon: No such container: kw\n");
+    let facts = look(answer).inspect(&"c1".into()).await.unwrap();
+    for why in
+        [facts.build.why_unknown(), facts.stores[0].content.why_unknown(), facts.listening.why_unknown()]
+    {
+        assert!(
+            why.unwrap().contains("'docker' ended with exit code 1: Error response from daemon"),
+            "{why:?}"
+        );
+    }
+    let machine = facts.machine.unwrap();
+    assert_eq!((machine.user, machine.unit), (Fact::Known("ops".into()), Fact::Known(None)));
+    assert!(machine.processes.known().is_none() && machine.certificates.known().is_none());
+
+    // One that broke off in the middle: half of the inside counts for nothing.
+    let answer = ended(0, &format!("{outer}{inner}Kclock 1.1\0Z137\0"), "");
+    let facts = look(answer).inspect(&"c1".into()).await.unwrap();
+    assert!(facts.build.known().is_none() && facts.stores[0].content.known().is_none());
+    assert!(facts.listening.known().is_none());
 }
 
 #[test]

@@ -8,6 +8,8 @@
 #[allow(dead_code)]
 #[path = "plan_check/fixture.rs"]
 mod fixture;
+#[path = "support/machine.rs"]
+mod machine;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -19,9 +21,9 @@ use kwdb_scale_core::execute::{
     Act, ActResult, Cancel, End, JournalRecord, Progress, Record, StopReason, Stopped, journal,
 };
 use kwdb_scale_core::fact::Fact;
-use kwdb_scale_core::observation::Observation;
+use kwdb_scale_core::observation::{Observation, Reach, Service};
 use kwdb_scale_core::plan::{OldDirectory, Plan, PlanError, Step};
-use kwdb_scale_core::ports::{PortErrorKind, StoreContent};
+use kwdb_scale_core::ports::{PortErrorKind, PortState, StoreContent};
 use kwdb_scale_core::request::{Finish, NodeRef, OldData, Operation, Redistribution};
 use kwdb_scale_core::rows::{JobRow, RangeKind};
 use kwdb_scale_core::schema::ReadError;
@@ -130,6 +132,8 @@ fn plans() -> Vec<Plan> {
     odd.gateways[0].host = None;
     odd.leaving[0].host = None;
     odd.request.inventory.hosts.get_mut(&host(1)).unwrap().sql_address = Some(address(501));
+    odd.request.inventory.hosts.get_mut(&host(1)).unwrap().brpc_address = Some(address(502));
+    odd.policy.min_disk_percent = 80;
     for (i, class) in
         [NodeClass::Leaving, NodeClass::Removed, NodeClass::Dead, NodeClass::Unknown].into_iter().enumerate()
     {
@@ -175,7 +179,42 @@ fn observations() -> Vec<Observation> {
             hosts.insert(host(n), Fact::Known(facts));
         }
     }
-    all.push(cluster.observe(hosts));
+    if let (Fact::Known(mut full), Fact::Known(mut empty)) = (fixture::free_host(6), fixture::free_host(7)) {
+        use kwdb_scale_core::host_facts as facts;
+        let mut told = machine::machine("/data/n6");
+        told.certificates = Fact::Known(Some(machine::certificates(now(), &["n6"])));
+        told.processes = Fact::Known(vec![machine::process("/data/n6")]);
+        told.leftovers = Fact::Known(vec![facts::Leftover {
+            path: "/tmp/kaiwudb_certs".into(),
+            mode: 0o755,
+            owner: "root".into(),
+        }]);
+        told.peers =
+            Fact::Known(Some(facts::Peers { addresses: vec!["n1".into()], ssh_port: None, ssh_user: None }));
+        told.container = Fact::Known(Some(facts::Container {
+            engine: "docker".into(),
+            state: "running".into(),
+            image: "kwdb".into(),
+        }));
+        let mut bare = machine::machine("/data/n7");
+        bare.installed = Fact::Known(None);
+        bare.unit = Fact::Known(None);
+        bare.certificates = Fact::unknown("it may not be read");
+        bare.clock = Fact::unknown("no clock");
+        bare.file_systems[0].space = Fact::unknown("df did not answer");
+        (full.machine, empty.machine) = (Some(Box::new(told)), Some(Box::new(bare)));
+        hosts.extend([(host(10), Fact::Known(full)), (host(11), Fact::Known(empty))]);
+    }
+    let mut observed = cluster.observe(hosts);
+    let ways = [
+        (Service::Rpc, Fact::Known(PortState::Open)),
+        (Service::Sql, Fact::Known(PortState::Closed)),
+        (Service::Brpc, Fact::Known(PortState::NoAnswer)),
+        (Service::Brpc, Fact::unknown("no route")),
+    ];
+    let way = |(service, state)| Reach { from: host(5), to: address(1), service, state };
+    observed.reach = ways.into_iter().map(way).collect();
+    all.push(observed);
     // Nobody answers.
     all.push(Observation::build(&address(1), &[], BTreeMap::new()));
     all
@@ -383,6 +422,7 @@ fn variants_of_types_and_schemas_agree() {
     agree(variants::<kwdb_scale_core::assess::OperationKind>(), "plan", "/properties/change/properties/kind");
     agree(variants::<NodeClass>(), "plan", "/$defs/node_class");
     agree(variants::<NodeClass>(), "observation", "/$defs/node_class");
+    agree(variants::<Service>(), "observation", "/$defs/reach/properties/service");
     agree(variants::<RangeKind>(), "observation", "/$defs/range/properties/kind");
     agree(variants::<Act>(), "journal", "/$defs/act");
     agree(variants::<ActResult>(), "journal", "/$defs/act_result");

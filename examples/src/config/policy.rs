@@ -11,7 +11,9 @@ pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 
 /// The defaults with what the table says; an error comes with the place of its key.
 pub(super) fn policy_of(table: &BTreeMap<Spanned<String>, toml::Value>) -> Result<Policy, (usize, String)> {
-    let defaults = serde_json::to_value(Policy::default()).unwrap_or_default();
+    // Its JSON form leaves the percentage out where it is the default.
+    let every_key = Policy { min_disk_percent: 0, ..Policy::default() };
+    let defaults = serde_json::to_value(every_key).unwrap_or_default();
     let known: Vec<&str> =
         defaults.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
     for (name, value) in table {
@@ -63,6 +65,7 @@ pub(super) fn policy_of(table: &BTreeMap<Spanned<String>, toml::Value>) -> Resul
 fn example(key: &str) -> &'static str {
     match key {
         "samples" | "list_ranges" => "3",
+        "min_disk_percent" => "50",
         _ => "\"30s\"",
     }
 }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::support::Case;
@@ -165,7 +167,32 @@ pub(crate) fn a_host_that_is_not_fit(case: &Case) {
     let listener = TcpListener::bind(&address).unwrap();
     lab.kwscale(&["plan", "scale-out", "n4"]).exit(3).says(&["n4", &address]);
     drop(listener);
+    // A node that has its store, though it does not listen yet: a shell under that name, which reads the file `start`.
+    fs::write(lab.inside("start"), "read -r line\n").unwrap();
+    let mut node = Command::new("sh")
+        .arg0("kwbase")
+        .args(["start".to_owned(), format!("--store={}", store.display())])
+        .current_dir(lab.inside(""))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let process = node.id().to_string();
+    lab.kwscale(&["plan", "scale-out", "n4"]).exit(3).says(&["n4", "runs", &process, "cure"]);
+    lab.kwscale(&["hosts", "n4"]).exit(0).says(&["n4", &process, "absent"]);
+    drop(node.stdin.take());
+    node.wait().unwrap();
     lab.kwscale(&["plan", "scale-out", "n4"]).exit(0);
+
+    // What each host is.
+    lab.kwscale(&["hosts"]).exit(0).says(&["n1", "n4", "V3.2.1", "GiB free"]);
+    let hosts = lab.kwscale(&["hosts", "n1", "n4", "--format", "json"]).exit(0).json();
+    let machine = |name: &str| hosts["hosts"][name]["known"]["machine"].clone();
+    assert_eq!(hosts["schema"], "kwscale.hosts/v1");
+    let own = machine("n1")["processes"]["known"].as_array().unwrap().clone();
+    let member = lab.inside("nodes/n1/store").display().to_string();
+    assert!(own.iter().any(|p| p["stores"][0] == member.as_str()), "{own:#?}");
+    assert!(machine("n4")["clock"]["known"]["uncertainty"].is_string(), "{hosts:#}");
+    lab.kwscale(&["hosts", "n4", "n9"]).exit(2).says(&["n9", "n1"]);
 }
 
 pub(crate) fn who_may_not_read(case: &Case) {

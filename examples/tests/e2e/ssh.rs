@@ -50,7 +50,9 @@ pub(crate) fn over_ssh(case: &Case) {
     assert_eq!((status.members(), status.class(5)), (vec![1, 2, 3, 4], "removed"));
     assert!(status.good() && server.logins() > 0);
     // A login that is not let in is told, and is no reason to think that a host is free.
+    lab.with(&file, &["hosts", "n5"]).exit(0).says(&["n5", "in use", sshd::user().as_str()]);
     fs::write(server.path("authorized_keys"), "").unwrap();
+    lab.with(&file, &["hosts", "n5"]).exit(3).says(&["n5", "could be looked at"]);
     fs::remove_dir_all(lab.inside("nodes/n5/store")).unwrap();
     lab.with(&file, &["plan", "scale-out", "n5"]).exit(3).says(&["n5", "cure"]);
 }

@@ -9,6 +9,7 @@ mod event;
 pub mod journal;
 mod machine;
 mod observe;
+mod reach;
 mod record;
 mod steps;
 mod watch;

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
+use super::reach::reach;
 use crate::fact::Fact;
 use crate::observation::{Observation, Reply, full_survey, view_survey};
 use crate::ports::{FactSource, HostFacts, NodeLifecycle, PortError, PortErrorKind};
@@ -13,9 +14,6 @@ use crate::topology::{Address, HostName, NodeClass, NodeId};
 
 /// Views of other gateways that an observation takes.
 const OTHER_VIEWS: usize = 2;
-/// Hosts of members that are looked at together, to find one where a command can be run.
-const MEMBER_HOSTS: usize = 2;
-
 /// What an observation is made for.
 #[derive(Clone, Debug, Default)]
 pub struct ObserveOptions {
@@ -47,8 +45,8 @@ impl ObserveError {
     }
 }
 
-/// Observes the cluster: everything through one gateway, membership through up to two others, and the hosts that
-/// the request touches.
+/// Observes the cluster: everything through one gateway, membership through up to two others. For a request also the hosts
+/// that join, those of all nodes, the control host, and the ways between those that join and the members.
 ///
 /// Only reads. A leaving node of the request is never a gateway.
 ///
@@ -126,21 +124,19 @@ pub async fn observe(
         // With the first gateway's time before and after the others' theirs can be judged.
         replies.push(ask(facts, &primary, Query::Cluster).await);
     }
-    let mut hosts = BTreeMap::new();
+    let (mut hosts, mut reached) = (BTreeMap::new(), Vec::new());
     if let Some(lifecycle) = lifecycle {
-        let HostsOfInterest { joining, marking } = hosts_of_interest(&first, options, &avoid_ids);
-        hosts = inspect(lifecycle, &joining).await;
-        // One host that can mark is enough; others are looked at only while there is none.
-        for few in marking.chunks(MEMBER_HOSTS) {
-            let looked = inspect(lifecycle, few).await;
-            let found = looked.values().any(|f| f.known().is_some_and(HostFacts::can_mark));
-            hosts.extend(looked);
-            if found {
-                break;
-            }
-        }
+        let of_interest = hosts_of_interest(&first, options);
+        let names: Vec<HostName> = of_interest.joining.union(&of_interest.others).cloned().collect();
+        (hosts, reached) = join(
+            inspect(lifecycle, &names),
+            reach(lifecycle, &first, &options.inventory, &of_interest.joining),
+        )
+        .await;
     }
-    Ok(Observation::build(&primary, &replies, hosts))
+    let mut observation = Observation::build(&primary, &replies, hosts);
+    observation.reach = reached;
+    Ok(observation)
 }
 
 async fn inspect(lifecycle: &dyn NodeLifecycle, hosts: &[HostName]) -> BTreeMap<HostName, Fact<HostFacts>> {
@@ -210,53 +206,30 @@ fn other_gateways(
 
 struct HostsOfInterest {
     /// New hosts of the request.
-    joining: Vec<HostName>,
-    /// Hosts where nodes may be marked: those of members that stay, then the control host.
-    marking: Vec<HostName>,
+    joining: BTreeSet<HostName>,
+    /// Hosts with which those are compared, where nodes may be marked, and which may leave: those of all nodes that
+    /// are not removed, and the control host.
+    others: BTreeSet<HostName>,
 }
 
-fn hosts_of_interest(
-    observation: &Observation,
-    options: &ObserveOptions,
-    avoid_ids: &BTreeSet<NodeId>,
-) -> HostsOfInterest {
-    let mut hosts: Vec<HostName> = Vec::new();
-    let mut marking = false;
-    if let Some(request) = &options.request {
-        match &request.operation {
-            Operation::ScaleOut { hosts: new } => hosts.extend(new.iter().cloned()),
-            Operation::Replace { hosts: new, .. } => {
-                hosts.extend(new.iter().cloned());
-                marking = true;
-            }
-            Operation::ScaleIn { .. } => marking = true,
-            Operation::Reach { members } => {
-                let new = members.iter().filter(|h| {
-                    options
-                        .inventory
-                        .hosts
-                        .get(h)
-                        .is_some_and(|e| observation.at_address(&e.address).is_empty())
-                });
-                hosts.extend(new.cloned());
-                marking = true;
-            }
+fn hosts_of_interest(observation: &Observation, options: &ObserveOptions) -> HostsOfInterest {
+    let mut found = HostsOfInterest { joining: BTreeSet::new(), others: BTreeSet::new() };
+    let Some(request) = &options.request else { return found };
+    match &request.operation {
+        Operation::ScaleOut { hosts } | Operation::Replace { hosts, .. } => {
+            found.joining.extend(hosts.iter().cloned())
+        }
+        Operation::ScaleIn { .. } => {}
+        Operation::Reach { members } => {
+            let new = members.iter().filter(|host| {
+                let entry = options.inventory.hosts.get(host);
+                entry.is_some_and(|e| observation.at_address(&e.address).is_empty())
+            });
+            found.joining.extend(new.cloned());
         }
     }
-    let mut found = HostsOfInterest { joining: hosts, marking: Vec::new() };
-    if marking {
-        let members = observation
-            .of_class(NodeClass::Member)
-            .filter(|n| !avoid_ids.contains(&n.id))
-            .filter_map(|n| n.address.known().and_then(|a| options.inventory.host_at(a)))
-            .filter(|h| match options.request.as_ref().map(|r| &r.operation) {
-                Some(Operation::ScaleIn { nodes } | Operation::Replace { nodes, .. }) => {
-                    !nodes.contains(&NodeRef::Host((*h).clone()))
-                }
-                Some(Operation::Reach { members }) => members.contains(h),
-                _ => true,
-            });
-        found.marking = members.chain(&options.inventory.control).cloned().collect();
-    }
+    let nodes = observation.nodes.values().filter(|n| n.class != NodeClass::Removed);
+    let hosts = nodes.filter_map(|n| options.inventory.host_at(n.address.known()?));
+    found.others.extend(hosts.chain(&options.inventory.control).cloned());
     found
 }

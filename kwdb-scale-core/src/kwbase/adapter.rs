@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 use super::command::{CommandError, CommandLine, Wait};
 use super::host::{HostError, KwbaseHost};
 use super::{clear, error, inspect, output, parse};
 use crate::fact::Fact;
+use crate::host_facts::read::{self, RoundTrip};
 use crate::ports::{
-    ClearData, CommandEnd, CommandOutput, DecommissionControl, DecommissionStatus, Detached, Gateway,
+    ClearData, Clock, CommandEnd, CommandOutput, DecommissionControl, DecommissionStatus, Detached, Gateway,
     HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, Spawned,
     StartNode, StartOutcome, StopNode,
 };
@@ -41,11 +43,17 @@ pub struct Kwbase<H: HostTransport + ?Sized> {
     transport: Arc<H>,
     hosts: BTreeMap<HostName, KwbaseHost>,
     control: Option<HostName>,
+    clock: Option<Arc<dyn Clock>>,
 }
 
 impl<H: HostTransport + ?Sized> Clone for Kwbase<H> {
     fn clone(&self) -> Self {
-        Self { transport: self.transport.clone(), hosts: self.hosts.clone(), control: self.control.clone() }
+        Self {
+            transport: self.transport.clone(),
+            hosts: self.hosts.clone(),
+            control: self.control.clone(),
+            clock: self.clock.clone(),
+        }
     }
 }
 
@@ -64,7 +72,7 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
                 });
             }
         }
-        Ok(Self { transport, hosts: map, control: None })
+        Ok(Self { transport, hosts: map, control: None, clock: None })
     }
 
     /// Names the host on which commands run when the gateway's is not known or has no kwbase.
@@ -79,6 +87,13 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         }
         self.control = Some(host);
         Ok(self)
+    }
+
+    /// Gives the operator's clock, with which those of the hosts are compared. Without it their offsets are unknown.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
     }
 
     /// The description of a host.
@@ -224,33 +239,40 @@ impl<H: HostTransport + ?Sized> DecommissionControl for Kwbase<H> {
 impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
     async fn inspect(&self, name: &HostName) -> Result<HostFacts, PortError> {
         let host = self.known(name)?;
+        let question = inspect::question(host);
+        let now = || self.clock.as_ref().map(|clock| clock.now());
+        let sent = now();
         let found = match self.run(host, &inspect::command(host), LOOK).await {
-            Ok(output) => inspect::read(host, &output.stdout),
+            Ok(output) if output.truncated => read::nothing(&question, "the answer of the host was too long"),
+            Ok(output) => {
+                let trip = sent.zip(now()).map(|(sent, answered)| RoundTrip { sent, answered });
+                read::read(&question, &output.stdout, &output.stderr, trip)
+            }
             // The host answers, and only the look failed.
             Err(e) if matches!(e.kind(), PortErrorKind::CommandFailed | PortErrorKind::NotFound) => {
-                inspect::Found::nothing(host, &e.chain())
+                read::nothing(&question, &e.chain())
             }
             Err(e) => return Err(e),
         };
-        let build = match self.build(host).await {
-            Ok(build) => Fact::Known(build),
-            Err(e) => Fact::Unknown(e.chain()),
-        };
-        // A prefix may lead into a container with a network of its own, where a probe from outside would meet the
-        // engine's proxy instead.
-        let listening = if host.exec_prefix.is_empty() {
-            self.listening(host).await
-        } else {
-            found.ports.map(|ports| inspect::listening(host.listening_addresses(), &ports))
-        };
-        Ok(HostFacts {
-            host: name.clone(),
-            build,
-            stores: found.stores,
-            listening,
-            can_authenticate: found.can_authenticate,
-            secure: host.secure(),
-        })
+        let mut facts = inspect::facts(host, found);
+        // Only a machine without Linux's table of sockets is asked in another way. A prefix may lead into a container
+        // with a network of its own, where a probe from outside would meet the engine's proxy instead.
+        if facts.listening.known().is_none() && host.exec_prefix.is_empty() {
+            facts.listening = self.listening(host).await;
+        }
+        Ok(facts)
+    }
+
+    async fn reach(
+        &self,
+        name: &HostName,
+        to: &[Address],
+        deadline: Duration,
+    ) -> Result<Vec<Fact<PortState>>, PortError> {
+        let host = self.known(name)?;
+        let attempts = to.iter().map(|address| self.transport.probe(&host.name, address, deadline));
+        let told = join_all(attempts).await;
+        Ok(told.into_iter().map(|r| r.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known)).collect())
     }
 
     async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError> {

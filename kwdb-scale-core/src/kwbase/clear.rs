@@ -83,7 +83,7 @@ pub(super) fn command(host: &KwbaseHost, directories: &[OldDirectory]) -> Result
         argv.push(directory.aside.clone().unwrap_or_default());
         argv.push(flag.unwrap_or_else(|| directory.path.clone()));
     }
-    Ok(host.program("clear", argv))
+    Ok(host.on_machine("clear", host.prefix().into_iter().chain(argv).collect()))
 }
 
 /// What was done, in one line.

@@ -250,30 +250,27 @@ impl KwbaseHost {
         Ok(self.line(name, args))
     }
 
-    /// Some other program on this host, through the prefix.
-    pub(super) fn program(&self, name: &'static str, argv: impl IntoIterator<Item = String>) -> CommandLine {
-        CommandLine {
-            name,
-            argv: self.exec_prefix.iter().cloned().chain(argv).collect(),
-            env: BTreeMap::new(),
+    /// What stands before every program that is run for kwbase on this host.
+    pub(super) fn prefix(&self) -> Vec<String> {
+        let mut prefix = self.exec_prefix.clone();
+        // A prefix such as `docker exec` does not hand its own environment on.
+        if !prefix.is_empty() && !self.env.is_empty() {
+            prefix.push("env".to_owned());
+            prefix.extend(self.env.iter().map(|(k, v)| format!("{k}={v}")));
         }
+        prefix
+    }
+
+    /// A command line of the machine itself, outside of the prefix.
+    pub(super) fn on_machine(&self, name: &'static str, argv: Vec<String>) -> CommandLine {
+        // Behind a prefix the environment is handed on by other means.
+        let env = if self.exec_prefix.is_empty() { self.env.clone() } else { BTreeMap::new() };
+        CommandLine { name, argv, env }
     }
 
     fn line(&self, name: &'static str, args: impl IntoIterator<Item = String>) -> CommandLine {
-        let mut inner = Vec::new();
-        // A prefix such as `docker exec` does not hand its own environment on.
-        let inside = !self.exec_prefix.is_empty() && !self.env.is_empty();
-        if inside {
-            inner.push("env".to_owned());
-            inner.extend(self.env.iter().map(|(k, v)| format!("{k}={v}")));
-        }
-        inner.push(self.program.clone());
-        inner.extend(args);
-        let mut line = self.program(name, inner);
-        if !inside {
-            line.env.clone_from(&self.env);
-        }
-        line
+        let inner = self.prefix().into_iter().chain([self.program.clone()]).chain(args).collect();
+        self.on_machine(name, inner)
     }
 
     fn security_flag(&self) -> String {

@@ -231,6 +231,17 @@ impl KwbaseHost {
         })
     }
 
+    /// The address at which the other nodes reach brpc: the port of `brpc_addr` (from V3.0.0 on), at its host where it
+    /// names one that can be dialled, else at the node's own. `None` where the node's is not known.
+    pub fn brpc_address(&self) -> Option<Address> {
+        let brpc = self.brpc();
+        let port = brpc.port()?;
+        match brpc.host() {
+            "" | "0.0.0.0" | "::" => Some(join_address(self.rpc_address()?.host(), port)),
+            host => Some(join_address(host, port)),
+        }
+    }
+
     /// The file that takes the start command's output.
     pub fn start_output(&self) -> String {
         let store = self.stores.first().map_or(STORE, |s| s.path.as_str());

@@ -5,6 +5,7 @@ use std::fmt::{self, Debug};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::PortError;
 use crate::topology::{Address, HostName};
@@ -105,7 +106,8 @@ pub enum Spawned {
 }
 
 /// Whether something listens at an address.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PortState {
     /// A connection was accepted.
     Open,

@@ -6,56 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Gateway, PortError, PortErrorKind};
+use super::{Gateway, PortError, PortErrorKind, PortState};
 use crate::fact::Fact;
+use crate::host_facts::HostFacts;
 use crate::plan::OldDirectory;
 use crate::topology::{Address, HostName, NodeId, StartMode};
-
-/// What was found in a store directory.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StoreContent {
-    /// The directory does not exist.
-    Absent,
-    /// It exists and holds nothing that a node leaves behind.
-    Empty,
-    /// It holds a node's files: the names found, such as `kwbase.start_mode`, `CURRENT`, `STORAGE_VERSION`.
-    InUse(Vec<String>),
-}
-
-/// One store directory of a host.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct StoreFacts {
-    /// Absolute path on the host.
-    pub path: String,
-    /// What is in it.
-    pub content: Fact<StoreContent>,
-}
-
-/// What is known of a host without changing anything on it.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct HostFacts {
-    /// The host.
-    pub host: HostName,
-    /// Build tag by `kwbase version`, such as `V3.2.1`.
-    pub build: Fact<String>,
-    /// The configured store directories.
-    pub stores: Vec<StoreFacts>,
-    /// Configured addresses at which something listens already (a fresh host has none).
-    pub listening: Fact<Vec<Address>>,
-    /// Secure mode: whether the root client certificate and key can be read where commands run; `Known(true)` on
-    /// an insecure cluster.
-    pub can_authenticate: Fact<bool>,
-    /// Whether the host is configured for a secure cluster.
-    pub secure: bool,
-}
-
-impl HostFacts {
-    /// Whether nodes can be marked from here: it has kwbase and can log in as root. Not known is no.
-    pub fn can_mark(&self) -> bool {
-        self.build.known().is_some() && self.can_authenticate == Fact::Known(true)
-    }
-}
 
 /// Starts a node that joins. There is always at least one address to join.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -127,6 +82,20 @@ pub trait NodeLifecycle: Debug + Send + Sync {
     /// Looks at a host. Only reads. A part that cannot be had is an unknown in the result; `Err` is for a host
     /// that cannot be looked at at all.
     async fn inspect(&self, host: &HostName) -> Result<HostFacts, PortError>;
+
+    /// Tries to connect from `host` to each of `to`, all at once, and gives what came of each in their order. Only
+    /// reads; ends by `deadline` for each attempt.
+    ///
+    /// An implementation that cannot fails with [`Unsupported`](super::PortErrorKind::Unsupported), as this one does.
+    async fn reach(
+        &self,
+        host: &HostName,
+        _to: &[Address],
+        _deadline: Duration,
+    ) -> Result<Vec<Fact<PortState>>, PortError> {
+        let message = format!("what host {host} reaches cannot be told by this implementation");
+        Err(PortError::new(super::PortErrorKind::Unsupported, message))
+    }
 
     /// Starts a node. Not to be repeated blindly: the caller looks first whether the node came up. Dropping the
     /// future never ends the node.

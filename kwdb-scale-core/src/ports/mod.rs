@@ -12,6 +12,7 @@ mod host;
 mod journal;
 mod lifecycle;
 
+pub use crate::host_facts::{HostFacts, StoreContent, StoreFacts};
 pub use async_trait::async_trait;
 pub use clock::Clock;
 pub use control::{DecommissionControl, DecommissionStatus, Gateway, SettingsControl};
@@ -19,10 +20,7 @@ pub use error::{PortError, PortErrorKind};
 pub use facts::FactSource;
 pub use host::{Command, CommandEnd, CommandOutput, Detached, HostTransport, PortState, Spawned};
 pub use journal::{Journal, LockGuard, OperationLock};
-pub use lifecycle::{
-    ClearData, HostFacts, NodeLifecycle, ProcessState, StartNode, StartOutcome, StopNode, StoreContent,
-    StoreFacts,
-};
+pub use lifecycle::{ClearData, NodeLifecycle, ProcessState, StartNode, StartOutcome, StopNode};
 
 #[cfg(feature = "mock")]
 pub use {

@@ -210,6 +210,7 @@ impl World {
             listening: Fact::Known(if node.is_some_and(|n| n.up) { vec![address(host)] } else { Vec::new() }),
             can_authenticate: Fact::Known(true),
             secure: false,
+            machine: None,
         }
     }
 
@@ -265,8 +266,11 @@ impl World {
 }
 
 fn request(operation: Operation) -> Request {
-    let hosts =
-        (1..=9).map(|n| (host(n), InventoryHost { address: address(&host(n)), sql_address: None })).collect();
+    let hosts = (1..=9)
+        .map(|n| {
+            (host(n), InventoryHost { address: address(&host(n)), sql_address: None, brpc_address: None })
+        })
+        .collect();
     Request { operation, inventory: Inventory { hosts, control: None }, options: Options::default() }
 }
 

@@ -148,10 +148,10 @@ impl Cluster {
             cluster.add_node(node, per_node);
         }
         for node in 1..=HOSTS {
-            cluster
-                .inventory
-                .hosts
-                .insert(host(node), InventoryHost { address: address(node), sql_address: None });
+            cluster.inventory.hosts.insert(
+                host(node),
+                InventoryHost { address: address(node), sql_address: None, brpc_address: None },
+            );
             cluster.hosts.insert(host(node), Fact::Known(host_facts(node, node <= n)));
         }
         cluster.spread();
@@ -389,6 +389,7 @@ pub fn host_facts(node: u32, member: bool) -> HostFacts {
         listening: Fact::Known(if member { vec![address(node)] } else { Vec::new() }),
         can_authenticate: Fact::Known(true),
         secure: false,
+        machine: None,
     }
 }
 

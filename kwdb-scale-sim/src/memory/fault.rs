@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
     ClearData, Command, CommandOutput, DecommissionControl, DecommissionStatus, Detached, FactSource,
     Gateway, HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState,
@@ -232,6 +233,15 @@ impl<T: DecommissionControl + ?Sized> DecommissionControl for Faulty<T> {
 impl<T: NodeLifecycle + ?Sized> NodeLifecycle for Faulty<T> {
     async fn inspect(&self, host: &HostName) -> Result<HostFacts, PortError> {
         through!(self, Inspect, self.inner.inspect(host).await)
+    }
+
+    async fn reach(
+        &self,
+        host: &HostName,
+        to: &[Address],
+        deadline: Duration,
+    ) -> Result<Vec<Fact<PortState>>, PortError> {
+        through!(self, Inspect, self.inner.reach(host, to, deadline).await)
     }
 
     async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError> {

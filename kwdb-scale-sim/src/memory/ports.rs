@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
     ClearData, Clock, DecommissionControl, DecommissionStatus, FactSource, Gateway, HostFacts, NodeLifecycle,
-    PortError, PortErrorKind, ProcessState, SettingsControl, StartNode, StartOutcome, StopNode, StoreContent,
-    StoreFacts,
+    PortError, PortErrorKind, PortState, ProcessState, SettingsControl, StartNode, StartOutcome, StopNode,
+    StoreContent, StoreFacts,
 };
 use kwdb_scale_core::rows::{Answer, Query};
 use kwdb_scale_core::topology::{Address, HostName, NodeId};
@@ -191,7 +191,21 @@ impl NodeLifecycle for SimLifecycle {
             can_authenticate: Fact::Known(!secure || host.root_certificate),
             secure,
             host: host.name,
+            machine: None,
         })
+    }
+
+    async fn reach(
+        &self,
+        name: &HostName,
+        to: &[Address],
+        _deadline: Duration,
+    ) -> Result<Vec<Fact<PortState>>, PortError> {
+        self.0.host(name)?;
+        self.0.advance(CALL);
+        let cluster = self.0.cluster();
+        let state = |open: bool| if open { PortState::Open } else { PortState::Closed };
+        Ok(to.iter().map(|a| Fact::Known(state(cluster.listening(a)))).collect())
     }
 
     async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError> {

@@ -13,8 +13,7 @@ use super::{SimHost, World};
 use crate::cli::{Next, Session};
 use crate::model::Security;
 
-/// Runs command lines whose program is called `kwbase`, and the one shell script with which core looks at a host's
-/// store directories. What stands before the program (such as `docker exec`) is left out.
+/// Runs command lines whose program is called `kwbase`, and the one shell script with which core looks at a host. What stands before the program (such as `docker exec`) is left out.
 #[derive(Clone, Debug)]
 pub struct SimTransport(World);
 
@@ -44,15 +43,29 @@ impl SimTransport {
         }
     }
 
+    /// The answer to core's look at a host: of what it asks, that which a simulated host has.
     fn inspect(&self, host: &SimHost, words: &[String]) -> String {
+        let time = self.0.now();
         let cluster = self.0.cluster();
-        let (certs, dirs) = words.split_first().map_or(("", &[][..]), |(c, d)| (c.as_str(), d));
-        let mut items = Vec::new();
-        for dir in dirs {
+        // The outer script is given the command line of the inner one: `… sh -c SCRIPT sh PROGRAM CERTS N DIR…`.
+        let inner =
+            words.iter().position(|w| w == "-c").and_then(|at| words.get(at + 3..)).unwrap_or_default();
+        let word = |at: usize| inner.get(at).map_or("", String::as_str);
+        let (certs, count) = (word(1), word(2).parse().unwrap_or(0));
+        let clock = format!("Kclock {}.{:09}", time.as_second(), time.subsec_nanosecond());
+        let mut items = vec![clock.clone()];
+        items.extend(
+            ["Kuser sim", "Ksudo no", "Kmode-state absent", "Knode-state absent", "Kunit-state absent"]
+                .map(str::to_owned),
+        );
+        for dir in inner.iter().skip(3).take(count) {
             let files = cluster.store_files(&host.store_key(dir));
             items.push(if files.is_empty() { "Sabsent".to_owned() } else { "Sdir".to_owned() });
             items.extend(files.iter().map(|f| format!("N{f}")));
         }
+        let build = host.build.as_ref().unwrap_or(&cluster.config().version);
+        items.push("Kversion-state 0".to_owned());
+        items.push(format!("Kversion KaiwuDB Version:  {build}"));
         if !certs.is_empty() {
             let there = matches!(host.security, Security::Ca(_)) && certs == host.certs_dir;
             let sign = |yes: bool| if yes { '+' } else { '-' };
@@ -64,8 +77,8 @@ impl SimTransport {
         items.push("T".to_owned());
         let own = [Some(&host.address), host.sql_address.as_ref(), host.http_address.as_ref()];
         let ports = own.into_iter().flatten().filter(|a| cluster.listening(a)).filter_map(Address::port);
-        items.extend(ports.map(|p| format!("L{p:04X}")));
-        items.push("E".to_owned());
+        items.extend(ports.map(|p| format!("L00000000:{p:04X}")));
+        items.extend(["E".to_owned(), clock, "Z0".to_owned()]);
         items.iter().map(|i| format!("{i}\0")).collect()
     }
 }

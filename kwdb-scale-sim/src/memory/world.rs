@@ -316,7 +316,9 @@ impl World {
 
     /// The inventory of every known machine.
     pub fn inventory(&self) -> Inventory {
-        let host = |h: SimHost| (h.name, InventoryHost { address: h.address, sql_address: h.sql_address });
+        let host = |h: SimHost| {
+            (h.name, InventoryHost { address: h.address, sql_address: h.sql_address, brpc_address: None })
+        };
         Inventory { hosts: self.hosts().into_iter().map(host).collect(), control: None }
     }
 

@@ -9,15 +9,16 @@ use jiff::{SignedDuration, Timestamp};
 use kwdb_scale_core::execute::{
     Cancel, Canceller, End, ExecuteError, JournalRecord, ObserveOptions, Operation, Ports, Record, observe,
 };
+use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::plan::{Plan, Refusal, Step, plan};
 use kwdb_scale_core::policy::{Policy, TS_REBALANCE};
 use kwdb_scale_core::ports::{
     ClearData, Clock, DecommissionControl, DecommissionStatus, Gateway, HostFacts, Journal, NodeLifecycle,
-    PortError, PortErrorKind, ProcessState, StartNode, StartOutcome, StopNode,
+    PortError, PortErrorKind, PortState, ProcessState, StartNode, StartOutcome, StopNode,
 };
 use kwdb_scale_core::request::{self, Finish, NodeRef, OldData, Options, Redistribution, Request};
 use kwdb_scale_core::rows::{Query, Rows};
-use kwdb_scale_core::topology::{HostName, NodeId, StartMode, StoreId};
+use kwdb_scale_core::topology::{Address, HostName, NodeId, StartMode, StoreId};
 use kwdb_scale_sim::memory::{Call, Fault, Faulty, MemJournal, SimHost, Which, World};
 use kwdb_scale_sim::model::{Cluster, MembershipStatus, Phase, TableSpec};
 
@@ -209,6 +210,15 @@ impl NodeLifecycle for Guard {
         self.accuse(!twice, format!("host {} was started twice", node.host));
         self.accuse(!node.join.is_empty(), "a start without --join");
         self.lifecycle.start(node).await
+    }
+
+    async fn reach(
+        &self,
+        host: &HostName,
+        to: &[Address],
+        deadline: Duration,
+    ) -> Result<Vec<Fact<PortState>>, PortError> {
+        self.lifecycle.reach(host, to, deadline).await
     }
 
     async fn clear_data(&self, job: &ClearData) -> Result<String, PortError> {

@@ -2,9 +2,12 @@
 //! the rule comes from. `docs/checks.md` repeats the table; a test keeps the two equal.
 
 mod capacity;
+mod certificates;
 mod cluster;
 mod hosts;
+mod machine;
 mod members;
+mod network;
 mod notes;
 mod ranges;
 mod settings;
@@ -222,6 +225,38 @@ static CATALOGUE: &[Check] = table! {
         "commands on a new host can authenticate as root", PAGE;
     "host-address", [WARN NO WARN NO], hosts::address,
         "a new host's address can be dialled by the others", "--advertise-addr";
+    "host-mode", [REFUSE NO REFUSE NO], machine::mode,
+        "a new host is installed for the cluster's start mode, secure or insecure as the cluster is", "/etc/kaiwudb/info/MODE, lines 2 and 8 (kaiwudb_install.sh)";
+    "host-not-running", [REFUSE NO REFUSE NO], machine::running,
+        "no node runs on a new host: no process with its store, no kaiwudb.service, no kaiwudb-container", PAGE;
+    "host-disk-full", [REFUSE NO REFUSE NO], machine::disk_full,
+        "a new host has 640 MiB free for each store", "MinimumStoreSize (base/store_spec.go)";
+    "host-certificates", [REFUSE NO REFUSE NO], certificates::usable,
+        "a secure new host has the cluster's CA and a node certificate of it that is for its addresses and has not ended; keys are closed to others", "certificate_loader.go (keys up to 0700)";
+    "host-reach", [REFUSE NO REFUSE NO], network::reach,
+        "new hosts and members reach each other, both ways, on RPC and SQL", "--advertise-addr; nodes dial each other";
+    "host-reach-brpc", [WARN NO WARN NO], network::brpc,
+        "new hosts and members reach each other, both ways, on brpc", "--brpc-addr; its addresses are the inventory's";
+    "host-installed", [WARN NO WARN NO], machine::installed,
+        "commands on a new host run the way KWDB is installed there, bare or in a container", "/etc/kaiwudb/info/MODE, line 1 (kaiwudb_install.sh)";
+    "host-writable", [WARN NO WARN NO], machine::writable,
+        "the user that runs commands on a new host can make files in its store directories", "a node makes its store at the first start";
+    "host-disk-small", [WARN NO WARN NO], machine::disk_small,
+        "the disk of a new host's store is not much smaller than the median store of the members (policy min_disk_percent)", "the allocator counts replicas, not bytes";
+    "host-limits", [WARN NO WARN NO], machine::limits,
+        "limits of open files, locked memory and vm.max_map_count are those of KWDB's service", "server/config_unix.go; kaiwudb.service (kaiwudb_install.sh)";
+    "host-clock", [WARN NO WARN NO], machine::clock,
+        "a new host's clock differs by little from those of the members' hosts", "nodes end themselves at 80 % of --max-offset (500 ms)";
+    "host-certificates-end", [WARN NO WARN NO], certificates::ending,
+        "no certificate of a secure new host ends within 30 days", "a node does not start with one that has ended";
+    "ca-key-last", [NO REFUSE REFUSE NO], certificates::last_holder,
+        "no leaving node's host is the only known holder of the CA's private key or of the installer's NODE file", "only the initial deployment node has them (KWDB deployment pages)";
+    "ca-key-open", [WARN WARN WARN NO], certificates::open_keys,
+        "no CA's private key can be read by everybody on a host", "KWDB page tells to chmod it for the transfer";
+    "host-leftovers", [WARN WARN WARN NO], machine::leftovers,
+        "no archive or copy of the CA's private key lies about on a host", "/tmp/kaiwudb_certs, kaiwudb_certs.tar.gz (KWDB pages)";
+    "host-untold", [INFO NO INFO NO], machine::untold,
+        "what could not be told of a new host", "unknown is never a pass";
     "address-reused", [INFO NO INFO NO], hosts::reused,
         "new hosts that take the address of a removed node", "two liveness rows may share one address (observed)";
     "marking-host", [NO REFUSE REFUSE NO], hosts::marking,

@@ -1,5 +1,7 @@
 //! Before the first act: does the plan still fit the cluster, and do the checks still pass?
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::super::event::Look;
@@ -15,12 +17,16 @@ use crate::topology::HostName;
 /// nodes' own gauges lag.
 const LOOKS: u32 = 8;
 
-/// The hosts that a plan touches: those that join, and those of the first gateways, where commands are run.
+/// The hosts that were looked at when the plan was made, so that its checks find what they found then: those that join,
+/// those of the nodes, and the control host.
 pub(super) fn hosts(plan: &Plan) -> Vec<HostName> {
-    let mut hosts = plan.change.add.clone();
-    hosts.extend(plan.gateways.iter().take(2).filter_map(|g| g.host.clone()));
-    hosts.extend(plan.request.inventory.control.clone());
-    hosts
+    let inventory = &plan.request.inventory;
+    let mut hosts: BTreeSet<HostName> = plan.change.add.iter().chain(&inventory.control).cloned().collect();
+    let addresses: BTreeSet<&str> =
+        plan.fingerprint.nodes.values().filter_map(|n| n.address.known().map(String::as_str)).collect();
+    let of_nodes = inventory.hosts.iter().filter(|(_, entry)| addresses.contains(entry.address.as_str()));
+    hosts.extend(of_nodes.map(|(name, _)| name.clone()));
+    hosts.into_iter().collect()
 }
 
 pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {

@@ -1,0 +1,245 @@
+//! Checks on certificates: those with which a new node would start, and the keys of certificate authorities.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Problem;
+use super::machine::{Joining, joining};
+use crate::assess::{Context, Retry};
+use crate::fact::Fact;
+use crate::host_facts::{CertificateDirectory, HostFacts, Machine, NODE_FILE};
+use crate::topology::HostName;
+
+/// A certificate that ends sooner is a warning.
+const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+const CA: &str = "ca.crt";
+const CA_KEY: &str = "ca.key";
+const NODE: &str = "node.crt";
+
+/// Whether the plan itself will put certificates onto a new host, so that those that are there now do not matter. No
+/// request can ask for that yet.
+fn will_be_issued(_: &Context<'_>, _: &HostName) -> bool {
+    false
+}
+
+/// Secure hosts that shall join with the certificates that are there.
+fn secure<'a>(cx: &Context<'a>) -> Vec<Joining<'a>> {
+    joining(cx).into_iter().filter(|new| new.facts.secure && !will_be_issued(cx, new.host)).collect()
+}
+
+fn directory(facts: &HostFacts) -> Option<&CertificateDirectory> {
+    facts.machine.as_deref()?.certificates.known()?.as_ref()
+}
+
+/// Fingerprints of `ca.crt` on the hosts that do not join.
+fn authorities<'a>(cx: &Context<'a>) -> Vec<(&'a HostName, &'a str)> {
+    let others = cx.obs.hosts.iter().filter(|(host, _)| !cx.change.add.contains(host));
+    others
+        .filter_map(|(host, facts)| match directory(facts.known()?)?.certificate(CA) {
+            Fact::Known(ca) => Some((host, ca.fingerprint.as_str())),
+            Fact::Unknown(_) => None,
+        })
+        .collect()
+}
+
+/// The first characters, which are enough to tell two apart.
+fn short(fingerprint: &str) -> String {
+    fingerprint.chars().take(16).collect()
+}
+
+pub(super) fn usable(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for new in secure(cx) {
+        let retry = || Retry::WhenFactChanges(format!("certificates of host {}", new.host));
+        let cure = "issue a node certificate for the host where the key of the cluster's CA lies (kwbase cert create-node), and put ca.crt, node.crt and node.key there";
+        let lines = match &new.machine.certificates {
+            Fact::Unknown(_) => continue,
+            Fact::Known(None) => vec!["the certificate directory does not exist".to_owned()],
+            Fact::Known(Some(dir)) => faults(cx, new, dir),
+        };
+        if !lines.is_empty() {
+            let message = format!("a node cannot start or join with the certificates of host {}", new.host);
+            found.push(Problem::new(message).evidence(lines).cure(cure).retry(retry()));
+        }
+    }
+    found
+}
+
+fn faults(cx: &Context<'_>, new: Joining<'_>, dir: &CertificateDirectory) -> Vec<String> {
+    let mut lines = Vec::new();
+    for name in [CA, NODE, "node.key"] {
+        if dir.file(name).is_none() {
+            lines.push(format!("there is no {}/{name}", dir.path));
+        }
+    }
+    let (ca, node) = (dir.certificate(CA), dir.certificate(NODE));
+    let known = authorities(cx);
+    if let Fact::Known(ca) = &ca
+        && let Some((host, other)) = known.first()
+        && !known.iter().any(|(_, fingerprint)| *fingerprint == ca.fingerprint)
+    {
+        lines.push(format!(
+            "{CA} is of another authority ({}) than on host {host} ({})",
+            short(&ca.fingerprint),
+            short(other)
+        ));
+    }
+    if let (Fact::Known(ca), Fact::Known(node)) = (&ca, &node)
+        && !node.names_as_issuer(ca)
+    {
+        lines.push(format!("{NODE} was not issued by the authority of {CA} there, but by {}", node.issuer));
+    }
+    if let (Fact::Known(node), Some(entry)) = (&node, cx.request.inventory.hosts.get(new.host)) {
+        for address in [Some(&entry.address), entry.sql_address.as_ref()].into_iter().flatten() {
+            if !node.is_for(address.host()) {
+                let names = node.names.join(", ");
+                lines.push(format!("{NODE} is not for {}, but for {names}", address.host()));
+            }
+        }
+        if node.common_name.as_deref() != Some("node") {
+            let name = node.common_name.as_deref().unwrap_or("nobody");
+            lines.push(format!("{NODE} is that of '{name}', and kwbase wants 'node'"));
+        }
+    }
+    for (name, certificate) in [(CA, &ca), (NODE, &node)] {
+        if let (Fact::Known(certificate), Fact::Known(now)) = (certificate, &cx.obs.server_time) {
+            if certificate.not_after <= *now {
+                lines.push(format!("{name} ended at {}", certificate.not_after));
+            } else if certificate.not_before > *now {
+                lines.push(format!("{name} is not valid before {}", certificate.not_before));
+            }
+        }
+    }
+    // kwbase looks at the key of each certificate but the authorities'.
+    let too_open = dir.files.iter().filter(|f| {
+        let pair = f.name.strip_suffix(".key").filter(|stem| !stem.starts_with("ca"));
+        pair.is_some_and(|stem| dir.file(&format!("{stem}.crt")).is_some()) && f.mode & 0o077 != 0
+    });
+    lines.extend(too_open.map(|f| format!("{} has mode {:03o}; kwbase wants 0700 or less", f.name, f.mode)));
+    lines
+}
+
+pub(super) fn ending(cx: &Context<'_>) -> Vec<Problem> {
+    let Fact::Known(now) = &cx.obs.server_time else { return Vec::new() };
+    let mut found = Vec::new();
+    for new in secure(cx) {
+        let files = directory(new.facts).map_or(&[][..], |dir| dir.files.as_slice());
+        let lines: Vec<String> = files
+            .iter()
+            .filter_map(|f| Some((f, f.certificate.as_ref()?.known()?.not_after)))
+            .filter(|(_, end)| end.duration_since(*now) < SOON)
+            .map(|(f, end)| format!("{}: {}", f.name, ends(end, *now)))
+            .collect();
+        if !lines.is_empty() {
+            found.push(
+                Problem::new(format!(
+                    "certificates of host {} end within {} days",
+                    new.host,
+                    SOON.as_hours() / 24
+                ))
+                .evidence(lines)
+                .cure("issue new ones before they end: a node does not start with one that has ended"),
+            );
+        }
+    }
+    found
+}
+
+fn ends(end: Timestamp, now: Timestamp) -> String {
+    if end <= now { format!("ended at {end}") } else { format!("ends at {end}") }
+}
+
+pub(super) fn open_keys(cx: &Context<'_>) -> Vec<Problem> {
+    let mut lines = BTreeSet::new();
+    for (host, facts) in &cx.obs.hosts {
+        let Some(dir) = facts.known().and_then(directory) else { continue };
+        for file in dir.files.iter().filter(|f| is_authority_key(&f.name) && f.mode & 0o007 != 0) {
+            lines.insert(format!("host {host}: {}/{} (mode {:03o})", dir.path, file.name, file.mode));
+        }
+    }
+    if lines.is_empty() {
+        return Vec::new();
+    }
+    vec![
+        Problem::new("the private key of a certificate authority can be read by everybody on its host")
+            .evidence(super::some(lines, cx.policy.list_ranges))
+            .cure("chmod 600 it, better: keep it off the nodes; whoever has it can join the cluster and log in as root"),
+    ]
+}
+
+fn is_authority_key(name: &str) -> bool {
+    matches!(name, CA_KEY | "ca-client.key" | "ca-ui.key" | "tlcp_ca.key")
+}
+
+/// Fingerprint of the authority whose private key lies on a host.
+fn holds_key(facts: &HostFacts) -> Option<Fact<&str>> {
+    let dir = directory(facts)?;
+    dir.file(CA_KEY)?;
+    Some(match dir.certificate(CA) {
+        Fact::Known(ca) => Fact::Known(ca.fingerprint.as_str()),
+        Fact::Unknown(why) => Fact::Unknown(why),
+    })
+}
+
+fn has_peers(machine: &Machine) -> bool {
+    matches!(machine.installed, Fact::Known(Some(_))) && matches!(machine.peers, Fact::Known(Some(_)))
+}
+
+pub(super) fn last_holder(cx: &Context<'_>) -> Vec<Problem> {
+    let leaving: Vec<&HostName> = cx.leaving.iter().filter_map(|n| cx.host_of(n)).collect();
+    let known = |host: &HostName| cx.obs.hosts.get(host).and_then(Fact::known);
+    let others: Vec<&HostFacts> =
+        cx.obs.hosts.iter().filter(|(h, _)| !leaving.contains(h)).filter_map(|(_, f)| f.known()).collect();
+    let mut found = Vec::new();
+    for host in &leaving {
+        let Some(facts) = known(host) else { continue };
+        let retry = || Retry::WhenFactChanges("holders of the CA's key and of the NODE file".to_owned());
+        if let Some(own) = holds_key(facts) {
+            let same = |other: &&HostFacts| {
+                holds_key(other).is_some_and(|theirs| own.known().is_some() && theirs.known() == own.known())
+            };
+            if !others.iter().any(same) {
+                let path = directory(facts).map_or(CA_KEY, |dir| dir.path.as_str());
+                found.push(
+                    Problem::new(format!(
+                        "host {host} leaves, and no other known host has the private key of the cluster's CA ({path}/{CA_KEY})"
+                    ))
+                    .cure("copy ca.key and ca.crt to a safe place that stays, such as the certificate directory of the control host: without it no certificate can be issued any more")
+                    .retry(retry()),
+                );
+            }
+        }
+        let keeps = |facts: &HostFacts| facts.machine.as_deref().is_some_and(has_peers);
+        if keeps(facts) && !others.iter().any(|other| keeps(other)) {
+            found.push(
+                Problem::new(format!("host {host} leaves, and no other known host has {NODE_FILE}"))
+                    .cure("copy the installer's directory and /etc/kaiwudb/info to a node that stays: deploy.sh works from there")
+                    .retry(retry()),
+            );
+        }
+    }
+    found
+}
+
+/// What the checks of this file could not tell of a new host.
+pub(super) fn untold(cx: &Context<'_>, facts: &HostFacts) -> Vec<String> {
+    let Some(dir) = directory(facts).filter(|_| facts.secure) else { return Vec::new() };
+    let mut lines = Vec::new();
+    for name in [CA, NODE] {
+        if let (Some(_), Fact::Unknown(why)) = (dir.file(name), dir.certificate(name)) {
+            lines.push(format!("{name}: {why}"));
+        }
+    }
+    if authorities(cx).is_empty() {
+        lines.push(
+            "the cluster's CA: ca.crt of no member's host could be read, nor of the control host's"
+                .to_owned(),
+        );
+    }
+    if let Fact::Unknown(why) = &cx.obs.server_time {
+        lines.push(format!("whether certificates have ended: {why}"));
+    }
+    lines
+}

@@ -1,0 +1,381 @@
+//! Checks on the machines of hosts that shall join: installation, processes, disks, limits, clock. Those of
+//! certificates stand in `certificates`, those of the network in `network`.
+
+use super::Problem;
+use crate::assess::{Context, Retry};
+use crate::fact::Fact;
+use crate::host_facts::{
+    ClockOffset, DirectoryUse, HostFacts, InstallMethod, Installed, Limit, MODE_FILE, Machine, UNIT,
+};
+use crate::kwbase::PROGRAM;
+use crate::topology::{HostName, NodeClass};
+
+/// Below so many bytes free kwbase refuses a store (`MinimumStoreSize`, base/store_spec.go).
+const LEAST_FREE: u64 = 640 << 20;
+/// Open files that kwbase demands and recommends (server/config_unix.go, storage/rocksdb.go): for each store, and for
+/// connections. It raises its own limit up to the hard one.
+const FILES_LEAST: (u64, u64) = (1_700, 256);
+const FILES_GOOD: (u64, u64) = (10_000, 5_000);
+/// What KWDB's service sets `vm.max_map_count` to (kaiwudb_install/utils/kaiwudb_install.sh).
+const MAPS: u64 = 10_000_000;
+
+/// A host that shall join, with what a look at its machine told.
+#[derive(Clone, Copy)]
+pub(super) struct Joining<'a> {
+    pub(super) host: &'a HostName,
+    pub(super) facts: &'a HostFacts,
+    pub(super) machine: &'a Machine,
+}
+
+impl Joining<'_> {
+    fn has_store(&self, path: &str) -> bool {
+        self.facts.stores.iter().any(|s| s.path.trim_end_matches('/') == path.trim_end_matches('/'))
+    }
+
+    /// Whether an installer's record is that of the node that shall start here, and not of another one of the machine.
+    fn is_installed_as(&self, installed: &Installed) -> bool {
+        let bare = installed.method == InstallMethod::Bare && !self.machine.inside;
+        let program =
+            bare && self.machine.program.starts_with(&format!("{}/", installed.place.trim_end_matches('/')));
+        program || self.has_store(&installed.data_root) || self.machine.inside
+    }
+
+    fn installed(&self) -> Option<&Installed> {
+        self.machine.installed.known()?.as_ref().filter(|i| self.is_installed_as(i))
+    }
+
+    fn changes(&self, what: &str) -> Retry {
+        Retry::WhenFactChanges(format!("{what} of host {}", self.host))
+    }
+}
+
+pub(super) fn joining<'a>(cx: &Context<'a>) -> Vec<Joining<'a>> {
+    let all = cx.change.add.iter().filter_map(|host| {
+        let facts = cx.obs.hosts.get(host)?.known()?;
+        Some(Joining { host, facts, machine: facts.machine.as_deref()? })
+    });
+    all.collect()
+}
+
+/// The machines of members' hosts that were looked at.
+pub(super) fn members<'a>(cx: &Context<'a>) -> Vec<(&'a HostName, &'a Machine)> {
+    let members = cx.obs.of_class(NodeClass::Member).filter_map(|n| cx.host_of(n));
+    let mut found: Vec<(&HostName, &Machine)> = Vec::new();
+    for host in members {
+        let machine = cx.obs.hosts.get(host).and_then(Fact::known).and_then(|f| f.machine.as_deref());
+        if let Some(machine) = machine
+            && !found.iter().any(|(name, _)| *name == host)
+        {
+            found.push((host, machine));
+        }
+    }
+    found
+}
+
+pub(super) fn installed(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for new in joining(cx) {
+        let Some(installed) = new.installed() else { continue };
+        let (is, runs) = match (installed.method, new.machine.inside) {
+            (InstallMethod::Container, false) => ("in a container", "outside of it"),
+            (InstallMethod::Bare, true) => ("bare", "behind a prefix"),
+            _ => continue,
+        };
+        found.push(
+            Problem::new(format!("KWDB is installed {is} on host {}, and its commands run {runs}", new.host))
+                .evidence([format!("{MODE_FILE}: {}, {}", installed.method, installed.place)])
+                .cure("give the host the program and the exec_prefix that fit its installation"),
+        );
+    }
+    found
+}
+
+pub(super) fn mode(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for new in joining(cx) {
+        let host = new.host;
+        if let Fact::Unknown(why) = &new.machine.installed
+            && new.machine.program == PROGRAM
+        {
+            let what = format!("how KWDB was installed on host {host} ({MODE_FILE}) is");
+            found.push(Problem::unknown(&what, why).retry(new.changes("MODE file")));
+        }
+        let Some(installed) = new.installed() else { continue };
+        if let Fact::Known(mode) = &cx.mode
+            && installed.start_mode != *mode
+        {
+            let was = &installed.start_mode;
+            found.push(
+                Problem::new(format!("host {host} is installed for {was}, the cluster runs with {mode}"))
+                    .evidence([format!("{MODE_FILE}, line 2")])
+                    .cure(format!(
+                        "install KWDB on host {host} with the cluster's method, and start nothing there"
+                    ))
+                    .retry(new.changes("MODE file")),
+            );
+        }
+        if installed.secure() != new.facts.secure {
+            let word = |secure| if secure { "secure" } else { "insecure" };
+            found.push(
+                Problem::new(format!(
+                    "host {host} is installed {}, and described as {}",
+                    word(installed.secure()),
+                    word(new.facts.secure)
+                ))
+                .evidence([format!("{MODE_FILE}, line 8: {}", installed.security)])
+                .cure("install the host as the cluster runs: a node of the other kind waits for hours and never joins")
+                .retry(new.changes("MODE file")),
+            );
+        }
+    }
+    found
+}
+
+pub(super) fn running(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for new in joining(cx) {
+        let (host, machine) = (new.host, new.machine);
+        let processes = machine.processes.known().map_or(&[][..], Vec::as_slice);
+        let ours = processes.iter().filter(|p| p.stores.iter().any(|s| new.has_store(s)));
+        let mut lines: Vec<String> = ours
+            .map(|p| {
+                format!(
+                    "process {} of {}: kwbase {} --store={}",
+                    p.pid,
+                    p.user,
+                    p.start_mode,
+                    p.stores.join(",")
+                )
+            })
+            .collect();
+        // What runs on the machine is not what runs inside a container, nor need it be this host's: another node of
+        // the machine has other stores.
+        if let (Fact::Known(Some(unit)), false) = (&machine.unit, machine.inside)
+            && unit.is_up()
+        {
+            let main = processes.iter().find(|p| Some(p.pid) == unit.main_pid);
+            if main.is_none_or(|p| p.stores.iter().any(|s| new.has_store(s))) {
+                lines.push(format!("{UNIT} is {}", unit.active));
+            }
+        }
+        if let (Fact::Known(Some(container)), false) = (&machine.container, machine.inside)
+            && container.is_up()
+        {
+            let record = machine.installed.known().and_then(Option::as_ref);
+            if record.is_none_or(|i| new.has_store(&i.data_root)) {
+                lines.push(format!("the container of {} is {}", container.image, container.state));
+            }
+        }
+        if !lines.is_empty() {
+            found.push(
+                Problem::new(format!("KWDB runs on host {host} already"))
+                    .evidence(lines)
+                    .cure("stop it, and look whether it serves another cluster first")
+                    .retry(new.changes("processes")),
+            );
+        }
+    }
+    found
+}
+
+pub(super) fn writable(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for new in joining(cx) {
+        let closed = new
+            .machine
+            .writable
+            .iter()
+            .filter(|w| w.writable == Fact::Known(false) && new.has_store(&w.directory));
+        let lines: Vec<String> = closed.map(|w| w.directory.clone()).collect();
+        if !lines.is_empty() {
+            let user = &new.machine.user;
+            found.push(
+                Problem::new(format!(
+                    "no file can be made in store directories of host {} by {user}",
+                    new.host
+                ))
+                .evidence(lines)
+                .cure("make the directory and give it to the user that runs kwbase, or run as another user"),
+            );
+        }
+    }
+    found
+}
+
+fn amount(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+}
+
+pub(super) fn disk_full(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for new in joining(cx) {
+        for file_system in new.machine.file_systems.iter().filter(|f| f.purpose != DirectoryUse::External) {
+            let Fact::Known(space) = &file_system.space else { continue };
+            if space.free < LEAST_FREE {
+                found.push(
+                    Problem::new(format!(
+                        "{} of host {} has {} free, less than kwbase takes for a store ({})",
+                        file_system.directory,
+                        new.host,
+                        amount(space.free),
+                        amount(LEAST_FREE)
+                    ))
+                    .evidence([format!("{} on {}, {}", space.source, space.mount, amount(space.size))])
+                    .cure("free disk space, or name a directory of another file system")
+                    .retry(new.changes("disk")),
+                );
+            }
+        }
+    }
+    found
+}
+
+pub(super) fn disk_small(cx: &Context<'_>) -> Vec<Problem> {
+    let members = cx.obs.of_class(NodeClass::Member);
+    let mut sizes: Vec<u64> =
+        members.flat_map(|n| n.stores.values()).filter_map(|s| s.status.capacity).collect();
+    sizes.sort_unstable();
+    let Some(median) = sizes.get(sizes.len() / 2).copied().filter(|m| *m > 0) else { return Vec::new() };
+    let wanted = u128::from(median) * u128::from(cx.policy.min_disk_percent) / 100;
+    let mut found = Vec::new();
+    for new in joining(cx) {
+        for file_system in new.machine.file_systems.iter().filter(|f| f.purpose == DirectoryUse::Store) {
+            let Fact::Known(space) = &file_system.space else { continue };
+            if u128::from(space.size) < wanted {
+                found.push(
+                    Problem::new(format!(
+                        "store {} of host {} is on {} of disk, less than {} % of the median store of the members ({})",
+                        file_system.directory,
+                        new.host,
+                        amount(space.size),
+                        cx.policy.min_disk_percent,
+                        amount(median)
+                    ))
+                    .cure("give the node a disk like those of the others: it gets as many replicas as they have"),
+                );
+            }
+        }
+    }
+    found
+}
+
+fn count(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |n| n.to_string())
+}
+
+pub(super) fn limits(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for new in joining(cx) {
+        let limits = &new.machine.limits;
+        let stores = u64::try_from(new.facts.stores.len()).unwrap_or(u64::MAX);
+        let of = |(each, more): (u64, u64)| stores.saturating_mul(each).saturating_add(more);
+        let below = |limit: &Limit, wanted| limit.hard.is_some_and(|hard| hard < wanted);
+        let mut lines = Vec::new();
+        if let Fact::Known(files) = &limits.open_files {
+            if below(files, of(FILES_LEAST)) {
+                let least = of(FILES_LEAST);
+                lines.push(format!("open files: {}; kwbase does not start below {least}", count(files.hard)));
+            } else if below(files, of(FILES_GOOD)) {
+                lines.push(format!(
+                    "open files: {}; kwbase recommends {}",
+                    count(files.hard),
+                    of(FILES_GOOD)
+                ));
+            }
+        }
+        if let Fact::Known(memory) = &limits.locked_memory
+            && memory.hard.is_some()
+        {
+            lines.push(format!("locked memory: {} bytes; KWDB's service has no limit", count(memory.hard)));
+        }
+        if let Fact::Known(maps) = &limits.max_map_count
+            && *maps < MAPS
+        {
+            lines.push(format!("vm.max_map_count: {maps}; KWDB's service sets {MAPS}"));
+        }
+        if !lines.is_empty() {
+            found.push(
+                Problem::new(format!("limits of host {} are lower than KWDB's service sets them", new.host))
+                    .evidence(lines)
+                    .cure(format!("raise them for the user that runs kwbase, or start the node by {UNIT}, which sets them")),
+            );
+        }
+    }
+    found
+}
+
+fn milliseconds(distance: jiff::SignedDuration) -> String {
+    format!("{} ms", distance.as_millis())
+}
+
+pub(super) fn clock(cx: &Context<'_>) -> Vec<Problem> {
+    let most = cx.policy.max_clock_skew;
+    let peers: Vec<(String, ClockOffset)> = members(cx)
+        .into_iter()
+        .filter_map(|(host, machine)| Some((format!("host {host}"), *machine.clock.known()?)))
+        .collect();
+    let mut found = Vec::new();
+    for new in joining(cx) {
+        let Fact::Known(own) = &new.machine.clock else { continue };
+        // The operator's clock takes no part in the cluster: it only stands in where no member's host is known.
+        let operator = [("the operator's machine".to_owned(), ClockOffset::OPERATOR)];
+        let others = if peers.is_empty() { &operator[..] } else { &peers[..] };
+        let far: Vec<String> = others
+            .iter()
+            .filter(|(_, other)| own.surely_from(*other) > most)
+            .map(|(name, other)| format!("{} from {name}, or more", milliseconds(own.surely_from(*other))))
+            .collect();
+        if !far.is_empty() {
+            found.push(
+                Problem::new(format!(
+                    "the clock of host {} differs by more than {} from {} of {} others",
+                    new.host,
+                    milliseconds(most),
+                    far.len(),
+                    others.len()
+                ))
+                .evidence(far)
+                .cure("set up time synchronisation (chrony, ntp): a node ends itself when its clock is 80 % of --max-offset (500 ms) off those of half the others"),
+            );
+        }
+    }
+    found
+}
+
+pub(super) fn leftovers(cx: &Context<'_>) -> Vec<Problem> {
+    let mut lines = Vec::new();
+    for (host, facts) in &cx.obs.hosts {
+        let machine = facts.known().and_then(|f| f.machine.as_deref());
+        for left in machine.and_then(|m| m.leftovers.known()).into_iter().flatten() {
+            lines.push(format!("host {host}: {} (mode {:03o}, of {})", left.path, left.mode, left.owner));
+        }
+    }
+    if lines.is_empty() {
+        return Vec::new();
+    }
+    vec![
+        Problem::new("files that may hold the private key of a certificate authority were left lying about")
+            .evidence(super::some(lines, cx.policy.list_ranges))
+            .cure("keep the key in one safe place, and remove these"),
+    ]
+}
+
+pub(super) fn untold(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for host in &cx.change.add {
+        let Some(Fact::Known(facts)) = cx.obs.hosts.get(host) else { continue };
+        let mut lines = match &facts.machine {
+            None => vec!["its machine was not looked at".to_owned()],
+            Some(machine) => machine.unknowns(),
+        };
+        lines.extend(super::certificates::untold(cx, facts));
+        lines.extend(super::network::untold(cx, host));
+        if !lines.is_empty() {
+            found.push(
+                Problem::new(format!("not everything about host {host} could be told"))
+                    .evidence(super::some(lines, cx.policy.list_ranges)),
+            );
+        }
+    }
+    found
+}

@@ -1,0 +1,447 @@
+//! What one look at a host tells, each fact known or visibly unknown.
+//!
+//! [`HostFacts`] is what [`NodeLifecycle::inspect`](crate::ports::NodeLifecycle::inspect) gives. Its fields up to
+//! `secure` are what every implementation can tell; [`Machine`] is the rest, told by those that can look at the
+//! machine itself. The look of [`Kwbase`](crate::kwbase::Kwbase) is one shell script in one round trip: `probe` holds
+//! the script, `read` reads its answer. Nothing that is secret is read: of keys only name, mode, owner and size.
+
+mod files;
+pub(crate) mod probe;
+pub(crate) mod read;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::IpAddr;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use crate::certificate::Certificate;
+use crate::fact::Fact;
+use crate::topology::{Address, HostName, StartMode};
+
+/// Where KWDB's installer keeps its record of the installation.
+pub const MODE_FILE: &str = "/etc/kaiwudb/info/MODE";
+/// Where KWDB's installer keeps the list of the other nodes.
+pub const NODE_FILE: &str = "/etc/kaiwudb/info/NODE";
+/// The service of KWDB's installer.
+pub const UNIT: &str = "kaiwudb.service";
+/// The container of KWDB's installer.
+pub const CONTAINER: &str = "kaiwudb-container";
+
+/// What was found in a store directory.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreContent {
+    /// The directory does not exist.
+    Absent,
+    /// It exists and holds nothing that a node leaves behind.
+    Empty,
+    /// It holds a node's files: the names found, such as `kwbase.start_mode`, `CURRENT`, `STORAGE_VERSION`.
+    InUse(Vec<String>),
+}
+
+/// One store directory of a host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StoreFacts {
+    /// Absolute path on the host.
+    pub path: String,
+    /// What is in it.
+    pub content: Fact<StoreContent>,
+}
+
+/// What is known of a host without changing anything on it.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HostFacts {
+    /// The host.
+    pub host: HostName,
+    /// Build tag by `kwbase version`, such as `V3.2.1`.
+    pub build: Fact<String>,
+    /// The configured store directories.
+    pub stores: Vec<StoreFacts>,
+    /// Configured addresses at which something listens already (a fresh host has none).
+    pub listening: Fact<Vec<Address>>,
+    /// Secure mode: whether the root client certificate and key can be read where commands run; `Known(true)` on
+    /// an insecure cluster.
+    pub can_authenticate: Fact<bool>,
+    /// Whether the host is configured for a secure cluster.
+    pub secure: bool,
+    /// What a look at the machine tells; `None` when the implementation has no such look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Box<Machine>>,
+}
+
+impl HostFacts {
+    /// Whether nodes can be marked from here: it has kwbase and can log in as root. Not known is no.
+    pub fn can_mark(&self) -> bool {
+        self.build.known().is_some() && self.can_authenticate == Fact::Known(true)
+    }
+}
+
+/// What a look at a machine tells.
+///
+/// Where commands on the host go through a prefix such as `docker exec`, `ports`, `file_systems`, `writable`, `limits`
+/// but for `max_map_count`, `certificates` and `processes` are those inside; everything else is the machine's.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Machine {
+    /// Path of the program as configured.
+    pub program: String,
+    /// Whether a prefix leads into a container.
+    pub inside: bool,
+    /// Operating system.
+    pub system: Fact<System>,
+    /// The user who runs commands there.
+    pub user: Fact<String>,
+    /// Whether that user may become root without a password (`sudo -n true`); `false` also when there is no sudo.
+    pub sudo: Fact<bool>,
+    /// The installer's [`MODE_FILE`]; `None` when there is none.
+    pub installed: Fact<Option<Installed>>,
+    /// The installer's [`NODE_FILE`]; `None` when there is none.
+    pub peers: Fact<Option<Peers>>,
+    /// Where a `deploy.sh` of KWDB lies, of the usual places.
+    pub deploy_scripts: Fact<Vec<String>>,
+    /// The service manager's [`UNIT`]; `None` when there is no such unit, or no systemd.
+    pub unit: Fact<Option<Unit>>,
+    /// The container engine's [`CONTAINER`]; `None` when there is no such container, or no engine.
+    pub container: Fact<Option<Container>>,
+    /// Where something listens (TCP).
+    pub ports: Fact<Vec<Listener>>,
+    /// The file systems of the directories that a node of this host uses.
+    pub file_systems: Vec<FileSystem>,
+    /// Whether files can be made in the directories that an installation and a node use, or in their nearest existing
+    /// parents.
+    pub writable: Vec<Writable>,
+    /// Limits of whoever runs commands there.
+    pub limits: Limits,
+    /// How far the machine's clock is from the operator's.
+    pub clock: Fact<ClockOffset>,
+    /// The certificate directory; `None` on an insecure host, and when it does not exist.
+    pub certificates: Fact<Option<CertificateDirectory>>,
+    /// What was left lying about that holds a CA's private key or may hold it.
+    pub leftovers: Fact<Vec<Leftover>>,
+    /// Nodes of KWDB that run there, whoever started them.
+    pub processes: Fact<Vec<NodeProcess>>,
+}
+
+impl Machine {
+    /// Each part that could not be told, with the reason, one a line.
+    pub fn unknowns(&self) -> Vec<String> {
+        fn note<T>(lines: &mut Vec<String>, what: &str, fact: &Fact<T>) {
+            lines.extend(fact.why_unknown().map(|why| format!("{what}: {why}")));
+        }
+        let mut lines = Vec::new();
+        note(&mut lines, "operating system", &self.system);
+        note(&mut lines, "user", &self.user);
+        note(&mut lines, "sudo", &self.sudo);
+        note(&mut lines, MODE_FILE, &self.installed);
+        note(&mut lines, NODE_FILE, &self.peers);
+        note(&mut lines, "deploy.sh", &self.deploy_scripts);
+        note(&mut lines, UNIT, &self.unit);
+        note(&mut lines, CONTAINER, &self.container);
+        note(&mut lines, "ports", &self.ports);
+        for file_system in &self.file_systems {
+            note(&mut lines, &format!("file system of {}", file_system.directory), &file_system.space);
+        }
+        for directory in &self.writable {
+            note(&mut lines, &format!("right to write in {}", directory.directory), &directory.writable);
+        }
+        note(&mut lines, "limit of open files", &self.limits.open_files);
+        note(&mut lines, "limit of locked memory", &self.limits.locked_memory);
+        note(&mut lines, "vm.max_map_count", &self.limits.max_map_count);
+        note(&mut lines, "clock", &self.clock);
+        note(&mut lines, "certificate directory", &self.certificates);
+        note(&mut lines, "leftovers", &self.leftovers);
+        note(&mut lines, "processes", &self.processes);
+        lines
+    }
+}
+
+/// An operating system.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct System {
+    /// `ID` of os-release, such as `ubuntu`; `None` where there is no os-release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// `VERSION_ID` of os-release, such as `22.04`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Release of the kernel (`uname -r`).
+    pub kernel: String,
+    /// Architecture (`uname -m`).
+    pub architecture: String,
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for word in [&self.id, &self.version].into_iter().flatten() {
+            write!(f, "{word} ")?;
+        }
+        write!(f, "{} kernel {}", self.architecture, self.kernel)
+    }
+}
+
+/// With which method KWDB's installer installed.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstallMethod {
+    /// Packages on the machine.
+    Bare,
+    /// A container image.
+    Container,
+}
+
+impl fmt::Display for InstallMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bare => "bare",
+            Self::Container => "container",
+        })
+    }
+}
+
+/// What [`MODE_FILE`] says. The brpc port is not recorded there.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Installed {
+    /// Line 1.
+    pub method: InstallMethod,
+    /// Line 2 as the sub-command that it starts: `single`, `single-replication`, `multi-replication`.
+    pub start_mode: StartMode,
+    /// Line 3: the installation directory, or the name of the image.
+    pub place: String,
+    /// Line 4: the data directory.
+    pub data_root: String,
+    /// Line 5: RPC and SQL port.
+    pub port: u16,
+    /// Line 6: HTTP port.
+    pub http_port: u16,
+    /// Line 7: the user who runs the node.
+    pub user: String,
+    /// Line 8: `tls`, `tlcp` or `insecure`.
+    pub security: String,
+    /// Last line: this node's address.
+    pub address: String,
+}
+
+impl Installed {
+    /// Whether it was installed for a secure cluster.
+    pub fn secure(&self) -> bool {
+        self.security != "insecure"
+    }
+}
+
+/// What [`NODE_FILE`] says.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Peers {
+    /// Line 1: addresses of the other nodes at the time of the installation.
+    pub addresses: Vec<String>,
+    /// Line 2.
+    pub ssh_port: Option<u16>,
+    /// Line 3.
+    pub ssh_user: Option<String>,
+}
+
+/// State of a systemd unit.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Unit {
+    /// `ActiveState`, such as `active`, `inactive`, `failed`.
+    pub active: String,
+    /// `UnitFileState`, such as `enabled`, `disabled`.
+    pub enabled: String,
+    /// `MainPID`; `None` when nothing runs.
+    pub main_pid: Option<u32>,
+}
+
+impl Unit {
+    /// Whether it runs, or is about to run or to stop.
+    pub fn is_up(&self) -> bool {
+        self.main_pid.is_some()
+            || matches!(self.active.as_str(), "active" | "activating" | "reloading" | "deactivating")
+    }
+}
+
+/// State of a container.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Container {
+    /// `docker` or `podman`.
+    pub engine: String,
+    /// The engine's word, such as `running`, `exited`, `created`.
+    pub state: String,
+    /// The image.
+    pub image: String,
+}
+
+impl Container {
+    /// Whether it runs.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state.as_str(), "running" | "restarting" | "paused")
+    }
+}
+
+/// A listening TCP socket.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Listener {
+    /// The address it is bound to; `0.0.0.0` or `::` is every one.
+    pub ip: IpAddr,
+    /// The port.
+    pub port: u16,
+}
+
+/// What a directory is for.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DirectoryUse {
+    /// A store.
+    Store,
+    /// Time-series data outside the first store.
+    TimeSeries,
+    /// Imports, exports and backups (`--external-io-dir`).
+    External,
+}
+
+/// The file system that a directory is on, or will be: that of its nearest existing parent.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct FileSystem {
+    /// The directory.
+    pub directory: String,
+    /// What it is for.
+    pub purpose: DirectoryUse,
+    /// How much room there is.
+    pub space: Fact<Space>,
+}
+
+/// Room on a file system, by `df`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Space {
+    /// Device or other source.
+    pub source: String,
+    /// Where it is mounted.
+    pub mount: String,
+    /// Bytes in all.
+    pub size: u64,
+    /// Bytes that a user who is not root may still take.
+    pub free: u64,
+}
+
+/// Whether files can be made in a directory.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Writable {
+    /// The directory.
+    pub directory: String,
+    /// Whether a file can be made in it, or, where it does not exist, in its nearest existing parent.
+    pub writable: Fact<bool>,
+}
+
+/// Limits of a machine and of a session there.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Limits {
+    /// Open files (`RLIMIT_NOFILE`).
+    pub open_files: Fact<Limit>,
+    /// Bytes of memory that may be locked (`RLIMIT_MEMLOCK`).
+    pub locked_memory: Fact<Limit>,
+    /// `vm.max_map_count` of the kernel.
+    pub max_map_count: Fact<u64>,
+}
+
+/// A resource limit. `None` is no limit.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Limit {
+    /// The limit in force.
+    pub soft: Option<u64>,
+    /// Up to which a process may raise its own.
+    pub hard: Option<u64>,
+}
+
+/// The distance of two clocks.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ClockOffset {
+    /// By how much the machine's clock is ahead of the operator's (negative: behind), at the middle of what is
+    /// possible.
+    pub offset: SignedDuration,
+    /// By how much the offset may be wrong either way: half of the round trip that told it.
+    pub uncertainty: SignedDuration,
+}
+
+impl ClockOffset {
+    /// By how much this clock surely differs from `other`; zero when they may be the same.
+    pub fn surely_from(self, other: Self) -> SignedDuration {
+        let distance = self.offset.saturating_sub(other.offset).abs();
+        let doubt = self.uncertainty.saturating_add(other.uncertainty);
+        distance.saturating_sub(doubt).max(SignedDuration::ZERO)
+    }
+
+    /// The operator's own clock.
+    pub const OPERATOR: Self = Self { offset: SignedDuration::ZERO, uncertainty: SignedDuration::ZERO };
+}
+
+/// A certificate directory.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CertificateDirectory {
+    /// Its path.
+    pub path: String,
+    /// What is in it, by name. Directories are left out.
+    pub files: Vec<CertificateFile>,
+}
+
+impl CertificateDirectory {
+    /// The file of that name.
+    pub fn file(&self, name: &str) -> Option<&CertificateFile> {
+        self.files.iter().find(|f| f.name == name)
+    }
+
+    /// What the certificate of that name says; unknown with a reason when it is absent or cannot be read.
+    pub fn certificate(&self, name: &str) -> Fact<&Certificate> {
+        match self.file(name).map(|f| &f.certificate) {
+            Some(Some(fact)) => fact.as_ref(),
+            Some(None) => Fact::unknown(format!("{}/{name} was not read", self.path)),
+            None => Fact::unknown(format!("there is no {}/{name}", self.path)),
+        }
+    }
+}
+
+/// A file of a certificate directory.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CertificateFile {
+    /// Its name.
+    pub name: String,
+    /// Permission bits, such as `0o600`.
+    pub mode: u32,
+    /// Its owner.
+    pub owner: String,
+    /// Bytes.
+    pub size: u64,
+    /// What it says, for files `*.crt`. Keys are never read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Fact<Certificate>>,
+}
+
+/// Something that was left lying about.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Leftover {
+    /// Its path.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// Its owner.
+    pub owner: String,
+}
+
+/// A node that runs.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct NodeProcess {
+    /// Process id.
+    pub pid: u32,
+    /// Its user, by name or number.
+    pub user: String,
+    /// The sub-command.
+    pub start_mode: StartMode,
+    /// Values of `--store`, paths only.
+    pub stores: Vec<String>,
+    /// `--listen-addr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_addr: Option<Address>,
+    /// Its own limit of open files.
+    pub open_files: Fact<Limit>,
+    /// Its own limit of locked memory.
+    pub locked_memory: Fact<Limit>,
+}

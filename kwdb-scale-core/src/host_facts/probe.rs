@@ -1,0 +1,282 @@
+//! The one script that looks at a host, and its command line.
+//!
+//! Two constants make it: one that runs on the machine, and one that it runs in turn, behind the host's prefix where
+//! there is one (`docker exec …`), so that one exec tells both what only the machine knows and what kwbase will meet.
+//! Paths reach them as positional arguments only. They are for any POSIX sh, and change nothing but this: to learn
+//! whether files can be made in a directory, an empty file `.kwdb-scale-PID` is made there and removed at once. In a
+//! directory that holds a node's files nothing is made; there the permission bits answer. Whatever might hang (a dead
+//! network file system, a service manager, an engine) is given 5 seconds where there is a `timeout`.
+//!
+//! The answer is a list of items that end with a NUL byte and begin with a letter, so that no file name, however
+//! strange, can be taken for something else:
+//!
+//! | item | meaning |
+//! |---|---|
+//! | `K<key> <value>` | a fact by its key; the keys stand in `read` |
+//! | `S<state>` | the next directory: `absent`, `dir`, `denied`, or `other` (neither absent nor a directory) |
+//! | `N<name>` | an entry of it; names that KWDB uses come first; at most twelve |
+//! | `C+` or `C-<name>` | a file of the certificate directory can be read, or cannot |
+//! | `T`, `L<hex>` | the kernel's table of sockets could be read; an address and port in it that listens |
+//! | `E` | the end of the inner part; without it that part was cut off and counts for nothing |
+//! | `Z<code>` | the end, with the exit code of the inner part; an answer without it counts for nothing |
+
+use super::DirectoryUse;
+
+/// What both parts begin with.
+const COMMON: &str = r#"
+emit() { printf '%s\0' "$1"; }
+LC_ALL=C; export LC_ALL
+if timeout 5 true 2>/dev/null; then bound() { timeout 5 "$@"; }; else bound() { "$@"; }; fi
+line() { head -n 1 | tr -d '\000'; }
+limits() {
+  [ -r "/proc/$2/limits" ] || return 0
+  while read -r a b c soft hard rest; do
+    case "$a $b $c" in
+    'Max open files') emit "K$1-files $soft $hard" ;;
+    'Max locked memory') emit "K$1-memory $soft $hard" ;;
+    esac
+  done < "/proc/$2/limits"
+}
+"#;
+
+/// What only the machine knows. Its arguments are the command line of the inner part.
+const OUTSIDE: &str = r#"
+emit "Kclock $(date +%s.%N)"
+file() {
+  if [ -f "$2" ] && [ -r "$2" ]; then
+    emit "K$1-state there"
+    head -c 4096 "$2" | tr -d '\000' | while IFS= read -r text || [ -n "$text" ]; do emit "K$1 $text"; done
+  elif [ -e "$2" ] || [ -L "$2" ]; then emit "K$1-state denied"
+  elif [ -d "${2%/*}" ] && [ ! -x "${2%/*}" ]; then emit "K$1-state denied"
+  elif [ -d /etc/kaiwudb ] && [ ! -x /etc/kaiwudb ]; then emit "K$1-state denied"
+  else emit "K$1-state absent"; fi
+}
+if [ -r /etc/os-release ]; then
+  while IFS='=' read -r key value; do
+    case $key in ID|VERSION_ID) value=${value#\"}; emit "Kos-$key ${value%\"}" ;; esac
+  done < /etc/os-release
+fi
+emit "Kkernel $(uname -r)"
+emit "Karch $(uname -m)"
+emit "Kuser $(id -un)"
+if [ "$(id -u)" = 0 ]; then emit 'Ksudo yes'
+elif ! command -v sudo >/dev/null 2>&1; then emit 'Ksudo no'
+elif bound sudo -n true >/dev/null 2>&1; then emit 'Ksudo yes'
+else emit 'Ksudo no'; fi
+file mode /etc/kaiwudb/info/MODE
+file node /etc/kaiwudb/info/NODE
+for place in "${HOME:-/}" "${HOME:-/}"/* /home/*/* /opt/* /usr/local/*; do
+  [ -f "$place/deploy.sh" ] && grep -qi kaiwudb "$place/deploy.sh" 2>/dev/null || continue
+  emit "Kdeploy $place/deploy.sh"
+done
+emit 'Kdeploy-looked yes'
+if ! command -v systemctl >/dev/null 2>&1; then emit 'Kunit-state absent'
+elif unit=$(bound systemctl show kaiwudb.service -p LoadState -p ActiveState -p UnitFileState -p MainPID 2>/dev/null </dev/null) &&
+  [ -n "$unit" ]; then
+  emit 'Kunit-state there'
+  printf '%s\n' "$unit" | while IFS= read -r text; do emit "Kunit $text"; done
+elif [ ! -d /run/systemd/system ]; then emit 'Kunit-state absent'
+else emit 'Kunit-state denied'; fi
+engine=
+for name in docker podman; do
+  command -v "$name" >/dev/null 2>&1 || continue
+  engine=$name
+  if state=$(bound "$name" inspect --type container -f '{{.State.Status}} {{.Config.Image}}' kaiwudb-container 2>&1 </dev/null); then
+    emit "Kcontainer $name $(printf '%s\n' "$state" | tail -n 1)"
+    break
+  fi
+  case $state in
+  *[Nn]'o such'*) emit "Kcontainer-absent $name" ;;
+  *'annot connect to'*|*'onnection refused'*|*'s the docker daemon running'*)
+    # A daemon that does not run runs no container.
+    if [ -S /var/run/docker.sock ]; then emit "Kcontainer-unknown $name: $(printf '%s' "$state" | line)"
+    else emit "Kcontainer-absent $name"; fi ;;
+  *) emit "Kcontainer-unknown $name: $(printf '%s' "$state" | line)" ;;
+  esac
+done
+[ -n "$engine" ] || emit 'Kcontainer-absent none'
+[ -r /proc/sys/vm/max_map_count ] && emit "Kmaps $(line < /proc/sys/vm/max_map_count)"
+if stat -c %a / >/dev/null 2>&1; then
+  for path in /tmp/kaiwudb_certs /tmp/kaiwudb_certs.tar.gz "${HOME:-/root}"/kaiwudb_certs.tar.gz "${HOME:-/root}"/kaiwudb_certs \
+    "${HOME:-/root}"/*/kaiwudb_certs.tar.gz "${HOME:-/root}"/kaiwudb_files/certs /home/*/kaiwudb_certs.tar.gz \
+    /home/*/*/kaiwudb_certs.tar.gz /opt/*/kaiwudb_certs.tar.gz /usr/local/kaiwudb/kaiwudb_certs.tar.gz \
+    /etc/kaiwudb/certs/kaiwudb_certs.tar.gz; do
+    [ -e "$path" ] && emit "Kleft $(stat -c '%a %U' "$path") $path"
+  done
+  emit 'Kleft-looked yes'
+fi
+"$@" </dev/null
+code=$?
+emit "Kclock $(date +%s.%N)"
+emit "Z$code"
+"#;
+
+/// What a node of the host will meet. Arguments: the program, the certificate directory or nothing, how many of the
+/// directories that follow must be empty, and the directories.
+const INSIDE: &str = r#"
+entries() (
+  cd "$1" || exit 1
+  count=0
+  for name in kwbase.start_mode CURRENT STORAGE_VERSION auxiliary logs tsdb raft .[!.]* ..?* *; do
+    [ -e "$name" ] || [ -L "$name" ] || continue
+    [ "$name" = lost+found ] && continue
+    emit "N$name"
+    count=$((count + 1))
+    [ "$count" -lt 12 ] || break
+  done
+)
+used() (
+  cd "$1" || exit 1
+  for name in .[!.]* ..?* *; do
+    [ "$name" = lost+found ] && continue
+    if [ -e "$name" ] || [ -L "$name" ]; then exit 0; fi
+  done
+  exit 1
+)
+nearest() {
+  near=$1
+  while [ ! -e "$near" ]; do
+    near=${near%/*}
+    [ -n "$near" ] || near=/
+  done
+}
+may_write() {
+  nearest "$1"
+  if [ ! -d "$near" ]; then emit "Kwrite no $1"; return 0; fi
+  if [ -n "$2" ] && [ "$near" = "$1" ] && used "$near"; then
+    if [ -w "$near" ] && [ -x "$near" ]; then emit "Kwrite yes $1"; else emit "Kwrite no $1"; fi
+    return 0
+  fi
+  mine=${near%/}/.kwdb-scale-$$
+  if (set -C; : > "$mine") 2>/dev/null; then rm -f "$mine"; emit "Kwrite yes $1"; else emit "Kwrite no $1"; fi
+}
+mine=
+trap '[ -z "$mine" ] || rm -f "$mine"; exit 1' HUP INT TERM
+program=$1 certs=$2 stores=$3
+shift 3
+number=0
+for dir do
+  number=$((number + 1))
+  [ "$number" -le "$stores" ] || break
+  if [ -d "$dir" ]; then
+    if [ -r "$dir" ] && [ -x "$dir" ]; then emit Sdir; entries "$dir"; else emit Sdenied; fi
+  elif [ -e "$dir" ] || [ -L "$dir" ]; then
+    emit Sother
+  else
+    nearest "$dir"
+    if [ -d "$near" ] && [ -x "$near" ]; then emit Sabsent; else emit Sdenied; fi
+  fi
+done
+path=$program
+case $path in */*) ;; *) path=$(command -v "$program" 2>/dev/null) || path= ;; esac
+if [ -z "$path" ] || [ ! -e "$path" ]; then emit 'Kversion-state absent'
+elif [ ! -f "$path" ] || [ ! -x "$path" ]; then emit 'Kversion-state denied'
+else
+  said=$(bound "$path" version 2>&1 </dev/null)
+  emit "Kversion-state $?"
+  emit "Kversion $(printf '%s' "$said" | head -c 4096)"
+fi
+if [ -n "$certs" ]; then
+  for file in ca.crt client.root.crt client.root.key; do
+    if [ -f "$certs/$file" ] && [ -r "$certs/$file" ]; then emit "C+$file"; else emit "C-$file"; fi
+  done
+  if [ ! -e "$certs" ]; then
+    nearest "$certs"
+    if [ -d "$near" ] && [ -x "$near" ]; then emit 'Kcerts absent'; else emit 'Kcerts denied'; fi
+  elif [ ! -d "$certs" ] || [ ! -r "$certs" ] || [ ! -x "$certs" ] || ! stat -c %a / >/dev/null 2>&1; then emit 'Kcerts denied'
+  else
+    emit 'Kcerts there'
+    count=0
+    for file in "$certs"/*; do
+      [ -f "$file" ] || continue
+      count=$((count + 1))
+      [ "$count" -le 64 ] || break
+      emit "Kcert $(stat -L -c '%a %U %s' "$file") ${file##*/}"
+      case $file in
+      *.crt) [ -r "$file" ] && emit "Kpem $(head -c 16384 "$file" | tr -d '\000')" ;;
+      esac
+    done
+  fi
+fi
+for table in /proc/net/tcp /proc/net/tcp6; do
+  [ -r "$table" ] || continue
+  emit T
+  while read -r slot local remote state rest; do
+    if [ "$state" = 0A ]; then emit "L$local"; fi
+  done < "$table"
+done
+for dir do
+  nearest "$dir"
+  emit "Kspace $(bound df -Pk -- "$near" 2>/dev/null | tail -n 1)"
+done
+case $path in
+*/bin/*) may_write "${path%/bin/*}" '' ;;
+esac
+number=0
+for dir do
+  number=$((number + 1))
+  [ "$number" -le "$stores" ] && may_write "$dir" store
+done
+[ -z "$certs" ] || may_write "$certs" ''
+limits session $$
+if [ -r /proc/self/cmdline ]; then
+  for file in $(grep -l -e '-store' -e kwbase /proc/[0-9]*/cmdline 2>/dev/null); do
+    pid=${file#/proc/} pid=${pid%/cmdline}
+    # Newlines inside words would look like more words; no flag of kwbase has one.
+    { tr '\000' '\n' < "$file"; } 2>/dev/null | (
+      read -r name && read -r command || exit 0
+      case $command in start|start-single-replica|start-single-node) ;; *) exit 0 ;; esac
+      emit "Kproc $pid $(stat -c %U "/proc/$pid" 2>/dev/null)"
+      emit "Karg $name"
+      emit "Karg $command"
+      count=0
+      while IFS= read -r word && [ "$count" -lt 80 ]; do
+        emit "Karg $word"
+        count=$((count + 1))
+      done
+      limits proc "$pid"
+    )
+  done
+  emit 'Kproc-looked yes'
+fi
+emit E
+"#;
+
+/// What the probe is to look at.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    /// The program.
+    pub(crate) program: String,
+    /// What leads to it from the machine.
+    pub(crate) prefix: Vec<String>,
+    /// The certificate directory of a secure host.
+    pub(crate) certs_dir: Option<String>,
+    /// Directories, those that must be empty first.
+    pub(crate) directories: Vec<(String, DirectoryUse)>,
+}
+
+impl Question {
+    /// How many of the directories must be empty before a node starts here.
+    pub(crate) fn stores(&self) -> usize {
+        self.directories.iter().filter(|(_, purpose)| *purpose != DirectoryUse::External).count()
+    }
+
+    /// The command line, which begins on the machine itself.
+    pub(crate) fn argv(&self) -> Vec<String> {
+        let sh =
+            |script: &str| ["sh".to_owned(), "-c".to_owned(), format!("{COMMON}{script}"), "sh".to_owned()];
+        // A slash at the end would let the search for an existing parent stop at the directory's own name.
+        let bare = |dir: &String| match dir.trim_end_matches('/') {
+            "" => "/".to_owned(),
+            dir => dir.to_owned(),
+        };
+        let mut argv: Vec<String> = sh(OUTSIDE).into();
+        argv.extend(self.prefix.iter().cloned());
+        argv.extend(sh(INSIDE));
+        argv.push(self.program.clone());
+        argv.push(self.certs_dir.as_ref().map(bare).unwrap_or_default());
+        argv.push(self.stores().to_string());
+        argv.extend(self.directories.iter().map(|(dir, _)| bare(dir)));
+        argv
+    }
+}

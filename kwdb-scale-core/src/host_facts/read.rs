@@ -1,0 +1,550 @@
+//! The reading of the probe's answer. It is total: whatever the bytes, there is a result, and what was not told in
+//! full is unknown.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::probe::Question;
+use super::{
+    CertificateDirectory, CertificateFile, ClockOffset, Container, FileSystem, Leftover, Limit, Limits,
+    Listener, Machine, NodeProcess, Space, StoreContent, StoreFacts, System, Unit, Writable, files,
+};
+use crate::certificate::Certificate;
+use crate::fact::Fact;
+use crate::kwbase::output;
+use crate::topology::{Address, StartMode};
+
+/// How many names a store in use is reported with.
+const NAMES: usize = 10;
+/// How much of a text from outside is kept.
+const TEXT: usize = 400;
+const SILENT: &str = "the host did not say";
+
+/// What the operator's clock showed before the probe was sent and after it was answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RoundTrip {
+    pub(crate) sent: Timestamp,
+    pub(crate) answered: Timestamp,
+}
+
+/// What the probe found.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) build: Fact<String>,
+    pub(crate) stores: Vec<StoreFacts>,
+    /// Whether the three files that commands log in with can be read.
+    pub(crate) can_authenticate: Fact<bool>,
+    pub(crate) machine: Machine,
+}
+
+/// Everything is unknown, for one reason.
+pub(crate) fn nothing(question: &Question, why: &str) -> Found {
+    read_items(question, &[], &[], None, why)
+}
+
+/// Reads the answer. `stderr` tells why the inner part did not come, where it did not.
+pub(crate) fn read(question: &Question, stdout: &str, stderr: &str, trip: Option<RoundTrip>) -> Found {
+    let items: Vec<&str> = stdout.split_terminator('\0').collect();
+    let code = items.last().and_then(|last| last.strip_prefix('Z'));
+    let (Some(code), true) = (code, stdout.ends_with('\0')) else {
+        return nothing(question, "the answer of the host was cut off");
+    };
+    // The outer part comes first and begins with the clock; the inner one ends with E. What an inner part that was cut
+    // off told of itself is left out.
+    let end = items.iter().rposition(|item| *item == "E");
+    let begin =
+        items.iter().position(|item| !item.starts_with('K') || INNER.iter().any(|k| key(item) == Some(k)));
+    match (begin, end) {
+        (Some(begin), Some(end)) => {
+            let (outer, rest) = items.split_at_checked(begin).unwrap_or((&[], &[]));
+            let (inner, tail) = rest.split_at_checked(end.saturating_sub(begin)).unwrap_or((rest, &[]));
+            let outer: Vec<&str> = outer.iter().chain(tail).copied().collect();
+            read_items(question, &outer, inner, trip, SILENT)
+        }
+        (begin, _) => {
+            let outer = items.get(..begin.unwrap_or(items.len())).unwrap_or_default();
+            let said = output::last_lines(stderr, 1);
+            let why = match (question.prefix.first(), said.is_empty()) {
+                (Some(prefix), true) => format!("'{prefix}' ended with exit code {}", text(code)),
+                (Some(prefix), false) => {
+                    format!("'{prefix}' ended with exit code {}: {}", text(code), text(&said))
+                }
+                (None, _) => "the answer of the host was cut off".to_owned(),
+            };
+            read_items(question, outer, &[], trip, &why)
+        }
+    }
+}
+
+/// Keys with which the inner part may begin before any other item.
+const INNER: [&str; 1] = ["version-state"];
+
+fn key(item: &str) -> Option<&str> {
+    item.strip_prefix('K').map(|rest| rest.split_once(' ').map_or(rest, |(key, _)| key))
+}
+
+/// The facts of a list of items, by key and in order.
+struct Facts<'a>(BTreeMap<&'a str, Vec<&'a str>>);
+
+impl<'a> Facts<'a> {
+    fn of(items: &[&'a str]) -> Self {
+        let mut map: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for item in items {
+            if let Some(rest) = item.strip_prefix('K') {
+                let (key, value) = rest.split_once(' ').unwrap_or((rest, ""));
+                map.entry(key).or_default().push(value);
+            }
+        }
+        Self(map)
+    }
+
+    fn all(&self, key: &str) -> &[&'a str] {
+        self.0.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    fn one(&self, key: &str) -> Option<&'a str> {
+        self.all(key).first().copied()
+    }
+
+    fn word(&self, key: &str, why: &str) -> Fact<String> {
+        Fact::from_option(self.one(key).filter(|v| !v.trim().is_empty()).map(text), why)
+    }
+}
+
+fn text(value: &str) -> String {
+    value.trim().chars().take(TEXT).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// `missing` is why an item that is not there is not there.
+fn read_items(
+    question: &Question,
+    outer: &[&str],
+    inner: &[&str],
+    trip: Option<RoundTrip>,
+    missing: &str,
+) -> Found {
+    let (out, within) = (Facts::of(outer), Facts::of(inner));
+    // Why a part of the machine is not told: for the outer part `missing` only when there is none at all.
+    let silent = if outer.is_empty() { missing } else { SILENT };
+    let secure = question.certs_dir.is_some();
+    let (stores, can_authenticate, ports) = listed(question, inner, missing);
+    let machine = Machine {
+        program: question.program.clone(),
+        inside: !question.prefix.is_empty(),
+        system: match (out.one("kernel"), out.one("arch")) {
+            (Some(kernel), Some(architecture)) => Fact::Known(System {
+                id: out.one("os-ID").map(text),
+                version: out.one("os-VERSION_ID").map(text),
+                kernel: text(kernel),
+                architecture: text(architecture),
+            }),
+            _ => Fact::unknown(silent),
+        },
+        user: out.word("user", silent),
+        sudo: Fact::from_option(out.one("sudo").map(|v| v == "yes"), silent),
+        installed: file(&out, "mode", silent, files::mode),
+        peers: file(&out, "node", silent, |lines| Ok(files::node(lines))),
+        deploy_scripts: listed_if(&out, "deploy-looked", silent, || {
+            out.all("deploy").iter().map(|p| text(p)).collect()
+        }),
+        unit: unit(&out, silent),
+        container: container(&out, silent),
+        ports,
+        file_systems: file_systems(question, &within, missing),
+        writable: writable(question, &within, missing),
+        limits: Limits {
+            open_files: limit(within.one("session-files"), missing),
+            locked_memory: limit(within.one("session-memory"), missing),
+            max_map_count: Fact::from_option(out.one("maps").and_then(|v| v.trim().parse().ok()), silent),
+        },
+        clock: clock(out.all("clock"), trip, silent),
+        certificates: if secure {
+            certificates(question, inner, &within, missing)
+        } else {
+            Fact::Known(None)
+        },
+        leftovers: listed_if(&out, "left-looked", "there is no `stat` on the host", || {
+            out.all("left").iter().filter_map(|v| leftover(v)).collect()
+        }),
+        processes: if within.one("proc-looked").is_some() {
+            Fact::Known(processes(inner))
+        } else if inner.is_empty() {
+            Fact::unknown(missing)
+        } else {
+            Fact::unknown("the host has no /proc")
+        },
+    };
+    Found {
+        build: build(question, &within, missing),
+        stores,
+        can_authenticate: if secure { can_authenticate } else { Fact::Known(true) },
+        machine,
+    }
+}
+
+fn listed_if<T>(facts: &Facts<'_>, looked: &str, why: &str, list: impl FnOnce() -> Vec<T>) -> Fact<Vec<T>> {
+    match facts.one(looked) {
+        Some(_) => Fact::Known(list()),
+        None if facts.0.is_empty() => Fact::unknown(SILENT),
+        None => Fact::unknown(why),
+    }
+}
+
+/// Store directories, the readable certificates and the listening sockets: items that stand in an order.
+fn listed(
+    question: &Question,
+    items: &[&str],
+    missing: &str,
+) -> (Vec<StoreFacts>, Fact<bool>, Fact<Vec<Listener>>) {
+    let mut contents: Vec<Fact<StoreContent>> = Vec::new();
+    let (mut readable, mut unreadable) = (0, 0);
+    let mut ports: Option<Vec<Listener>> = None;
+    for item in items {
+        let mut rest = item.chars();
+        let tag = rest.next();
+        let value = rest.as_str();
+        match tag {
+            Some('S') => contents.push(match value {
+                "dir" => Fact::Known(StoreContent::Empty),
+                "absent" => Fact::Known(StoreContent::Absent),
+                "denied" => Fact::unknown("the user that runs kwbase may not look into it"),
+                "other" => Fact::unknown("it is no directory (a file, or a link that leads nowhere)"),
+                other => Fact::unknown(format!("the host said '{}'", text(other).escape_debug())),
+            }),
+            Some('N') => {
+                let name: String = value.escape_debug().take(80).collect();
+                match contents.last_mut() {
+                    Some(Fact::Known(StoreContent::InUse(names))) => {
+                        let more = names.len() < NAMES && !names.contains(&name);
+                        names.extend(more.then_some(name));
+                    }
+                    Some(last @ Fact::Known(_)) => *last = Fact::Known(StoreContent::InUse(vec![name])),
+                    Some(Fact::Unknown(_)) | None => {}
+                }
+            }
+            Some('C') if value.starts_with('+') => readable += 1,
+            Some('C') => unreadable += 1,
+            Some('T') => {
+                ports.get_or_insert_default();
+            }
+            Some('L') => {
+                if let (Some(ports), Some(listener)) = (&mut ports, listener(value)) {
+                    ports.push(listener);
+                }
+            }
+            _ => {}
+        }
+    }
+    if let Some(ports) = &mut ports {
+        ports.sort_unstable();
+        ports.dedup();
+    }
+    let mut contents = contents.into_iter();
+    let stores = question.directories.iter().take(question.stores()).map(|(path, _)| StoreFacts {
+        path: path.clone(),
+        content: contents.next().unwrap_or_else(|| Fact::unknown(missing)),
+    });
+    let can = match (readable, unreadable) {
+        (3, 0) => Fact::Known(true),
+        (_, 1..) => Fact::Known(false),
+        _ => Fact::unknown(missing),
+    };
+    let no_table = if items.is_empty() { missing } else { "the host has no /proc/net/tcp" };
+    (stores.collect(), can, Fact::from_option(ports, no_table))
+}
+
+/// `0100007F:6691`, or 32 digits for IPv6: words of 4 bytes in the machine's order, which is taken for little-endian.
+fn listener(value: &str) -> Option<Listener> {
+    let (address, port) = value.rsplit_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let word = |at: usize| {
+        let digits = address.get(at * 8..at * 8 + 8)?;
+        u32::from_str_radix(digits, 16).ok().map(u32::to_le_bytes)
+    };
+    let ip = match address.len() {
+        8 => IpAddr::from(Ipv4Addr::from(word(0)?)),
+        32 => {
+            let mut bytes = Vec::with_capacity(16);
+            for at in 0..4 {
+                bytes.extend(word(at)?);
+            }
+            IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)).to_canonical()
+        }
+        _ => return None,
+    };
+    Some(Listener { ip, port })
+}
+
+fn build(question: &Question, facts: &Facts<'_>, missing: &str) -> Fact<String> {
+    let program = &question.program;
+    let said = facts.one("version").unwrap_or_default();
+    match facts.one("version-state") {
+        None => Fact::unknown(missing),
+        Some("absent") => {
+            Fact::unknown(format!("{program}: the program is not there; install KWDB, or name its path"))
+        }
+        Some("denied") => Fact::unknown(format!("{program}: it is no file that may be run")),
+        Some("124") => Fact::unknown(format!("{program} version did not end within 5 s")),
+        Some("0") => match output::version(said) {
+            Ok(version) => Fact::Known(text(&version.build)),
+            Err(e) => Fact::unknown(format!("{program} version: {e}")),
+        },
+        Some(code) => Fact::unknown(format!(
+            "{program} version ended with exit code {}: {}",
+            text(code),
+            text(&output::last_lines(said, 1))
+        )),
+    }
+}
+
+fn file<T>(
+    facts: &Facts<'_>,
+    name: &str,
+    silent: &str,
+    read: impl FnOnce(&[&str]) -> Result<T, String>,
+) -> Fact<Option<T>> {
+    match facts.one(&format!("{name}-state")) {
+        Some("absent") => Fact::Known(None),
+        Some("there") => read(facts.all(name)).map_or_else(Fact::Unknown, |found| Fact::Known(Some(found))),
+        Some(_) => Fact::unknown("it may not be read"),
+        None => Fact::unknown(silent),
+    }
+}
+
+fn unit(facts: &Facts<'_>, silent: &str) -> Fact<Option<Unit>> {
+    let value =
+        |name: &str| facts.all("unit").iter().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).map(text);
+    match (facts.one("unit-state"), value("LoadState").as_deref()) {
+        (None, _) => Fact::unknown(silent),
+        (Some("absent"), _) | (Some("there"), Some("not-found")) => Fact::Known(None),
+        (Some("there"), Some(_)) => {
+            match (value("ActiveState"), value("MainPID").map(|v| v.parse::<u32>())) {
+                (Some(active), Some(Ok(pid))) => Fact::Known(Some(Unit {
+                    active,
+                    enabled: value("UnitFileState")
+                        .filter(|v| !v.is_empty())
+                        .unwrap_or_else(|| "none".to_owned()),
+                    main_pid: Some(pid).filter(|pid| *pid != 0),
+                })),
+                _ => Fact::unknown("systemctl show left out a part of its state"),
+            }
+        }
+        _ => Fact::unknown("systemctl did not answer"),
+    }
+}
+
+fn container(facts: &Facts<'_>, silent: &str) -> Fact<Option<Container>> {
+    if let Some(line) = facts.one("container") {
+        let mut words = line.split_whitespace();
+        return match (words.next(), words.next()) {
+            (Some(engine), Some(state)) => Fact::Known(Some(Container {
+                engine: text(engine),
+                state: text(state),
+                image: text(words.next().unwrap_or_default()),
+            })),
+            _ => Fact::unknown("the engine answered in another form"),
+        };
+    }
+    match (facts.one("container-unknown"), facts.one("container-absent")) {
+        (Some(why), _) => Fact::unknown(text(why)),
+        (None, Some(_)) => Fact::Known(None),
+        (None, None) => Fact::unknown(silent),
+    }
+}
+
+fn file_systems(question: &Question, facts: &Facts<'_>, missing: &str) -> Vec<FileSystem> {
+    let mut lines = facts.all("space").iter();
+    let all = question.directories.iter().map(|(directory, purpose)| FileSystem {
+        directory: directory.clone(),
+        purpose: *purpose,
+        space: match lines.next() {
+            None => Fact::unknown(missing),
+            Some(line) => Fact::from_option(space(line), "df did not answer"),
+        },
+    });
+    all.collect()
+}
+
+/// A line of `df -Pk`: source, 1024-byte blocks, used, available, share, mount. The first and the last may hold blanks.
+fn space(line: &str) -> Option<Space> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let at = words.windows(4).position(|w| match w {
+        [size, used, free, share] => {
+            [size, used, free].iter().all(|n| n.parse::<u64>().is_ok()) && share.ends_with('%')
+        }
+        _ => false,
+    })?;
+    let kilobytes = |at: usize| words.get(at)?.parse::<u64>().ok()?.checked_mul(1024);
+    Some(Space {
+        source: text(&words.get(..at)?.join(" ")),
+        mount: text(&words.get(at + 4..)?.join(" ")),
+        size: kilobytes(at)?,
+        free: kilobytes(at + 2)?,
+    })
+}
+
+fn writable(question: &Question, facts: &Facts<'_>, missing: &str) -> Vec<Writable> {
+    let told = facts.all("write").iter().filter_map(|v| {
+        let (answer, directory) = v.split_once(' ')?;
+        Some(Writable { directory: text(directory), writable: Fact::Known(answer == "yes") })
+    });
+    let mut all: Vec<Writable> = told.collect();
+    for (directory, _) in question.directories.iter().take(question.stores()) {
+        let bare = directory.trim_end_matches('/');
+        if !all.iter().any(|w| w.directory == bare) {
+            all.push(Writable { directory: bare.to_owned(), writable: Fact::unknown(missing) });
+        }
+    }
+    all
+}
+
+fn limit(value: Option<&str>, missing: &str) -> Fact<Limit> {
+    let Some(value) = value else { return Fact::unknown(missing) };
+    let number = |word: &str| match word {
+        "unlimited" => Some(None),
+        digits => digits.parse().ok().map(Some),
+    };
+    let found = value
+        .split_once(' ')
+        .and_then(|(soft, hard)| Some(Limit { soft: number(soft)?, hard: number(hard.trim())? }));
+    Fact::from_option(found, "the host told it in another form")
+}
+
+/// The machine's clock stands twice in the answer. The first reading was made after the probe was sent, the second
+/// before it was answered; both bound the offset.
+fn clock(readings: &[&str], trip: Option<RoundTrip>, silent: &str) -> Fact<ClockOffset> {
+    let Some(trip) = trip else { return Fact::unknown("no clock to compare with was given") };
+    let ([first, .., last], true) = (readings, readings.len() > 1) else { return Fact::unknown(silent) };
+    let (Some(first), Some(last)) = (reading(first), reading(last)) else {
+        return Fact::unknown("the host told its time in another form");
+    };
+    // Without fractions a reading stands for the whole second that it begins.
+    let most = first.0.saturating_add(first.1).ok().map(|t| t.duration_since(trip.sent));
+    let least = last.0.duration_since(trip.answered);
+    match most {
+        Some(most) if most >= least => {
+            let width = most.saturating_sub(least);
+            let uncertainty = width.checked_div(2).unwrap_or(width);
+            Fact::Known(ClockOffset { offset: least.saturating_add(uncertainty), uncertainty })
+        }
+        _ => Fact::unknown("one of the two clocks was set meanwhile"),
+    }
+}
+
+fn reading(value: &str) -> Option<(Timestamp, SignedDuration)> {
+    let (seconds, fraction) = value.split_once('.').unwrap_or((value, ""));
+    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    if !digits(seconds) {
+        return None;
+    }
+    let seconds: i64 = seconds.parse().ok()?;
+    if digits(fraction) {
+        let nanos: i32 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
+        return Some((Timestamp::new(seconds, nanos).ok()?, SignedDuration::ZERO));
+    }
+    Some((Timestamp::from_second(seconds).ok()?, SignedDuration::from_secs(1)))
+}
+
+fn octal(word: &str) -> Option<u32> {
+    u32::from_str_radix(word, 8).ok()
+}
+
+fn certificates(
+    question: &Question,
+    items: &[&str],
+    facts: &Facts<'_>,
+    missing: &str,
+) -> Fact<Option<CertificateDirectory>> {
+    match facts.one("certs") {
+        Some("there") => {}
+        Some("absent") => return Fact::Known(None),
+        Some(_) => return Fact::unknown("it may not be read"),
+        None => return Fact::unknown(missing),
+    }
+    let mut found: Vec<CertificateFile> = Vec::new();
+    for item in items {
+        if let Some(pem) = item.strip_prefix("Kpem ") {
+            if let Some(last) = found.last_mut() {
+                last.certificate = Some(
+                    Certificate::from_pem(pem).map_or_else(|e| Fact::Unknown(e.to_string()), Fact::Known),
+                );
+            }
+        } else if let Some(value) = item.strip_prefix("Kcert ") {
+            let mut parts = value.splitn(4, ' ');
+            let mut next = || parts.next().unwrap_or_default();
+            let (mode, owner, size, name) = (octal(next()), next(), next().parse(), next());
+            if let (Some(mode), Ok(size)) = (mode, size) {
+                let name: String = name.escape_debug().take(TEXT).collect();
+                let unread = name.ends_with(".crt").then(|| Fact::unknown("it may not be read"));
+                found.push(CertificateFile { name, mode, owner: text(owner), size, certificate: unread });
+            }
+        }
+    }
+    let path = question.certs_dir.clone().unwrap_or_default();
+    Fact::Known(Some(CertificateDirectory { path, files: found }))
+}
+
+fn leftover(value: &str) -> Option<Leftover> {
+    let (mode, rest) = value.split_once(' ')?;
+    let (owner, path) = rest.split_once(' ')?;
+    Some(Leftover { path: text(path), mode: octal(mode)?, owner: text(owner) })
+}
+
+fn processes(items: &[&str]) -> Vec<NodeProcess> {
+    #[derive(Default)]
+    struct Told<'a> {
+        process: &'a str,
+        words: Vec<&'a str>,
+        files: Option<&'a str>,
+        memory: Option<&'a str>,
+    }
+    let mut told: Vec<Told<'_>> = Vec::new();
+    for item in items {
+        let Some(rest) = item.strip_prefix('K') else { continue };
+        let (key, value) = rest.split_once(' ').unwrap_or((rest, ""));
+        match (key, told.last_mut()) {
+            ("proc", _) => told.push(Told { process: value, ..Told::default() }),
+            ("arg", Some(last)) => last.words.push(value),
+            ("proc-files", Some(last)) => last.files = Some(value),
+            ("proc-memory", Some(last)) => last.memory = Some(value),
+            _ => {}
+        }
+    }
+    let read = |told: Told<'_>| {
+        let (pid, user) = told.process.split_once(' ').unwrap_or((told.process, ""));
+        let values = |flags: &[&str]| flag_values(&told.words, flags);
+        Some(NodeProcess {
+            pid: pid.parse().ok()?,
+            user: text(user),
+            start_mode: StartMode::from(told.words.get(1).copied()?),
+            stores: values(&["--store", "-s"]).iter().map(|spec| store_path(spec)).collect(),
+            listen_addr: values(&["--listen-addr"]).first().map(Address::new),
+            open_files: limit(told.files, SILENT),
+            locked_memory: limit(told.memory, SILENT),
+        })
+    };
+    told.into_iter().filter_map(read).collect()
+}
+
+fn flag_values(words: &[&str], flags: &[&str]) -> Vec<String> {
+    let mut values = Vec::new();
+    let mut words = words.iter().skip(2);
+    while let Some(word) = words.next() {
+        for flag in flags {
+            match word.strip_prefix(flag) {
+                Some("") => values.extend(words.next().map(|v| text(v))),
+                Some(rest) => values.extend(rest.strip_prefix('=').map(text)),
+                None => {}
+            }
+        }
+    }
+    values
+}
+
+/// The path of a `--store`, which may be `path=…,attrs=…`.
+fn store_path(spec: &str) -> String {
+    let path = spec.split(',').find_map(|part| part.strip_prefix("path="));
+    path.or_else(|| spec.split(',').next()).unwrap_or(spec).trim_end_matches('/').to_owned()
+}

@@ -1,0 +1,382 @@
+//! The checks on what a look at the machines of hosts told, one finding each.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+#[path = "support/machine.rs"]
+mod machine;
+mod support;
+
+use jiff::SignedDuration;
+use kwdb_scale_core::assess::{Assessment, Severity, assess};
+use kwdb_scale_core::fact::Fact;
+use kwdb_scale_core::host_facts::*;
+use kwdb_scale_core::observation::{Reach, Service};
+use kwdb_scale_core::policy::Policy;
+use kwdb_scale_core::ports::PortState;
+use kwdb_scale_core::request::Operation;
+use kwdb_scale_core::topology::{Address, StartMode};
+use machine::*;
+use support::*;
+
+const NEW: u32 = 6;
+const STORE: &str = "/data/n6";
+
+/// Five members and a host that shall join, each on a machine of its own; every way between them is open.
+struct Scene {
+    cluster: Cluster,
+    reach: Vec<Reach>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut cluster = Cluster::new(5);
+        for node in 1..=NEW {
+            let mut machine = machine(&format!("/data/n{node}"));
+            if node != NEW {
+                machine.processes = Fact::Known(vec![process(&format!("/data/n{node}"))]);
+            }
+            cluster.host_mut(node).machine = Some(Box::new(machine));
+            let entry = cluster.inventory.hosts.get_mut(&host(node)).unwrap();
+            entry.brpc_address = Some(Address::new(format!("{}:27257", entry.address.host())));
+        }
+        let mut reach = Vec::new();
+        for node in 1..NEW {
+            for service in [Service::Rpc, Service::Brpc] {
+                let to = |node: u32| match service {
+                    Service::Brpc => cluster.inventory.hosts[&host(node)].brpc_address.clone().unwrap(),
+                    _ => address(node),
+                };
+                let open = Fact::Known(PortState::Open);
+                reach.push(Reach { from: host(NEW), to: to(node), service, state: open });
+                // Nothing listens there yet, and that is known because somebody said so.
+                let refused = Fact::Known(PortState::Closed);
+                reach.push(Reach { from: host(node), to: to(NEW), service, state: refused });
+            }
+        }
+        Self { cluster, reach }
+    }
+
+    fn secure() -> Self {
+        let mut scene = Self::new();
+        for node in 1..=NEW {
+            let now = scene.cluster.now;
+            let names = [address(node).host().to_owned()];
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            scene.machine(node).certificates = Fact::Known(Some(certificates(now, &names)));
+            if let Fact::Known(Some(installed)) = &mut scene.machine(node).installed {
+                installed.security = "tls".into();
+            }
+            scene.cluster.host_mut(node).secure = true;
+        }
+        scene
+    }
+
+    fn machine(&mut self, node: u32) -> &mut Machine {
+        self.cluster.host_mut(node).machine.as_deref_mut().unwrap()
+    }
+
+    fn directory(&mut self, node: u32) -> &mut CertificateDirectory {
+        match &mut self.machine(node).certificates {
+            Fact::Known(Some(dir)) => dir,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn assess(&self, operation: Operation) -> Assessment {
+        let mut observation = self.cluster.observe();
+        observation.reach = self.reach.clone();
+        assess(&observation, &self.cluster.request(operation), &Policy::default())
+    }
+
+    /// The one finding that there is beside the notes, of that weight, which says each of `words`.
+    #[track_caller]
+    fn finds(&self, operation: Operation, severity: Severity, check: &str, words: &[&str]) {
+        let assessment = self.assess(operation);
+        let all: Vec<String> = assessment
+            .findings
+            .iter()
+            .filter(|f| !f.check.starts_with("note-"))
+            .map(ToString::to_string)
+            .collect();
+        let graver =
+            assessment.findings.iter().filter(|f| f.severity > Severity::Info || f.check == "host-untold");
+        let graver: Vec<_> = graver.collect();
+        assert_eq!(graver.len(), 1, "{all:#?}");
+        assert_eq!((graver[0].check.as_str(), graver[0].severity), (check, severity), "{all:#?}");
+        let text = graver[0].to_string();
+        assert!(graver[0].severity == Severity::Info || graver[0].cure.is_some(), "{text}");
+        for word in words {
+            assert!(text.contains(word), "'{word}' is not in: {text}");
+        }
+    }
+
+    #[track_caller]
+    fn refuses(&self, check: &str, words: &[&str]) {
+        self.finds(scale_out(&[NEW]), Severity::Refuse, check, words);
+        // The same for one that takes another's place.
+        let replaced = self.assess(replace(&[5], &[NEW]));
+        assert!(replaced.refusals().any(|f| f.check == check), "{:#?}", replaced.findings);
+    }
+
+    #[track_caller]
+    fn warns(&self, check: &str, words: &[&str]) {
+        self.finds(scale_out(&[NEW]), Severity::Warn, check, words);
+    }
+}
+
+#[test]
+fn fit_machines_are_nothing_to_speak_of() {
+    for scene in [Scene::new(), Scene::secure()] {
+        for operation in [scale_out(&[NEW]), scale_in(&[5]), replace(&[5], &[NEW])] {
+            let assessment = scene.assess(operation);
+            let odd: Vec<String> = assessment
+                .findings
+                .iter()
+                .filter(|f| f.severity > Severity::Info || f.check == "host-untold")
+                .map(ToString::to_string)
+                .collect();
+            assert!(odd.is_empty(), "{odd:#?}");
+        }
+    }
+}
+
+#[test]
+fn installed_for_something_else() {
+    let change = |change: &dyn Fn(&mut Installed)| {
+        let mut scene = Scene::new();
+        let mut installed = installed(STORE);
+        change(&mut installed);
+        scene.machine(NEW).installed = Fact::Known(Some(installed));
+        scene
+    };
+    let single = change(&|i| i.start_mode = StartMode::SingleReplica);
+    single.refuses("host-mode", &["h6", "start-single-replica", "line 2"]);
+    change(&|i| i.security = "tls".into()).refuses("host-mode", &["h6", "installed secure", "line 8: tls"]);
+    change(&|i| i.method = InstallMethod::Container).warns("host-installed", &["in a container", "outside"]);
+    // The record of another node of the machine says nothing about this one.
+    let other = change(&|i| {
+        i.start_mode = StartMode::SingleNode;
+        i.place = "/opt/other".into();
+        i.data_root = "/data/other".into();
+    });
+    assert!(!other.assess(scale_out(&[NEW])).refused());
+    let mut unread = Scene::new();
+    unread.machine(NEW).installed = Fact::unknown("it may not be read");
+    let found = unread.assess(scale_out(&[NEW]));
+    assert_eq!(checks(&found, Severity::Refuse), ["host-mode"]);
+}
+
+#[test]
+fn something_runs_there() {
+    let mut scene = Scene::new();
+    scene.machine(NEW).processes = Fact::Known(vec![process(STORE)]);
+    scene.refuses("host-not-running", &["h6", "process 4711", STORE]);
+    // A node with another store is another host's, as on a machine of several.
+    let other = vec![process("/data/other")];
+    scene.machine(NEW).processes = Fact::Known(other.clone());
+    assert!(!scene.assess(scale_out(&[NEW])).refused());
+
+    let active = Unit { active: "active".into(), enabled: "enabled".into(), main_pid: Some(9) };
+    scene.machine(NEW).unit = Fact::Known(Some(active.clone()));
+    scene.refuses("host-not-running", &["kaiwudb.service is active"]);
+    scene.machine(NEW).unit = Fact::Known(Some(Unit { main_pid: Some(other[0].pid), ..active }));
+    assert!(!scene.assess(scale_out(&[NEW])).refused());
+
+    let mut scene = Scene::new();
+    let container = Container { engine: "docker".into(), state: "running".into(), image: "kwdb".into() };
+    scene.machine(NEW).container = Fact::Known(Some(container.clone()));
+    scene.refuses("host-not-running", &["container of kwdb is running"]);
+    scene.machine(NEW).container = Fact::Known(Some(Container { state: "exited".into(), ..container }));
+    assert!(!scene.assess(scale_out(&[NEW])).refused());
+}
+
+#[test]
+fn disks_and_rights() {
+    let with = |size: u64, free: u64| {
+        let mut scene = Scene::new();
+        let space = Space { source: "/dev/sdb".into(), mount: "/data".into(), size, free };
+        scene.machine(NEW).file_systems[0].space = Fact::Known(space);
+        scene
+    };
+    with(1 << 40, 100 << 20).refuses("host-disk-full", &[STORE, "0.1 GiB free", "/dev/sdb"]);
+    let median = Scene::new().cluster.stores[0].capacity.unwrap();
+    with(median / 2 - 1, 1 << 36).warns("host-disk-small", &[STORE, "50 %"]);
+    assert!(checks(&with(median / 2 + 1, 1 << 36).assess(scale_out(&[NEW])), Severity::Warn).is_empty());
+    let mut scene = Scene::new();
+    scene.machine(NEW).writable[0].writable = Fact::Known(false);
+    scene.warns("host-writable", &[STORE, "kaiwudb"]);
+}
+
+#[test]
+fn limits_below_those_of_the_service() {
+    let mut scene = Scene::new();
+    let files = |hard| Fact::Known(Limit { soft: Some(1024), hard: Some(hard) });
+    scene.machine(NEW).limits.open_files = files(1955);
+    scene.warns("host-limits", &["1955; kwbase does not start below 1956"]);
+    scene.machine(NEW).limits.open_files = files(14_999);
+    scene.machine(NEW).limits.max_map_count = Fact::Known(65_530);
+    scene.warns("host-limits", &["14999; kwbase recommends 15000", "65530"]);
+    scene.machine(NEW).limits.open_files = files(15_000);
+    scene.machine(NEW).limits.max_map_count = Fact::Known(10_000_000);
+    assert!(checks(&scene.assess(scale_out(&[NEW])), Severity::Warn).is_empty());
+}
+
+#[test]
+fn clocks_are_compared_with_the_members_and_their_doubt_is_granted() {
+    let offset = |ms: i64, doubt: i64| {
+        Fact::Known(ClockOffset {
+            offset: SignedDuration::from_millis(ms),
+            uncertainty: SignedDuration::from_millis(doubt),
+        })
+    };
+    let mut scene = Scene::new();
+    scene.machine(NEW).clock = offset(450, 10);
+    scene.warns("host-clock", &["h6", "from 5 of 5 others", "425 ms from host h1"]);
+    scene.machine(NEW).clock = offset(450, 100);
+    assert!(checks(&scene.assess(scale_out(&[NEW])), Severity::Warn).is_empty());
+    // All are apart from the operator alike: his clock is wrong, and takes no part.
+    for node in 1..=NEW {
+        scene.machine(node).clock = offset(60_000, 10);
+    }
+    assert!(checks(&scene.assess(scale_out(&[NEW])), Severity::Warn).is_empty());
+    // Where no member's is known, his stands in.
+    for node in 1..NEW {
+        scene.machine(node).clock = Fact::unknown("no clock");
+    }
+    scene.warns("host-clock", &["operator"]);
+}
+
+#[test]
+fn certificates_that_will_not_do() {
+    type Change = fn(&mut CertificateDirectory);
+    let remove: Change = |dir| dir.files.retain(|f| f.name != "node.crt");
+    let cases: [(Change, &str); 8] = [
+        (remove, "there is no /etc/kaiwudb/certs/node.crt"),
+        (|dir| dir.files.retain(|f| f.name != "node.key"), "there is no /etc/kaiwudb/certs/node.key"),
+        (
+            |dir| certificate_of(dir, "node.crt").names = vec!["10.9.9.9".into()],
+            "is not for 10.0.0.6, but for 10.9.9.9",
+        ),
+        (
+            |dir| certificate_of(dir, "node.crt").not_after = jiff::Timestamp::UNIX_EPOCH,
+            "node.crt ended at 1970",
+        ),
+        (|dir| certificate_of(dir, "ca.crt").not_before = jiff::Timestamp::MAX, "ca.crt is not valid before"),
+        (
+            |dir| certificate_of(dir, "ca.crt").fingerprint = "ff".repeat(32),
+            "of another authority (ffffffffffffffff)",
+        ),
+        (|dir| certificate_of(dir, "node.crt").issuer = "CN=Else".into(), "but by CN=Else"),
+        (|dir| dir.files[4].mode = 0o740, "node.key has mode 740"),
+    ];
+    for (change, words) in cases {
+        let mut scene = Scene::secure();
+        change(scene.directory(NEW));
+        let found = scene.assess(scale_out(&[NEW]));
+        let refusal = found.refusals().next().unwrap_or_else(|| panic!("{words}")).to_string();
+        assert!(refusal.contains("host-certificates") && refusal.contains(words), "{words}: {refusal}");
+    }
+    let mut scene = Scene::secure();
+    scene.machine(NEW).certificates = Fact::Known(None);
+    scene.refuses("host-certificates", &["h6", "does not exist"]);
+
+    let mut scene = Scene::secure();
+    let soon = scene.cluster.now + SignedDuration::from_hours(24 * 29);
+    certificate_of(scene.directory(NEW), "client.root.crt").not_after = soon;
+    scene.warns("host-certificates-end", &["client.root.crt: ends at"]);
+
+    // Nobody to compare with: said, and no refusal.
+    let mut scene = Scene::secure();
+    for node in 1..NEW {
+        scene.machine(node).certificates = Fact::unknown("it may not be read");
+    }
+    scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &["the cluster's CA"]);
+}
+
+fn certificate_of<'a>(
+    dir: &'a mut CertificateDirectory,
+    name: &str,
+) -> &'a mut kwdb_scale_core::certificate::Certificate {
+    let file = dir.files.iter_mut().find(|f| f.name == name).unwrap();
+    match &mut file.certificate {
+        Some(Fact::Known(certificate)) => certificate,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn keys_of_the_authority() {
+    let mut scene = Scene::secure();
+    scene.directory(2).files.push(file("ca.key", 0o644, None));
+    scene.warns("ca-key-open", &["host h2: /etc/kaiwudb/certs/ca.key (mode 644)"]);
+    scene.finds(scale_in(&[5]), Severity::Warn, "ca-key-open", &["h2"]);
+
+    // The host of the only key may not leave; once another has it too, it may.
+    let mut scene = Scene::secure();
+    scene.directory(5).files.push(file("ca.key", 0o600, None));
+    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "ca.key", "copy"]);
+    assert!(scene.assess(replace(&[5], &[NEW])).refused());
+    assert!(!scene.assess(scale_in(&[4])).refused());
+    scene.directory(1).files.push(file("ca.key", 0o600, None));
+    assert!(!scene.assess(scale_in(&[5])).refused());
+    assert!(scene.assess(scale_in(&[1, 5])).refused(), "not both");
+    // A key of another authority is no copy.
+    certificate_of(scene.directory(1), "ca.crt").fingerprint = "ff".repeat(32);
+    assert!(scene.assess(scale_in(&[5])).refused());
+
+    let peers = Peers { addresses: vec!["10.0.0.2".into()], ssh_port: Some(22), ssh_user: None };
+    let mut scene = Scene::new();
+    scene.machine(5).peers = Fact::Known(Some(peers.clone()));
+    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "/etc/kaiwudb/info/NODE"]);
+    scene.machine(1).peers = Fact::Known(Some(peers));
+    assert!(!scene.assess(scale_in(&[5])).refused());
+}
+
+#[test]
+fn what_lies_about() {
+    let mut scene = Scene::new();
+    let left = Leftover { path: "/tmp/kaiwudb_certs".into(), mode: 0o755, owner: "root".into() };
+    scene.machine(3).leftovers = Fact::Known(vec![left]);
+    scene.warns("host-leftovers", &["host h3: /tmp/kaiwudb_certs (mode 755, of root)"]);
+}
+
+#[test]
+fn ways_that_are_shut() {
+    let shut = |from: u32, service: Service, state: Fact<PortState>| {
+        let mut scene = Scene::new();
+        let new = from == NEW;
+        let way = scene
+            .reach
+            .iter_mut()
+            .find(|w| w.from == host(if new { NEW } else { from }) && w.service == service);
+        way.unwrap().state = state;
+        scene
+    };
+    let silent = Fact::Known(PortState::NoAnswer);
+    let closed = Fact::Known(PortState::Closed);
+    shut(NEW, Service::Rpc, silent.clone()).refuses("host-reach", &["from host h6 to", "no answer"]);
+    shut(NEW, Service::Rpc, closed.clone()).refuses("host-reach", &["from host h6 to", "refused"]);
+    shut(2, Service::Rpc, silent.clone()).refuses("host-reach", &["from host h2 to", "(RPC): no answer"]);
+    shut(NEW, Service::Brpc, closed).warns("host-reach-brpc", &["(brpc): refused"]);
+    shut(2, Service::Brpc, silent).warns("host-reach-brpc", &["from host h2"]);
+    let unknown = shut(2, Service::Rpc, Fact::unknown("no way to run anything there"));
+    unknown.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &["from host h2", "no way to run"]);
+
+    let mut scene = Scene::new();
+    scene.reach.clear();
+    scene.cluster.inventory.hosts.get_mut(&host(3)).unwrap().brpc_address = None;
+    let words =
+        ["which members it reaches was not tried", "which members reach it", "brpc address of node 3"];
+    scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &words);
+}
+
+#[test]
+fn what_could_not_be_told_is_told_once() {
+    let mut scene = Scene::new();
+    let machine = scene.machine(NEW);
+    machine.limits.max_map_count = Fact::unknown("the host did not say");
+    machine.clock = Fact::unknown("no clock to compare with was given");
+    let words = ["h6", "vm.max_map_count: the host did not say", "clock: no clock"];
+    scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &words);
+    scene.cluster.host_mut(NEW).machine = None;
+    scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &["its machine was not looked at"]);
+}

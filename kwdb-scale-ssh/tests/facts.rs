@@ -1,0 +1,77 @@
+//! One look at a host is one command on a real sshd, and tells what is there.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod sshd;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+use kwdb_scale_core::fact::Fact;
+use kwdb_scale_core::kwbase::{Kwbase, KwbaseHost, Security, StoreSpec};
+use kwdb_scale_core::ports::{Clock, NodeLifecycle, PortState, StoreContent, async_trait};
+use kwdb_scale_core::topology::Address;
+use sshd::{Sshd, installed, n1, until, user};
+
+#[derive(Debug)]
+struct Now;
+
+#[async_trait]
+impl Clock for Now {
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::now()
+    }
+
+    async fn sleep_until(&self, _: jiff::Timestamp) {}
+}
+
+#[tokio::test]
+async fn a_look_is_one_command() {
+    let Some(program) = installed() else { return };
+    // At this level sshd tells of every session.
+    let sshd = Sshd::start(&program, "LogLevel VERBOSE");
+    // Would be seen by a program that inherits it from the login.
+    let script = "#!/bin/sh\necho \"KaiwuDB Version:  V3.2.1${KWBASE_LEFT_OVER}\"\n";
+    let kwbase = sshd.path("bin/kwbase");
+    std::fs::create_dir_all(kwbase.parent().unwrap()).unwrap();
+    std::fs::write(&kwbase, script).unwrap();
+    std::fs::set_permissions(&kwbase, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let certs = sshd.path("certs");
+    kwdb_scale_sim::certs::create(&certs, &["127.0.0.1"], &["root"]).unwrap();
+    let mut host = KwbaseHost::new(n1(), Security::Certs { certs_dir: certs.to_str().unwrap().into() });
+    host.program = kwbase.to_str().unwrap().into();
+    host.listen_addr = Some(Address::new(format!("127.0.0.1:{}", sshd.port)));
+    host.stores = vec![StoreSpec::new(sshd.path("it's a $(store)").to_str().unwrap())];
+    let hosts = Kwbase::new(Arc::new(sshd.transport()), [host]).unwrap().with_clock(Arc::new(Now));
+
+    let facts = hosts.inspect(&n1()).await.unwrap();
+    let sessions = || sshd.log().matches("Starting session: ").count();
+    until("sshd told of the session", async || (sessions() > 0).then_some(())).await;
+    assert_eq!(sessions(), 1, "{}", sshd.log());
+    assert_eq!(sshd.log().matches("Accepted publickey").count(), 1, "{}", sshd.log());
+
+    assert_eq!(facts.build, Fact::Known("V3.2.1".into()));
+    assert_eq!(facts.stores[0].content, Fact::Known(StoreContent::Absent));
+    assert_eq!(facts.can_authenticate, Fact::Known(true));
+    // The sshd itself.
+    assert_eq!(facts.listening.known().unwrap().len(), 1);
+    let machine = facts.machine.unwrap();
+    assert_eq!(machine.user, Fact::Known(user()));
+    let dir = machine.certificates.known().unwrap().as_ref().unwrap();
+    let (ca, node) = (dir.certificate("ca.crt"), dir.certificate("node.crt"));
+    assert!(node.known().unwrap().names_as_issuer(ca.known().unwrap()));
+    assert!(node.known().unwrap().is_for("127.0.0.1"));
+    assert_eq!(dir.file("node.key").map(|f| (f.mode, f.certificate.is_some())), Some((0o600, false)));
+    // The clocks are the same; how far apart they may be is bounded by the round trip.
+    let clock = machine.clock.known().unwrap();
+    assert!(clock.offset.abs() <= clock.uncertainty, "{clock:?}");
+
+    // What is asked next is one more session each.
+    hosts.inspect(&n1()).await.unwrap();
+    until("the second session", async || (sessions() == 2).then_some(())).await;
+    let to = [Address::new(format!("127.0.0.1:{}", sshd.port)), Address::new("127.0.0.1:1")];
+    let reached = hosts.reach(&n1(), &to, std::time::Duration::from_secs(10)).await.unwrap();
+    assert_eq!(reached, [Fact::Known(PortState::Open), Fact::Known(PortState::Closed)]);
+    let left: Vec<_> = std::fs::read_dir(sshd.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_str().unwrap().starts_with(".kwdb-scale")), "{left:?}");
+}
