@@ -1,6 +1,8 @@
 //! What each command of `kwscale` does.
 
 pub(crate) mod apply;
+pub(crate) mod exec;
+mod hosts_file;
 pub(crate) mod lab;
 pub(crate) mod plan;
 pub(crate) mod recommission;
