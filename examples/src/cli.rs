@@ -21,7 +21,7 @@ use crate::ui::{Format, Ui};
     name = "kwscale",
     version,
     after_help = "Exit codes: 0 done; 1 other failure; 2 usage, missing or malformed file or key; 3 refused, or the \
-                  cluster cannot be read; 4 stopped, resumable; 5 needs a person."
+                  cluster or a host cannot be reached; 4 stopped, resumable; 5 needs a person."
 )]
 pub struct Cli {
     #[command(flatten)]

@@ -10,6 +10,7 @@ use kwdb_scale_core::ports::{PortError, PortErrorKind};
 use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Preferred};
+use tokio::io::BufReader;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::sleep;
 
@@ -18,7 +19,7 @@ use crate::error::{HandshakeError, blocking, unreachable};
 use crate::host_keys::HostCheck;
 use crate::keys::Keys;
 use crate::login::log_in;
-use crate::stream::Prompt;
+use crate::stream::QuickStream;
 
 /// Signs of life that may go unanswered.
 const UNANSWERED: usize = 3;
@@ -258,13 +259,13 @@ impl Drop for Opening {
 
 /// What a connection is spoken over.
 pub(crate) enum Stream {
-    Tcp(Prompt),
+    Tcp(BufReader<QuickStream>),
     Through(Channel<Msg>),
 }
 
 /// Connects to a host that is reached directly.
 pub(crate) async fn dial(host: &SshHost) -> Result<Stream, PortError> {
-    Prompt::connect(&host.address, host.port)
+    QuickStream::connect(&host.address, host.port)
         .await
         .map(Stream::Tcp)
         .map_err(|e| unreachable(format!("nobody answers at '{}'", host.shown())).with_source(e))

@@ -8,18 +8,21 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 
-/// See above.
-pub(crate) struct Prompt(TcpStream);
+/// Bytes taken from the socket at once. The protocol library asks for the four of a packet's length first.
+const BUFFER: usize = 32 << 10;
 
-impl Prompt {
-    pub(crate) async fn connect(host: &str, port: u16) -> io::Result<Self> {
+/// See above.
+pub(crate) struct QuickStream(TcpStream);
+
+impl QuickStream {
+    pub(crate) async fn connect(host: &str, port: u16) -> io::Result<BufReader<Self>> {
         let stream = TcpStream::connect((host, port)).await?;
         // Both only cost time where they fail.
         let _ = stream.set_nodelay(true);
-        Ok(Self(stream))
+        Ok(BufReader::with_capacity(BUFFER, Self(stream)))
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -31,7 +34,7 @@ impl Prompt {
     fn acknowledge(&self) {}
 }
 
-impl AsyncRead for Prompt {
+impl AsyncRead for QuickStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -46,7 +49,7 @@ impl AsyncRead for Prompt {
     }
 }
 
-impl AsyncWrite for Prompt {
+impl AsyncWrite for QuickStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }

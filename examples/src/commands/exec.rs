@@ -104,7 +104,8 @@ async fn one(fleet: &dyn HostTransport, host: HostName, work: &Work) -> Outcome 
 }
 
 impl Outcome {
-    /// A host that answers and whose command fails is 1, one that cannot be reached is 3.
+    /// A host that answers and whose command fails is 1, one that cannot be reached is 3, and a key of ours that cannot
+    /// be used is 2.
     fn exit(&self) -> Exit {
         use PortErrorKind as Kind;
         match &self.result {
@@ -114,6 +115,7 @@ impl Outcome {
                 Kind::Unreachable | Kind::Authentication | Kind::ConnectionLost | Kind::Unsupported => {
                     Exit::Refused
                 }
+                Kind::Config => Exit::Usage,
                 _ => Exit::Failed,
             },
         }
@@ -138,6 +140,9 @@ impl Outcome {
                     Kind::NotFound => "make or install it there, or name another",
                     Kind::Denied => "allow it to that user on the host, or take another user",
                     Kind::Unsupported => "update the host's SSH server",
+                    Kind::Config => {
+                        "correct what is named; KWSCALE_KEY_PASSPHRASE holds the passphrase of an encrypted key"
+                    }
                     _ => "correct what is named",
                 };
                 (e.chain(), cure)
