@@ -296,7 +296,7 @@ pub struct ExecArgs {
     #[arg(long, value_name = "FILE", group = "work", requires = "to")]
     pub put: Option<PathBuf>,
     /// What the file is called there.
-    #[arg(long, value_name = "PATH", requires = "put")]
+    #[arg(long, value_name = "PATH", requires = "put", conflicts_with_all = ["script", "command"])]
     pub to: Option<String>,
     /// Do it so many times, over the same connections. A round begins when the one before has ended everywhere.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
