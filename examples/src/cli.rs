@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use kwdb_scale_core::request::{Finish, NodeRef, OldData, Operation, Options, Redistribution};
 use kwdb_scale_core::safety::Question;
@@ -21,7 +21,7 @@ use crate::ui::{Format, Ui};
     name = "kwscale",
     version,
     after_help = "Exit codes: 0 done; 1 other failure; 2 usage, missing or malformed file or key; 3 refused, or the \
-                  cluster cannot be read; 4 stopped, resumable; 5 needs a person."
+                  cluster or a host cannot be reached; 4 stopped, resumable; 5 needs a person."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -101,6 +101,8 @@ enum Command {
     Apply(ApplyArgs),
     /// Go on with the newest operation that has not ended, or undo it.
     Resume(ResumeArgs),
+    /// Run a script or a command on every host, or put a file there.
+    Exec(ExecArgs),
     /// Take back the decommissioning mark of nodes; an operation that was stopped with this mark is undone and ended.
     Recommission(RecommissionArgs),
 }
@@ -271,6 +273,58 @@ pub struct RecommissionArgs {
     pub journal: Option<PathBuf>,
 }
 
+/// What `exec` takes.
+#[derive(Args, Debug)]
+#[command(group = ArgGroup::new("work").required(true))]
+pub struct ExecArgs {
+    /// A file of hosts, in place of the cluster's: one host, host:port or [address]:port a line, comments after #.
+    #[arg(long, value_name = "FILE")]
+    pub hosts_file: Option<PathBuf>,
+    /// The port of hosts that the file gives none.
+    #[arg(long, value_name = "PORT", requires = "hosts_file", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: Option<u16>,
+    /// Log in with this private key; without, with an SSH agent.
+    #[arg(long, value_name = "FILE", requires = "hosts_file")]
+    pub key: Option<PathBuf>,
+    /// Trust the host keys in this file; without, those that ssh would trust. May be given again.
+    #[arg(long, value_name = "FILE", requires = "hosts_file")]
+    pub known_hosts: Vec<PathBuf>,
+    /// Log in as this user; without, as oneself.
+    #[arg(long, value_name = "NAME", requires = "hosts_file")]
+    pub user: Option<String>,
+    /// Run this local script, which sh reads from its standard input.
+    #[arg(long, value_name = "FILE", group = "work")]
+    pub script: Option<PathBuf>,
+    /// Run this command, without a shell. Takes everything that follows.
+    #[arg(long, value_name = "ARGV", group = "work", num_args = 1.., allow_hyphen_values = true)]
+    pub command: Vec<String>,
+    /// Put this local file there, whole or not at all, with its permission bits.
+    #[arg(long, value_name = "FILE", group = "work", requires = "to")]
+    pub put: Option<PathBuf>,
+    /// What the file is called there.
+    #[arg(long, value_name = "PATH", requires = "put", conflicts_with_all = ["script", "command"])]
+    pub to: Option<String>,
+    /// Do it so many times, over the same connections. A round begins when the one before has ended everywhere.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rounds: u32,
+    /// Hosts at once. Connections are made by at most 8 at once in any case.
+    #[arg(long, value_name = "N", default_value = "64", value_parser = at_once)]
+    pub at_once: usize,
+    /// After so long a command is ended; connecting counts.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = wait, allow_hyphen_values = true)]
+    pub deadline: SignedDuration,
+    /// One JSON object a line for each host and round; the same as --format json.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn at_once(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(hosts @ 1..=10_000) => Ok(hosts),
+        _ => Err("write a number of 1 to 10000".to_owned()),
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum LabCommand {
     /// Make a cluster in a new directory; comes back when nothing is under-replicated.
@@ -385,6 +439,7 @@ async fn run(cli: &Cli, ui: &Ui) -> Result<Exit, Failure> {
         Command::SafeToWipe { nodes } => commands::safety::ask(ui, global, Question::SafeToWipe, nodes).await,
         Command::Apply(args) => commands::apply::apply(ui, global, args).await,
         Command::Resume(args) => commands::apply::resume(ui, global, args).await,
+        Command::Exec(args) => commands::exec::exec(ui, global, args).await,
         Command::Recommission(args) => commands::recommission::recommission(ui, global, args).await,
     }
 }
@@ -443,6 +498,15 @@ mod tests {
             "kwscale plan scale-in 4 --wait-healthy soon",
             "kwscale plan scale-out n5 --wipe-old-data=all",
             "kwscale ok-to-stop",
+            "kwscale exec",
+            "kwscale exec --hosts-file h",
+            "kwscale exec --script s --command true",
+            "kwscale exec --script s --to x",
+            "kwscale exec --put f",
+            "kwscale exec --script s --user u",
+            "kwscale exec --script s --rounds 0",
+            "kwscale exec --script s --at-once 0",
+            "kwscale exec --script s --deadline 0s",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

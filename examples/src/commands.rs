@@ -1,7 +1,9 @@
 //! What each command of `kwscale` does.
 
 pub(crate) mod apply;
+pub(crate) mod exec;
 pub(crate) mod hosts;
+mod hosts_file;
 pub(crate) mod lab;
 pub(crate) mod plan;
 pub(crate) mod recommission;

@@ -173,7 +173,8 @@ pub struct KeyFile {
 }
 
 impl KeyFile {
-    /// The key in the file at `path`, read anew for every connection.
+    /// The key in the file at `path`, read anew for every connection. An encrypted one is opened once, and again when
+    /// the file has changed.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), passphrase: None, certificate: None }
     }
@@ -291,7 +292,9 @@ impl Privilege {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct SshLimits {
-    /// Handshakes at once, over all hosts of the transport.
+    /// Handshakes at once, over all hosts of the transport. sshd begins to refuse at 10 that are not logged in
+    /// (`MaxStartups`), which matters where hosts share one, as behind a jump host. A host that does not answer
+    /// within half a second is waited for without being counted.
     pub handshakes: usize,
     /// Commands and file transfers at once on one connection. sshd allows 10 (`MaxSessions`), of which two are kept
     /// for ending commands.

@@ -12,6 +12,8 @@ use crate::script::{Process, Said, find, find_bare, prompt};
 
 /// Looked through for the mark; login scripts that say more lose the start of it.
 const NOISE: usize = 64 << 10;
+/// Longer than any line with the mark.
+const LINE: usize = 256;
 /// Of a terminal's output, looked through for a prompt.
 const PROMPT_TAIL: usize = 4 << 10;
 
@@ -27,6 +29,8 @@ pub(crate) struct Exchange {
     pub(crate) err: Capture,
     mark: String,
     stdin: Option<Vec<u8>>,
+    /// Whether sudo may ask for a password.
+    asks: bool,
     sudo: Option<Secret>,
     answers: std::vec::IntoIter<Answer>,
     next: Option<Answer>,
@@ -83,6 +87,7 @@ impl Exchange {
             mark: order.mark,
             // A terminal has no end of input: it stays open.
             stdin: if terminal { None } else { Some(order.stdin.unwrap_or_default()) },
+            asks: order.sudo.is_some(),
             sudo: order.sudo,
             next: answers.next(),
             answers,
@@ -117,11 +122,11 @@ impl Exchange {
         match self.read.wait().await {
             Some(ChannelMsg::Data { data }) => {
                 let fresh = self.out.take(&data);
-                self.look(fresh);
+                self.look(fresh, data.len());
             }
             Some(ChannelMsg::ExtendedData { data, ext: 1 }) => {
                 self.err.take(&data);
-                self.look(Vec::new());
+                self.look(Vec::new(), data.len());
             }
             Some(ChannelMsg::ExitStatus { exit_status }) => {
                 self.end = Some(CommandEnd::Exit(i32::try_from(exit_status).unwrap_or(-1)));
@@ -143,27 +148,29 @@ impl Exchange {
         if self.refused { Step::Closed } else { Step::More }
     }
 
-    /// Looks at what came for the mark and for prompts.
-    fn look(&mut self, fresh: Vec<u8>) {
+    /// Looks at what came, so many bytes, for the mark and for prompts.
+    fn look(&mut self, fresh: Vec<u8>, came: usize) {
         if self.said.is_none() {
-            if let Some((said, at)) = find(&self.out.noise, &self.mark) {
-                let rest = self.out.begin(at);
+            let (seen, tail) = self.out.tail(came);
+            if let Some((said, at)) = find(tail, &self.mark) {
+                let rest = self.out.begin(seen + at);
                 self.said = Some(said);
                 if let Some(bytes) = self.stdin.take() {
                     self.send(Feed::Bytes(bytes));
                     self.send(Feed::Eof);
                 }
                 self.expect(&rest);
-            } else {
+            } else if self.asks {
                 self.ask_sudo();
             }
         } else {
             self.expect(&fresh);
         }
+        let (seen, tail) = self.err.tail(came);
         if self.err.waits
-            && let Some(at) = find_bare(&self.err.noise, &self.mark)
+            && let Some(at) = find_bare(tail, &self.mark)
         {
-            self.err.begin(at);
+            self.err.begin(seen + at);
         }
     }
 
@@ -304,6 +311,12 @@ impl Capture {
         self.kept.extend_from_slice(bytes.get(..keep).unwrap_or_default());
         self.cut |= keep < bytes.len();
         bytes.to_vec()
+    }
+
+    /// The noise in which a line of ours can end that did not end before the last `came` bytes, and where it begins.
+    fn tail(&self, came: usize) -> (usize, &[u8]) {
+        let seen = self.noise.len().saturating_sub(came + LINE);
+        (seen, self.noise.get(seen..).unwrap_or_default())
     }
 
     /// The command's output begins at `at` of the noise. Gives it.

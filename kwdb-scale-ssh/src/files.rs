@@ -29,7 +29,8 @@ printf '%s\n' "${s%% *}"
 }
 "#;
 
-/// `$1` path, `$2` mode, `$3` owner or nothing, `$4` size, `$5` SHA-256, `$6` a name that nobody else has.
+/// `$1` path, `$2` mode, `$3` owner or nothing, `$4` size, `$5` SHA-256, `$6` a name that nobody else has. The size
+/// is compared where the sum cannot be.
 const PUT: &str = r#"set -C
 case $1 in */*) d=${1%/*}/ ;; *) d=./ ;; esac
 [ -d "$d" ] || { echo no-directory; exit 0; }
@@ -39,9 +40,9 @@ t=$d.$6.tmp
 trap 'rm -f -- "$t"' EXIT
 trap 'exit 1' HUP INT TERM
 cat >"$t" || { echo not-written; exit 0; }
-[ "$(wc -c <"$t" | tr -d ' ')" = "$4" ] || { echo differs; exit 0; }
-h=$(sum <"$t")
-[ "$h" = - ] || [ "$h" = "$5" ] || { echo differs; exit 0; }
+h=$(sum <"$t") w=$5
+[ "$h" != - ] || { h=$(wc -c <"$t" | tr -d ' ') w=$4; }
+[ "$h" = "$w" ] || { echo differs; exit 0; }
 if [ -n "$3" ]; then chown -- "$3" "$t" || { echo not-owned; exit 0; }; fi
 chmod "$2" "$t" || { echo not-written; exit 0; }
 sync "$t" || sync || { echo not-synced; exit 0; }

@@ -88,6 +88,7 @@ mod error;
 mod exchange;
 mod files;
 mod host_keys;
+mod keys;
 mod known_hosts;
 mod login;
 mod pool;
@@ -95,6 +96,7 @@ mod probe;
 mod run;
 mod script;
 mod ssh_config;
+mod stream;
 mod transport;
 
 pub use config::{Agent, Answer, KeyFile, Login, Privilege, SshHost, SshLimits};

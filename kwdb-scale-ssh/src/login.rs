@@ -15,16 +15,21 @@ use russh::{MethodKind, MethodSet};
 use crate::config::{Agent, Answer, KeyFile, Login, SshHost};
 use crate::connection::Client;
 use crate::error::{blocking, config, local_file, unreachable};
+use crate::keys::Keys;
 
 /// A server may ask several times in one dialogue (a password, a code, a new password), not for ever.
 const MOST_ROUNDS: usize = 10;
 
 /// Logs in or says why not; nothing was done on the host then.
-pub(crate) async fn log_in(handle: &mut Handle<Client>, host: &SshHost) -> Result<(), PortError> {
+pub(crate) async fn log_in(
+    handle: &mut Handle<Client>,
+    host: &SshHost,
+    keys: &Keys,
+) -> Result<(), PortError> {
     let mut login = Attempts { handle, host, offered: None, tried: Vec::new(), unusable: None };
     for way in &host.logins {
         let done = match way {
-            Login::Key(file) if login.offers(MethodKind::PublicKey) => match key(file).await {
+            Login::Key(file) if login.offers(MethodKind::PublicKey) => match keys.open(file).await {
                 Ok((key, certificate)) => login.key(file, key, certificate).await?,
                 Err(error) => login.cannot_use(error),
             },
@@ -167,10 +172,10 @@ impl Attempts<'_> {
     async fn key(
         &mut self,
         file: &KeyFile,
-        key: PrivateKey,
+        key: Arc<PrivateKey>,
         certificate: Option<Certificate>,
     ) -> Result<bool, PortError> {
-        let (key, shown) = (Arc::new(key), format!("the key '{}'", file.path.display()));
+        let shown = format!("the key '{}'", file.path.display());
         let user = &self.host.user;
         if let Some(certificate) = certificate {
             let result = self.handle.authenticate_openssh_cert(user, key.clone(), certificate).await;
@@ -271,48 +276,6 @@ async fn connect(agent: &Agent) -> Result<(AgentStream, String), PortError> {
             .with_source(e)
     })?;
     Ok((client, shown))
-}
-
-async fn key(file: &KeyFile) -> Result<(PrivateKey, Option<Certificate>), PortError> {
-    let (path, passphrase, certificate) =
-        (file.path.clone(), file.passphrase.clone(), file.certificate.clone());
-    blocking(move || read_key(&path, passphrase, certificate)).await
-}
-
-fn read_key(
-    path: &Path,
-    passphrase: Option<Secret>,
-    certificate: Option<PathBuf>,
-) -> Result<(PrivateKey, Option<Certificate>), PortError> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| local_file(format!("the key file '{shown}' cannot be read"), e))?;
-    let key =
-        russh::keys::decode_secret_key(&text, passphrase.as_ref().map(Secret::expose)).map_err(|e| {
-            let why = match (&e, &passphrase) {
-                (russh::keys::Error::KeyIsEncrypted, None) => "it is encrypted: give its passphrase",
-                (_, Some(_)) => "the passphrase is wrong, or it is no private key",
-                (_, None) => "it is no private key, or one of an unknown type",
-            };
-            config(format!("the key file '{shown}' cannot be used: {why}")).with_source(e)
-        })?;
-    let Some(path) = certificate else { return Ok((key, None)) };
-    let shown = path.display();
-    let text = std::fs::read_to_string(&path)
-        .map_err(|e| local_file(format!("the certificate '{shown}' cannot be read"), e))?;
-    let certificate = Certificate::from_openssh(text.trim())
-        .map_err(|e| config(format!("'{shown}' is not an OpenSSH certificate")).with_source(e))?;
-    if certificate.public_key() != key.public_key().key_data() {
-        return Err(config(format!("the certificate '{shown}' belongs to another key")));
-    }
-    if matches!(key.algorithm(), Algorithm::Rsa { .. }) {
-        // The protocol library would sign with SHA-1.
-        return Err(PortError::new(
-            PortErrorKind::Unsupported,
-            format!("the certificate '{shown}' of an RSA key can be used through an agent only"),
-        ));
-    }
-    Ok((key, Some(certificate)))
 }
 
 fn public_key(path: &Path) -> Result<KeyData, PortError> {

@@ -1,20 +1,28 @@
 //! One connection a host, made when needed, shared, and made anew when it is gone.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex as StdMutex};
+use std::time::Duration;
 
 use kwdb_scale_core::ports::PortError;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::config::{SshHost, SshLimits};
-use crate::connection::{Connection, OpenError, Session};
+use crate::connection::{self, Connection, OpenError, Session};
 use crate::error::{config, unreachable};
+use crate::keys::Keys;
+
+/// A host that has not answered by then is waited for without its right to a handshake, so that hosts that are down do
+/// not keep those that are up waiting.
+const DIAL_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The connections of a transport.
 #[derive(Debug)]
 pub(crate) struct Pool {
     limits: SshLimits,
     handshakes: Semaphore,
+    keys: Keys,
     /// By what the connection depends on. A handful of hosts: a search is fine.
     slots: StdMutex<Vec<(SshHost, Arc<Slot>)>>,
 }
@@ -24,7 +32,12 @@ type Slot = Mutex<Option<Arc<Connection>>>;
 
 impl Pool {
     pub(crate) fn new(limits: SshLimits) -> Self {
-        Self { limits, handshakes: Semaphore::new(limits.handshakes), slots: StdMutex::default() }
+        let handshakes = Semaphore::new(limits.handshakes);
+        Self { limits, handshakes, keys: Keys::default(), slots: StdMutex::default() }
+    }
+
+    async fn right(&self) -> Result<SemaphorePermit<'_>, PortError> {
+        self.handshakes.acquire().await.map_err(|_| config("the transport is closed"))
     }
 
     fn slot(&self, host: &SshHost) -> Arc<Slot> {
@@ -51,8 +64,27 @@ impl Pool {
             Some(jump) => Some(Box::pin(self.connection(jump)).await?),
             None => None,
         };
-        let _right = self.handshakes.acquire().await.map_err(|_| config("the transport is closed"))?;
-        let connecting = Connection::open(host, via, &self.limits);
+        let mut right = self.right().await?;
+        let connecting = async {
+            let stream = match &via {
+                Some(jump) => jump.tunnel(host).await?,
+                None => {
+                    let mut dialling = pin!(connection::dial(host));
+                    match timeout(DIAL_PATIENCE, &mut dialling).await {
+                        Ok(stream) => stream?,
+                        Err(_) => {
+                            drop(right);
+                            let stream = dialling.await?;
+                            right = self.right().await?;
+                            stream
+                        }
+                    }
+                }
+            };
+            let connection = Connection::open(host, stream, via, &self.limits, &self.keys).await;
+            drop(right);
+            connection
+        };
         let connection = timeout(self.limits.connect, connecting).await.unwrap_or_else(|_| {
             Err(unreachable(format!(
                 "'{}' did not answer, or not let us in, within {:?}",

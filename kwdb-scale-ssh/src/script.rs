@@ -30,8 +30,10 @@ g=
 [ "$g" = "$l" ] || g=0
 "#;
 
-/// Second part: the environment.
-const ENVIRONMENT: &str = r#"for v in $(env | sed -n 's/^\(KWBASE_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$v"; done
+/// Second part: the environment. Two programs are started only where there is something to take out.
+const ENVIRONMENT: &str = r#"case $(export -p) in
+*KWBASE_*) for v in $(env | sed -n 's/^\(KWBASE_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$v"; done ;;
+esac
 LC_ALL=C; export LC_ALL
 "#;
 

@@ -14,6 +14,7 @@
 )]
 
 mod change;
+mod exec;
 mod middle;
 mod refuse;
 mod ssh;
@@ -46,6 +47,8 @@ const fn both(name: &'static str, run: fn(&Case)) -> Entry {
 const fn twin(name: &'static str, run: fn(&Case), why: &'static str) -> Entry {
     Entry { name, not_real: Some(why), run }
 }
+
+const NO_CLUSTER: &str = "no cluster has a part in it";
 
 /// The longest first, so that none is left over at the end.
 const CASES: &[Entry] = &[
@@ -84,6 +87,11 @@ const CASES: &[Entry] = &[
         refuse::what_was_left_is_not_forgotten,
         "it is about journals, and costs four drains",
     ),
+    twin("exec_runs_everywhere", exec::exec_runs_everywhere, NO_CLUSTER),
+    twin("exec_tells_what_failed", exec::exec_tells_what_failed, NO_CLUSTER),
+    twin("exec_executes_nothing_else", exec::exec_executes_nothing_else, NO_CLUSTER),
+    twin("exec_on_many_hosts", exec::exec_on_many_hosts, NO_CLUSTER),
+    twin("exec_on_the_hosts_of_a_cluster", exec::exec_on_the_hosts_of_a_cluster, NO_CLUSTER),
     both("usage", usage::usage),
 ];
 

@@ -1,0 +1,3 @@
+uname -srm
+cat /proc/loadavg
+df -kP /

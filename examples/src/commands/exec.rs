@@ -1,0 +1,369 @@
+//! `exec`: one script, command or file for every host, over connections that stay open between rounds.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use kwdb_scale_core::ports::{Command, CommandOutput, HostTransport, PortError, PortErrorKind};
+use kwdb_scale_core::secret::Secret;
+use kwdb_scale_core::topology::HostName;
+use kwdb_scale_ssh::{Agent, HostKeyPolicy, KeyFile, SshHost, SshLimits, SshTransport};
+use serde_json::json;
+
+use super::hosts_file::{self, Target};
+use crate::cli::{ExecArgs, Global};
+use crate::config::Config;
+use crate::failure::{Exit, Failure};
+use crate::transport::Hosts;
+use crate::ui::Ui;
+
+/// What an encrypted key file is opened with: never on a command line, which others can read.
+const PASSPHRASE: &str = "KWSCALE_KEY_PASSPHRASE";
+/// For commands on the hosts to be ended after Ctrl-C: the polite signal, a second, the other one.
+const ENDING: Duration = Duration::from_secs(2);
+/// A script or file is held in memory, once.
+const LARGEST: u64 = 256 << 20;
+
+/// What is done on every host.
+enum Work {
+    Run(Command),
+    Put { content: Vec<u8>, path: String, mode: u32 },
+}
+
+/// What came of it on one host.
+struct Outcome {
+    host: HostName,
+    result: Result<Option<CommandOutput>, PortError>,
+    took: Duration,
+}
+
+pub(crate) async fn exec(ui: &Ui, global: &Global, args: &ExecArgs) -> Result<Exit, Failure> {
+    let work = work(args)?;
+    let (fleet, mut hosts) = fleet(global, args).await?;
+    let json = args.json || ui.json();
+    let total = hosts.len();
+    let mut worst = Exit::Done;
+    let mut failed = std::collections::BTreeSet::new();
+    for round in 1..=args.rounds {
+        let mut lost = Vec::new();
+        let mut under_way = stream::iter(hosts.iter().cloned())
+            .map(|host| one(fleet.as_ref(), host, &work))
+            .buffer_unordered(args.at_once);
+        loop {
+            let outcome = tokio::select! {
+                next = under_way.next() => match next {
+                    Some(outcome) => outcome,
+                    None => break,
+                },
+                _ = tokio::signal::ctrl_c() => {
+                    ui.say("kwscale: interrupted; the commands under way are ended");
+                    // Tasks of the transport end them.
+                    drop(under_way);
+                    tokio::time::sleep(ENDING).await;
+                    return Ok(Exit::Failed);
+                }
+            };
+            let exit = outcome.exit();
+            if exit != Exit::Done {
+                failed.insert(outcome.host.clone());
+                if exit as u8 > worst as u8 {
+                    worst = exit;
+                }
+            }
+            if exit == Exit::Refused {
+                lost.push(outcome.host.clone());
+            }
+            if json { ui.print(outcome.json(round)) } else { outcome.print(ui) }
+        }
+        drop(under_way);
+        // Each would cost its deadline again, and tell nothing new.
+        hosts.retain(|host| !lost.contains(host));
+        if round < args.rounds && !lost.is_empty() {
+            ui.say(format_args!("kwscale: no further round on {} of {total} hosts", total - hosts.len()));
+        }
+        if hosts.is_empty() {
+            break;
+        }
+    }
+    if !failed.is_empty() {
+        ui.say(format_args!("kwscale: failed on {} of {total} hosts", failed.len()));
+    }
+    Ok(worst)
+}
+
+async fn one(fleet: &dyn HostTransport, host: HostName, work: &Work) -> Outcome {
+    let begun = Instant::now();
+    let result = match work {
+        Work::Run(command) => fleet.run(&host, command).await.map(Some),
+        Work::Put { content, path, mode } => fleet.put(&host, path, content, *mode).await.map(|()| None),
+    };
+    Outcome { host, result, took: begun.elapsed() }
+}
+
+impl Outcome {
+    /// A host that answers and whose command fails is 1, one that cannot be reached is 3, and a key of ours that cannot
+    /// be used is 2.
+    fn exit(&self) -> Exit {
+        use PortErrorKind as Kind;
+        match &self.result {
+            Ok(output) if output.as_ref().is_none_or(|o| o.end.success()) => Exit::Done,
+            Ok(_) => Exit::Failed,
+            Err(e) => match e.kind() {
+                Kind::Unreachable | Kind::Authentication | Kind::ConnectionLost | Kind::Unsupported => {
+                    Exit::Refused
+                }
+                Kind::Config => Exit::Usage,
+                _ => Exit::Failed,
+            },
+        }
+    }
+
+    /// Why it failed, and what helps; one line.
+    fn failure(&self) -> Option<String> {
+        use PortErrorKind as Kind;
+        let (why, cure) = match &self.result {
+            Ok(Some(output)) if !output.end.success() => {
+                (output.end.to_string(), "read what it printed above")
+            }
+            Ok(_) => return None,
+            Err(e) => {
+                let cure = match e.kind() {
+                    Kind::Unreachable => "see that the host is up and that its SSH server listens there",
+                    Kind::Authentication => {
+                        "give the key and user that the host lets in, or correct its line in known_hosts"
+                    }
+                    Kind::ConnectionLost => "it may have been done: look at the host before trying again",
+                    Kind::Deadline => "give a longer --deadline, or something that ends",
+                    Kind::NotFound => "make or install it there, or name another",
+                    Kind::Denied => "allow it to that user on the host, or take another user",
+                    Kind::Unsupported => "update the host's SSH server",
+                    Kind::Config => {
+                        "correct what is named; KWSCALE_KEY_PASSPHRASE holds the passphrase of an encrypted key"
+                    }
+                    _ => "correct what is named",
+                };
+                (e.chain(), cure)
+            }
+        };
+        Some(plain(&format!("{why}; cure: {cure}")))
+    }
+
+    /// Every line behind the host's name, so that hosts cannot be mistaken for each other.
+    fn print(&self, ui: &Ui) {
+        let host = &self.host;
+        let prefixed = |text: &str| {
+            let lines = text.split_terminator('\n').map(|line| format!("{host}: {}\n", plain(line)));
+            lines.collect::<String>()
+        };
+        if let Ok(Some(output)) = &self.result {
+            if !output.stdout.is_empty() {
+                ui.print(prefixed(&output.stdout));
+            }
+            if !output.stderr.is_empty() {
+                ui.say(prefixed(&output.stderr).trim_end_matches('\n'));
+            }
+            if output.truncated {
+                ui.say(format_args!("{host}: the output was cut, or was still open when the command ended"));
+            }
+        }
+        if let Some(failure) = self.failure() {
+            ui.say(format_args!("kwscale: {host}: {failure}"));
+        }
+    }
+
+    fn json(&self, round: u32) -> serde_json::Value {
+        let mut object = json!({
+            "schema": "kwscale.exec/v1",
+            "host": self.host.as_str(),
+            "round": round,
+            "exit": self.exit() as u8,
+            "seconds": self.took.as_secs_f64(),
+        });
+        let Some(map) = object.as_object_mut() else { return object };
+        if let Ok(Some(output)) = &self.result {
+            map.insert("end".to_owned(), output.end.to_string().into());
+            map.insert("stdout".to_owned(), output.stdout.clone().into());
+            map.insert("stderr".to_owned(), output.stderr.clone().into());
+            map.insert("truncated".to_owned(), output.truncated.into());
+        }
+        if let Some(failure) = self.failure() {
+            map.insert("message".to_owned(), failure.into());
+        }
+        object
+    }
+}
+
+/// One line that does nothing to a terminal.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.strip_suffix('\r').unwrap_or(text).chars() {
+        match c {
+            '\t' => plain.push(c),
+            c if c.is_control() => plain.extend(c.escape_default()),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+/// Reads what is to be done. Everything local is wrong before any host is asked.
+fn work(args: &ExecArgs) -> Result<Work, Failure> {
+    let deadline = Duration::try_from(args.deadline)
+        .map_err(|_| Failure::usage(format!("--deadline {:#} is not a time to wait", args.deadline)))?;
+    if let Some(script) = &args.script {
+        let mut command = Command::new(["sh", "-s"]).deadline(deadline);
+        command.stdin = Some(read("the script", script)?.0);
+        return Ok(Work::Run(command));
+    }
+    if let Some(file) = &args.put {
+        let (content, mode) = read("the file", file)?;
+        let path = args.to.clone().unwrap_or_default();
+        if path.is_empty() || path.starts_with('-') || path.ends_with('/') || path.contains('\0') {
+            return Err(Failure::usage(format!(
+                "--to '{}' is not the path of a file: write its full name on the hosts",
+                path.escape_default()
+            )));
+        }
+        return Ok(Work::Put { content, path, mode });
+    }
+    match args.command.first() {
+        Some(program) if !program.is_empty() && !program.starts_with('-') => {
+            Ok(Work::Run(Command::new(args.command.clone()).deadline(deadline)))
+        }
+        program => Err(Failure::usage(format!(
+            "--command '{}' does not begin with a program: write its name, then its arguments",
+            program.map(|p| p.escape_default().to_string()).unwrap_or_default()
+        ))),
+    }
+}
+
+/// The bytes of a local file and its permission bits.
+fn read(what: &str, path: &Path) -> Result<(Vec<u8>, u32), Failure> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let shown = path.display();
+    let fail = |e: std::io::Error| Failure::usage(format!("{what} {shown} cannot be read: {e}"));
+    let found = std::fs::metadata(path).map_err(fail)?;
+    if found.is_dir() {
+        return Err(fail(ErrorKind::IsADirectory.into()));
+    }
+    if found.len() > LARGEST {
+        return Err(Failure::usage(format!(
+            "{what} {shown} has {} bytes: take one of at most {LARGEST}",
+            found.len()
+        )));
+    }
+    Ok((std::fs::read(path).map_err(fail)?, found.permissions().mode() & 0o777))
+}
+
+/// The hosts of the file, or of the cluster, in their order.
+async fn fleet(global: &Global, args: &ExecArgs) -> Result<(Arc<dyn HostTransport>, Vec<HostName>), Failure> {
+    let Some(file) = &args.hosts_file else {
+        let config = Config::read(&global.cluster)
+            .map_err(|e| Failure::usage(format!("{e}; or name a file of hosts with --hosts-file")))?;
+        let transport = Hosts::of(&config).await.map_err(|e| Failure::usage(e.chain()))?;
+        let names = config.hosts.iter().map(|host| host.name.clone()).collect();
+        return Ok((Arc::new(transport), names));
+    };
+    let targets = hosts_file::read(file).map_err(Failure::usage)?;
+    let user = user(args)?;
+    let host_keys = host_keys(&args.known_hosts)?;
+    let host = |target: &Target| {
+        let host = SshHost::new(&target.host, &user, host_keys.clone())
+            .port(target.port.unwrap_or(args.port.unwrap_or(22)));
+        match &args.key {
+            Some(key) => host.login(key_file(key)),
+            None => host.login(Agent::from_env()),
+        }
+    };
+    if let Some(key) = &args.key {
+        readable("the key file", key)?;
+    } else if std::env::var_os("SSH_AUTH_SOCK").is_none() {
+        return Err(Failure::usage("no way to log in: give --key FILE, or start an SSH agent"));
+    }
+    let names: Vec<HostName> = targets.iter().map(Target::name).collect();
+    let hosts: Vec<(HostName, SshHost)> = names.iter().cloned().zip(targets.iter().map(host)).collect();
+    let mut limits = SshLimits::default();
+    limits.handshakes = limits.handshakes.min(args.at_once);
+    let transport = SshTransport::with_limits(hosts, limits).map_err(|e| Failure::usage(e.chain()))?;
+    Ok((Arc::new(transport), names))
+}
+
+fn user(args: &ExecArgs) -> Result<String, Failure> {
+    let own = || ["LOGNAME", "USER"].iter().find_map(|name| std::env::var(name).ok());
+    let user = args.user.clone().or_else(own).filter(|user| !user.is_empty());
+    user.ok_or_else(|| Failure::usage("the user to log in as is not known: give --user NAME"))
+}
+
+fn key_file(path: &Path) -> KeyFile {
+    let key = KeyFile::new(path);
+    match std::env::var(PASSPHRASE) {
+        Ok(passphrase) if !passphrase.is_empty() => key.passphrase(Secret::new(passphrase)),
+        _ => key,
+    }
+}
+
+fn host_keys(files: &[PathBuf]) -> Result<HostKeyPolicy, Failure> {
+    for file in files {
+        readable("the known_hosts file", file)?;
+    }
+    Ok(match files.is_empty() {
+        true => HostKeyPolicy::default_files(),
+        false => HostKeyPolicy::Strict { files: files.to_vec() },
+    })
+}
+
+/// A file that is named must be there: an absent one would make every host fail.
+fn readable(what: &str, path: &Path) -> Result<(), Failure> {
+    let opened = std::fs::File::open(path).and_then(|file| file.metadata());
+    match opened {
+        Ok(found) if !found.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::usage(format!("{what} {} is a directory: name the file", path.display()))),
+        Err(e) => Err(Failure::usage(format!("{what} {} cannot be read: {e}", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kwdb_scale_core::ports::CommandEnd;
+
+    use super::*;
+
+    fn of(result: Result<Option<CommandOutput>, PortError>) -> Outcome {
+        Outcome { host: "h".into(), result, took: Duration::from_millis(1500) }
+    }
+
+    fn ended(end: CommandEnd) -> Outcome {
+        let (stdout, stderr) = ("out\n".to_owned(), String::new());
+        of(Ok(Some(CommandOutput { end, stdout, stderr, truncated: false })))
+    }
+
+    #[test]
+    fn a_failed_command_is_one_and_a_host_out_of_reach_three() {
+        assert_eq!(ended(CommandEnd::Exit(0)).exit(), Exit::Done);
+        assert_eq!(ended(CommandEnd::Exit(3)).exit(), Exit::Failed);
+        assert_eq!(ended(CommandEnd::Signal(9)).exit(), Exit::Failed);
+        let error = |kind| of(Err(PortError::new(kind, "why")));
+        assert_eq!(error(PortErrorKind::Deadline).exit(), Exit::Failed);
+        assert_eq!(error(PortErrorKind::Authentication).exit(), Exit::Refused);
+        let failure = error(PortErrorKind::Unreachable).failure().unwrap();
+        assert!(failure.starts_with("why; cure: ") && !failure.contains('\n'), "{failure}");
+    }
+
+    #[test]
+    fn what_hosts_print_does_nothing_to_a_terminal() {
+        assert_eq!(plain("a\tb\r"), "a\tb");
+        assert_eq!(plain("\u{1b}[2Jx\ry\u{7f}\u{9b}"), "\\u{1b}[2Jx\\ry\\u{7f}\\u{9b}");
+    }
+
+    #[test]
+    fn json_holds_it_as_it_is() {
+        let object = ended(CommandEnd::Exit(3)).json(2);
+        assert_eq!(object["round"], 2);
+        assert_eq!((&object["end"], &object["stdout"]), (&"exit code 3".into(), &"out\n".into()));
+        assert!(object["message"].as_str().unwrap().contains("cure"));
+        assert!(!object.to_string().contains('\n'));
+    }
+}

@@ -1,0 +1,125 @@
+//! Private keys in files: read for every connection, opened once.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kwdb_scale_core::ports::{PortError, PortErrorKind};
+use kwdb_scale_core::secret::Secret;
+use russh::keys::{Algorithm, Certificate, PrivateKey};
+use tokio::sync::Mutex;
+
+use crate::config::KeyFile;
+use crate::error::{blocking, config, local_file};
+
+/// The keys of a transport's connections. Opening an encrypted one takes a good part of a second by design, and the hosts
+/// of a fleet mostly share one.
+#[derive(Debug, Default)]
+pub(crate) struct Keys(
+    /// Held while one is opened, so that the others wait for it.
+    Mutex<Vec<Opened>>,
+);
+
+#[derive(Clone, Debug)]
+struct Opened {
+    file: KeyFile,
+    /// What the file held.
+    text: Secret,
+    key: Arc<PrivateKey>,
+}
+
+impl Keys {
+    /// The key, and its certificate if the file has one.
+    pub(crate) async fn open(
+        &self,
+        file: &KeyFile,
+    ) -> Result<(Arc<PrivateKey>, Option<Certificate>), PortError> {
+        let mut opened = self.0.lock().await;
+        let before = opened.iter().find(|o| o.file == *file).cloned();
+        let given = file.clone();
+        let (now, certificate) = blocking(move || {
+            let now = read_key(given, before)?;
+            let certificate = read_certificate(&now)?;
+            Ok((now, certificate))
+        })
+        .await?;
+        let key = Arc::clone(&now.key);
+        opened.retain(|o| o.file != *file);
+        opened.push(now);
+        Ok((key, certificate))
+    }
+}
+
+/// Reads the file, and opens the key unless that was done with the same text.
+fn read_key(file: KeyFile, before: Option<Opened>) -> Result<Opened, PortError> {
+    let shown = file.path.display();
+    let text = std::fs::read_to_string(&file.path)
+        .map(Secret::new)
+        .map_err(|e| local_file(format!("the key file '{shown}' cannot be read"), e))?;
+    if let Some(before) = before.filter(|before| before.text == text) {
+        return Ok(before);
+    }
+    let passphrase = file.passphrase.as_ref();
+    let key = russh::keys::decode_secret_key(text.expose(), passphrase.map(Secret::expose)).map_err(|e| {
+        let why = match (&e, passphrase) {
+            (russh::keys::Error::KeyIsEncrypted, None) => "it is encrypted: give its passphrase",
+            (_, Some(_)) => "the passphrase is wrong, or it is no private key",
+            (_, None) => "it is no private key, or one of an unknown type",
+        };
+        config(format!("the key file '{shown}' cannot be used: {why}")).with_source(e)
+    })?;
+    Ok(Opened { key: Arc::new(key), text, file })
+}
+
+fn read_certificate(opened: &Opened) -> Result<Option<Certificate>, PortError> {
+    let key = &opened.key;
+    let Some(path) = &opened.file.certificate else { return Ok(None) };
+    let shown = Path::display(path);
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| local_file(format!("the certificate '{shown}' cannot be read"), e))?;
+    let certificate = Certificate::from_openssh(text.trim())
+        .map_err(|e| config(format!("'{shown}' is not an OpenSSH certificate")).with_source(e))?;
+    if certificate.public_key() != key.public_key().key_data() {
+        return Err(config(format!("the certificate '{shown}' belongs to another key")));
+    }
+    if matches!(key.algorithm(), Algorithm::Rsa { .. }) {
+        // The protocol library would sign with SHA-1.
+        return Err(PortError::new(
+            PortErrorKind::Unsupported,
+            format!("the certificate '{shown}' of an RSA key can be used through an agent only"),
+        ));
+    }
+    Ok(Some(certificate))
+}
+
+#[cfg(test)]
+mod tests {
+    use russh::keys::ssh_key::LineEnding;
+
+    use super::*;
+
+    fn write(path: &Path, passphrase: &str) -> PrivateKey {
+        let rng = &mut russh::keys::key::safe_rng();
+        let key = PrivateKey::random(rng, Algorithm::Ed25519).unwrap();
+        let encrypted = key.encrypt(rng, passphrase).unwrap();
+        std::fs::write(path, encrypted.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+        key
+    }
+
+    #[tokio::test]
+    async fn a_key_is_opened_once_and_a_changed_file_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("id");
+        let first = write(&path, "secret");
+        let (keys, file) = (Keys::default(), KeyFile::new(&path).passphrase(Secret::new("secret")));
+        let (one, _) = keys.open(&file).await.unwrap();
+        let (two, _) = keys.open(&file).await.unwrap();
+        assert!(Arc::ptr_eq(&one, &two) && one.public_key().key_data() == first.public_key().key_data());
+        // The passphrase is part of what was asked for.
+        let wrong = keys.open(&KeyFile::new(&path).passphrase(Secret::new("other"))).await.unwrap_err();
+        assert!(wrong.to_string().contains("passphrase is wrong"), "{wrong}");
+        let second = write(&path, "secret");
+        let (three, _) = keys.open(&file).await.unwrap();
+        assert_eq!(three.public_key().key_data(), second.public_key().key_data());
+        assert!(!format!("{keys:?}").contains("OPENSSH"));
+    }
+}
