@@ -22,7 +22,9 @@
 //! pid, after a look at their arguments, so that a number that was given to another program does no harm.
 //! The calls block; they need Linux.
 
+mod hosts;
 mod info;
+mod netns;
 mod ports;
 mod proc;
 mod start;
@@ -30,6 +32,7 @@ mod start;
 use std::fs;
 use std::io;
 use std::ops::Deref;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -40,9 +43,11 @@ use rustix::process::Signal;
 use crate::process::lab::{CONFIG, LabAddress};
 use crate::process::wire::Control;
 use crate::process::write_private;
+use netns::Machine;
 use proc::{Output, Process};
 
 pub use info::{LabError, LabHost, LabInfo, LabOptions};
+pub use netns::{CERTS, HostFile, Hosts, LabNet, Login, NetnsOptions, ORDINARY_USER, PROGRAM};
 
 const STATE: &str = "lab.json";
 
@@ -90,11 +95,19 @@ impl Lab {
         ScopedLab(self)
     }
 
-    /// Prepares one more host, with free ports and a store path, and starts nothing.
+    /// Prepares one more host, with free ports and a store path, and starts no node. One that is a machine of its own
+    /// runs its sshd, and in a secure lab holds certificates for a node.
     ///
     /// # Errors
-    /// The block of ports is used up.
+    /// The block of ports is used up; what a machine of its own needs.
     pub fn add(&mut self) -> Result<LabHost, LabError> {
+        match self.info.net.clone() {
+            Some(net) => self.add_machine(&net, true),
+            None => self.add_directory(),
+        }
+    }
+
+    fn add_directory(&mut self) -> Result<LabHost, LabError> {
         let index = self.info.hosts.len();
         let ports = ports::of_node(self.info.block, index).ok_or_else(|| LabError::Io {
             what: "ports of one more host".to_owned(),
@@ -173,7 +186,7 @@ impl Lab {
     /// It ends with another code than zero, or not within the deadline.
     pub fn kwbase(&self, args: &[&str], deadline: Duration) -> Result<String, LabError> {
         let mut command = Command::new(&self.info.kwbase);
-        command.args(args).args(self.security_flags());
+        command.args(args).args(security_flags(self.info.certs_dir.as_deref()));
         let output =
             proc::run(&mut command, deadline).map_err(io_error(format!("kwbase {}", args.join(" "))))?;
         if output.code == Some(0) { Ok(output.stdout) } else { Err(failed(args, &output)) }
@@ -192,8 +205,12 @@ impl Lab {
         if let Some(host) = self.info.hosts.iter().find(|host| self.process(host).is_some()) {
             return Err(LabError::Deadline(format!("{} did not end", host.name)));
         }
-        for directory in ["nodes", "bin", "certs"] {
+        self.remove_machines()?;
+        for directory in ["nodes", "bin", "certs", "hosts", "hub", "files"] {
             remove(fs::remove_dir_all(self.info.dir.join(directory)))?;
+        }
+        for file in netns::OPERATOR_FILES {
+            remove(fs::remove_file(self.info.dir.join(file)))?;
         }
         for file in [CONFIG, "twin.addr", "twin.log", STATE] {
             remove(fs::remove_file(self.info.dir.join(file)))?;
@@ -243,6 +260,9 @@ impl Lab {
     }
 
     fn process(&self, host: &LabHost) -> Option<Process> {
+        if let Some(net) = &self.info.net {
+            return Machine::new(&self.info.dir, net, host.name.as_str()).node();
+        }
         Process::of_pid_file(&host.pid_file, &listen_flag(host))
     }
 
@@ -285,6 +305,17 @@ impl Drop for ScopedLab {
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
     let what = what.into();
     move |source| LabError::Io { what, source }
+}
+
+fn security_flags(certs_dir: Option<&Path>) -> Vec<String> {
+    vec![match certs_dir {
+        Some(dir) => format!("--certs-dir={}", dir.display()),
+        None => "--insecure".to_owned(),
+    }]
+}
+
+fn append(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 /// By this argument the lab's process is known.
