@@ -138,7 +138,8 @@ async fn interrupted() {
 pub(crate) async fn add(ui: &Ui, args: &LabAdd) -> Result<Exit, Failure> {
     let mut lab = Lab::open(&args.dir)?;
     let certs = !args.without_certs;
-    let host = blocking(move || if certs { lab::add(&mut lab) } else { lab::add_without_certs(&mut lab) }).await?;
+    let host =
+        blocking(move || if certs { lab::add(&mut lab) } else { lab::add_without_certs(&mut lab) }).await?;
     if ui.json() {
         ui.print_json(
             &json!({"schema": "kwscale.lab/v1", "host": {"name": host.name, "address": host.address}}),
@@ -198,7 +199,12 @@ pub(crate) fn status(ui: &Ui, dir: &Path) -> Result<Exit, Failure> {
     for (host, runs) in hosts {
         let runs = if runs { "runs" } else { "no node" };
         let namespace = info.net.as_ref().map(|net| format!("  {}", net.namespace(host.name.as_str())));
-        ui.print(format_args!("{:<5} {:<22} {runs:<8}{}", host.name, host.address, namespace.unwrap_or_default()));
+        ui.print(format_args!(
+            "{:<5} {:<22} {runs:<8}{}",
+            host.name,
+            host.address,
+            namespace.unwrap_or_default()
+        ));
     }
     Ok(Exit::Done)
 }

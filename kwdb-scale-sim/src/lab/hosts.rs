@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
 use kwdb_scale_core::topology::{Address, HostName};
 
 use super::netns::{
-    CERTS, HUB, HostFile, LabNet, Machine, NetnsOptions, OWN, STORE, Tools, prepare_operator, write_into,
+    CERTS, HUB, HostFile, LabNet, Machine, NetnsOptions, STORE, Tools, prepare_operator, write_into,
 };
-use super::{Lab, LabError, LabHost, append, io_error, netns};
+use super::{Hosts, Lab, LabError, LabHost, LabOptions, append, io_error, netns};
 use crate::certs;
 use crate::process::lab::{Hub, LabAddress, SOCKET};
 use crate::process::wire::{Control, ControlReply};
@@ -20,17 +21,43 @@ const CLIENT: [(&str, u32); 3] = [("ca.crt", 0o644), ("client.root.crt", 0o644),
 /// The longest path of a socket that Linux takes.
 const LONGEST_SOCKET: usize = 107;
 
+/// Whether this machine has what [`Hosts::Netns`](super::Hosts::Netns) needs, as far as that shows beforehand.
+///
+/// # Errors
+/// [`LabError::Unfit`] with what is missing and the cure.
+pub fn machines_can_be_made() -> Result<(), LabError> {
+    Tools::find().map(drop)
+}
+
+/// That this machine can make such hosts in a lab's directory, before anything is made.
+pub(super) fn must_be_fit(options: &LabOptions, dir: &Path) -> Result<(), LabError> {
+    if matches!(options.hosts, Hosts::Processes) {
+        return Ok(());
+    }
+    Tools::find()?;
+    if options.ends_with_caller {
+        return Err(LabError::Unfit {
+            what: "hosts with namespaces of their own do not end with the process that made them".to_owned(),
+            cure: "leave ends_with_caller out, and end the lab with down",
+        });
+    }
+    let socket = dir.join("hub").join(SOCKET);
+    if socket.as_os_str().len() > LONGEST_SOCKET || dir.to_str().is_none_or(|d| d.contains(['"', '\n'])) {
+        return Err(LabError::Unfit {
+            what: format!(
+                "the path {} is too long or too strange for sockets and an ssh_config",
+                dir.display()
+            ),
+            cure: "choose a shorter and plainer one",
+        });
+    }
+    Ok(())
+}
+
 impl Lab {
     pub(super) fn prepare_machines(&mut self, how: &NetnsOptions, nodes: usize) -> Result<(), LabError> {
         let tools = Tools::find()?;
         let dir = self.info.dir.clone();
-        let socket = dir.join("hub").join(SOCKET);
-        if socket.as_os_str().len() > LONGEST_SOCKET || dir.to_str().is_none_or(|d| d.contains(['"', '\n'])) {
-            return Err(LabError::Unfit {
-                what: format!("the path {} is too long or too strange for sockets and an ssh_config", dir.display()),
-                cure: "give --dir a shorter and plainer one",
-            });
-        }
         for sub in ["hub", "files", "hosts"] {
             fs::create_dir_all(dir.join(sub)).map_err(io_error(sub))?;
         }
@@ -103,8 +130,11 @@ impl Lab {
             machine.start_sshd(&tools, address)
         };
         if let Err(error) = made() {
-            // It keeps its number, and is taken away with the lab if not now.
-            let _ = machine.remove(&tools);
+            // Another attempt finds nothing of this one. What cannot be removed now is removed with the lab.
+            if machine.remove(&tools).is_ok() && fs::remove_dir_all(machine.home()).is_ok() {
+                self.info.hosts.pop();
+                self.save()?;
+            }
             return Err(error);
         }
         Ok(host)
@@ -117,6 +147,7 @@ impl Lab {
         let holder = Machine::new(&self.info.dir, net, "n1").own(CERTS);
         let own = machine.own(CERTS);
         let make = || {
+            fs::create_dir_all(&own)?;
             if index == 0 {
                 certs::create_ca(&own)?;
                 certs::create_client(&own, "root")?;
@@ -125,6 +156,7 @@ impl Lab {
                     fs::copy(own.join(file), mine.join(file))?;
                 }
             }
+            fs::set_permissions(&own, fs::Permissions::from_mode(0o700))?;
             certs::create_node(&holder, &own, &[names, &["127.0.0.1", "localhost"]].concat())?;
             for (file, mode) in CLIENT {
                 if index > 0 {
@@ -210,7 +242,9 @@ impl Lab {
             return Ok(());
         }
         let control = Control::Freeze { address: self.host(name)?.address.to_string(), frozen };
-        let reply = LabAddress::read(&self.info.dir).and_then(|lab| lab.control(&control)).map_err(io_error("lab"))?;
+        let reply = LabAddress::read(&self.info.dir)
+            .and_then(|lab| lab.control(&control))
+            .map_err(io_error("lab"))?;
         match reply {
             ControlReply::Failed(words) => {
                 Err(LabError::Command { command: format!("cutting {name}"), end: "failed".to_owned(), words })
@@ -248,10 +282,5 @@ impl Lab {
     fn ip(&self, net: &LabNet, name: &str) -> Result<std::net::Ipv4Addr, LabError> {
         let index = self.info.hosts.iter().position(|host| host.name.as_str() == name);
         index.and_then(|index| net.host(index)).ok_or_else(|| LabError::NoHost(name.to_owned()))
-    }
-
-    /// Directories that a host which is a machine of its own has to itself, relative to its root.
-    pub fn own_directories() -> &'static [&'static str] {
-        OWN
     }
 }

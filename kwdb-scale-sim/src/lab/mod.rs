@@ -21,6 +21,32 @@
 //! `certs/`, and `nodes/NAME/` with the stores, the output and the pid file of each node. Processes are ended by
 //! pid, after a look at their arguments, so that a number that was given to another program does no harm.
 //! The calls block; they need Linux.
+//!
+//! # Hosts
+//!
+//! With [`Hosts::Netns`] every host is a small machine of its own, which is what a program that works over SSH is
+//! tested on: a network namespace with an IP address, in which nodes have KWDB's usual ports; this machine's files with
+//! a private layer above them, so that `/usr/local/kaiwudb/bin/kwbase`, `/etc/kaiwudb` and `/var/lib/kaiwudb` are each
+//! host's own; processes and a host name; an sshd with its own key. What a host writes into `/etc/kaiwudb`, `/etc/ssh`,
+//! `/etc/systemd/system`, `/home`, `/opt/kwdb_install`, `/root`, `/run`, `/tmp`, `/usr/local/kaiwudb`,
+//! `/var/lib/kaiwudb` and `/var/log` is seen in `hosts/NAME/root` of the lab's directory. The operator is this machine: the
+//! lab's directory holds its key, `ssh_config` and `known_hosts`, and `certs/` its client certificate.
+//!
+//! ```no_run
+//! use kwdb_scale_sim::lab::{HostFile, Hosts, Lab, LabOptions, NetnsOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! kwdb_scale_sim::process::hook();
+//! let script = "#!/bin/sh\necho \"systemctl $*\" >> /var/log/calls\n";
+//! let files = vec![HostFile::new("/usr/bin/systemctl", script, 0o755)?];
+//! let hosts = Hosts::Netns(NetnsOptions { files, ..NetnsOptions::default() });
+//! let lab = Lab::up(LabOptions { hosts, secure: true, ..LabOptions::new("/tmp/lab") })?.scoped();
+//! // `ssh -F /tmp/lab/ssh_config n2` reaches the second host; without SSH this does:
+//! lab.command_on("n2")?.args(["systemctl", "status"]).status()?;
+//! println!("{}", std::fs::read_to_string(lab.info().seen_here("n2", "/var/log/calls"))?);
+//! lab.cut("n3")?;
+//! # Ok(()) }
+//! ```
 
 mod hosts;
 mod info;
@@ -46,6 +72,7 @@ use crate::process::write_private;
 use netns::Machine;
 use proc::{Output, Process};
 
+pub use hosts::machines_can_be_made;
 pub use info::{LabError, LabHost, LabInfo, LabOptions};
 pub use netns::{CERTS, HostFile, Hosts, LabNet, Login, NetnsOptions, ORDINARY_USER, PROGRAM};
 
@@ -69,7 +96,7 @@ impl Lab {
         match lab.start_all(&options, end) {
             Ok(()) => Ok(lab),
             Err(error) => {
-                lab.end_processes();
+                lab.give_up();
                 Err(error)
             }
         }
@@ -198,6 +225,13 @@ impl Lab {
     /// A process that cannot be ended; files that cannot be deleted.
     pub fn down(self) -> Result<(), LabError> {
         self.end()
+    }
+
+    /// Ends what was made of a lab that does not come up; its files say why.
+    fn give_up(&self) {
+        self.end_processes();
+        // What is left then is removed by `down`.
+        let _ = self.remove_machines();
     }
 
     fn end(&self) -> Result<(), LabError> {

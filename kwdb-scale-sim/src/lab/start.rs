@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use kwdb_scale_core::policy::MIN_MEMBERS;
 use kwdb_scale_core::topology::StartMode;
 
+use super::hosts::must_be_fit;
 use super::proc::Output;
 use super::{
     Hosts, Lab, LabError, LabHost, LabInfo, LabOptions, append, failed, host_flag, io_error, lab_marker,
@@ -41,6 +42,7 @@ impl Lab {
         if fs::read_dir(&dir).map_err(io_error(dir.display().to_string()))?.next().is_some() {
             return Err(LabError::NotEmpty(dir));
         }
+        must_be_fit(options, &dir)?;
         let ports = if matches!(options.hosts, Hosts::Processes) { options.nodes } else { 0 };
         let executable = match &options.executable {
             Some(path) => path.canonicalize(),
@@ -82,7 +84,7 @@ impl Lab {
         match made {
             Ok(()) => Ok(lab),
             Err(error) => {
-                lab.end_processes();
+                lab.give_up();
                 Err(error)
             }
         }

@@ -248,7 +248,11 @@ impl Lab {
         self.fronts.read().await.get(&process).cloned()
     }
 
-    async fn node<S: Stream + 'static>(&self, mut stream: BufReader<S>, registration: Registration) -> io::Result<()> {
+    async fn node<S: Stream + 'static>(
+        &self,
+        mut stream: BufReader<S>,
+        registration: Registration,
+    ) -> io::Result<()> {
         let (front, ready_at) = match self.start(registration) {
             Ok(started) => started,
             Err(message) => return send(&mut stream, &NodeEvent::Exit { code: 1, message }).await,

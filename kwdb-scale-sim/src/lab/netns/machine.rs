@@ -13,13 +13,13 @@ use rustix::process::Signal;
 
 use super::super::proc::{Process, arguments};
 use super::super::{LabError, append, io_error};
-use super::network::{self, LabNet, Tools};
 use super::HostFile;
+use super::network::{self, LabNet, Tools};
 use crate::process::{ROLE, ROLE_INIT};
 
 /// Directories that every host has to itself, at the same path below `hosts/NAME/root` of the lab's directory. What a
 /// host writes elsewhere is kept in memory, and gone with it.
-pub(in crate::lab) const OWN: &[&str] = &[
+const OWN: &[&str] = &[
     "etc/kaiwudb",
     "etc/ssh",
     "etc/sudoers.d",
@@ -186,14 +186,28 @@ impl<'a> Machine<'a> {
         self.net.make_host(tools, self.name, address)?;
         let log_file = self.home().join("log");
         let log = append(&log_file).map_err(io_error("log"))?;
-        let mut command = Command::new(&tools.nsenter);
-        command.arg(format!("--net={}", network::file(&self.namespace()).display()));
-        command.arg(&tools.unshare).args(["--mount", "--uts", "--pid", "--fork", "--kill-child", "--", "sh", "-c", SETUP, "sh"]);
+        // No Ctrl-C of the terminal in which the lab is made reaches it.
+        let mut command = Command::new(&tools.setsid);
+        command.arg(&tools.nsenter).arg(format!("--net={}", network::file(&self.namespace()).display()));
+        command.arg(&tools.unshare).args([
+            "--mount",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--",
+            "sh",
+            "-c",
+            SETUP,
+            "sh",
+        ]);
         command.arg(self.marker()).arg(self.name).arg(self.home());
         command.arg(self.dir.join("hub")).arg(self.dir.join("files")).arg(executable);
-        command.arg(kwbase.unwrap_or(Path::new(""))).args([&format!("{ROLE}={ROLE_INIT}"), super::ORDINARY_USER]).args(OWN);
+        command
+            .arg(kwbase.unwrap_or(Path::new("")))
+            .args([&format!("{ROLE}={ROLE_INIT}"), super::ORDINARY_USER])
+            .args(OWN);
         let mut child = command
-            // No descriptor, no signal and no terminal of ours reach it.
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -278,7 +292,8 @@ impl<'a> Machine<'a> {
     /// The process of its node.
     pub(in crate::lab) fn node(&self) -> Option<Process> {
         let node = processes(&self.namespace()).find(|found| {
-            found.program() == "kwbase" && found.arguments.get(1).is_some_and(|command| command.starts_with("start"))
+            found.program() == "kwbase"
+                && found.arguments.get(1).is_some_and(|command| command.starts_with("start"))
         });
         node.map(|found| found.process)
     }
@@ -352,7 +367,8 @@ pub(in crate::lab) fn write_into(root: &Path, file: &HostFile) -> io::Result<()>
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let mut open: File = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let mut open: File =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
     open.write_all(&file.content)?;
     // Whatever the mask of this process.
     open.set_permissions(fs::Permissions::from_mode(file.mode))

@@ -2,7 +2,7 @@
 //! machine's files, processes of their own and an sshd. Linux, as root.
 //!
 //! Nothing of this machine is changed but for namespaces, one network interface, and the lab's directory: a host sees
-//! this machine's files through an overlay that keeps what the host writes, and the directories of [`OWN`] lie in
+//! this machine's files through an overlay that keeps what the host writes, and the directories of `OWN` lie in
 //! `hosts/NAME/root` of the lab's directory.
 
 mod machine;
@@ -14,13 +14,14 @@ use std::path::{Component, Path, PathBuf};
 
 use super::LabError;
 
-pub(super) use machine::{HUB, Machine, OWN, write_into};
+pub(super) use machine::{HUB, Machine, write_into};
 pub use network::LabNet;
 pub(super) use network::Tools;
 pub(super) use sshd::prepare as prepare_operator;
 
 /// What the operator of such a lab has in its directory, beside certificates.
-pub(super) const OPERATOR_FILES: [&str; 4] = [sshd::SSH_CONFIG, sshd::KNOWN_HOSTS, sshd::KEY, "id_ed25519.pub"];
+pub(super) const OPERATOR_FILES: [&str; 4] =
+    [sshd::SSH_CONFIG, sshd::KNOWN_HOSTS, sshd::KEY, "id_ed25519.pub"];
 
 /// The user beside root whom a host knows; it may do everything through `sudo -n`.
 pub const ORDINARY_USER: &str = "kaiwudb";
@@ -95,7 +96,10 @@ impl HostFile {
         if !path.is_absolute() || !normal || path.file_name().is_none() || path.to_str().is_none() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("'{}' is no path of a file on a host: give an absolute one in UTF-8 without '..'", path.display()),
+                format!(
+                    "'{}' is no path of a file on a host: give an absolute one in UTF-8 without '..'",
+                    path.display()
+                ),
             ));
         }
         Ok(Self { path, content: content.into(), mode: mode & 0o7777 })

@@ -27,6 +27,7 @@ const NAMESPACES: &str = "/run/netns";
 #[derive(Debug)]
 pub(in crate::lab) struct Tools {
     pub(super) ip: PathBuf,
+    pub(super) setsid: PathBuf,
     pub(super) nsenter: PathBuf,
     pub(super) unshare: PathBuf,
     pub(super) sshd: PathBuf,
@@ -37,16 +38,25 @@ impl Tools {
     /// Finds them all, and that we may use them.
     pub(in crate::lab) fn find() -> Result<Self, LabError> {
         if !rustix::process::geteuid().is_root() {
-            return Err(unfit("hosts with namespaces of their own are made by root", "run it as root (sudo)"));
+            return Err(unfit(
+                "hosts with namespaces of their own are made by root",
+                "run it as root (sudo)",
+            ));
         }
         let find = |name: &str, cure| {
             let path = env::var_os("PATH").unwrap_or_default();
             let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
             let found = env::split_paths(&path).chain(system).map(|dir| dir.join(name)).find(|p| p.is_file());
-            found.ok_or_else(|| unfit(format!("hosts with namespaces of their own need `{name}`, which is not installed"), cure))
+            found.ok_or_else(|| {
+                unfit(
+                    format!("hosts with namespaces of their own need `{name}`, which is not installed"),
+                    cure,
+                )
+            })
         };
         Ok(Self {
             ip: find("ip", "install iproute2")?,
+            setsid: find("setsid", "install util-linux")?,
             nsenter: find("nsenter", "install util-linux")?,
             unshare: find("unshare", "install util-linux")?,
             sshd: find("sshd", "install openssh-server")?,
@@ -100,7 +110,10 @@ impl LabNet {
     pub(in crate::lab) fn choose(tools: &Tools, login: Login) -> Result<Self, LabError> {
         let taken = prefixes(&tools.ip(None, "addr show\nroute show table all\n")?);
         let subnet = free_subnet(&taken, random).ok_or_else(|| {
-            unfit("every private subnet that was tried is in use on this machine", "remove a route that covers them all")
+            unfit(
+                "every private subnet that was tried is in use on this machine",
+                "remove the routes that cover 10.0.0.0/8, 172.16.0.0/12 and 192.168.0.0/16",
+            )
         })?;
         let bits = random();
         Ok(Self { id: format!("kw{:08x}", (bits >> 32) ^ (bits & 0xffff_ffff)), subnet, login })
@@ -235,7 +248,10 @@ mod tests {
         let mut next = [[1_u8, 1], [127, 255], [200, 7], [200, 8]].into_iter();
         let mut draw = || next.next().map_or(0, |[x, y]| u64::from_le_bytes([x, y, 0, 0, 0, 0, 0, 0]));
         assert_eq!(free_subnet(&taken, &mut draw), Some([10, 200, 8]));
-        assert_eq!(free_subnet(&[(u32::from(Ipv4Addr::new(10, 0, 0, 0)), 0xff00_0000)], || 0x0507), Some([172, 23, 5]));
+        assert_eq!(
+            free_subnet(&[(u32::from(Ipv4Addr::new(10, 0, 0, 0)), 0xff00_0000)], || 0x0507),
+            Some([172, 23, 5])
+        );
         assert_eq!(free_subnet(&[(0, 0)], || 1), None);
     }
 

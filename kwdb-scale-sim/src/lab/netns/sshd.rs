@@ -82,7 +82,9 @@ impl Machine<'_> {
         let mut words = host_key.split_whitespace();
         let (kind, text) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let add = |file: &str, line: String| {
-            append(&self.dir.join(file)).and_then(|mut open| open.write_all(line.as_bytes())).map_err(io_error(file.to_owned()))
+            append(&self.dir.join(file))
+                .and_then(|mut open| open.write_all(line.as_bytes()))
+                .map_err(io_error(file.to_owned()))
         };
         add(KNOWN_HOSTS, format!("{},{address} {kind} {text}\n", self.name))?;
         add(SSH_CONFIG, format!("Host {}\n  HostName {address}\n", self.name))
