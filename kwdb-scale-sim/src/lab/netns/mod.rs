@@ -19,9 +19,9 @@ pub use network::LabNet;
 pub(super) use network::Tools;
 pub(super) use sshd::prepare as prepare_operator;
 
-/// What the operator of such a lab has in its directory, beside certificates.
-pub(super) const OPERATOR_FILES: [&str; 4] =
-    [sshd::SSH_CONFIG, sshd::KNOWN_HOSTS, sshd::KEY, "id_ed25519.pub"];
+/// What the operator of such a lab has in its directory, beside certificates; the last is what `ssh-keygen -R` leaves.
+pub(super) const OPERATOR_FILES: [&str; 5] =
+    [sshd::SSH_CONFIG, sshd::KNOWN_HOSTS, sshd::KEY, "id_ed25519.pub", "known_hosts.old"];
 
 /// The user beside root whom a host knows; it may do everything through `sudo -n`.
 pub const ORDINARY_USER: &str = "kaiwudb";
