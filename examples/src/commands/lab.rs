@@ -1,6 +1,8 @@
 //! `lab …`: local clusters of real processes.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use kwdb_scale_sim::lab::{Hosts, Lab, LabError, LabHost, LabOptions, Login, NetnsOptions};
 use serde_json::json;
@@ -79,9 +81,17 @@ pub(crate) async fn up(ui: &Ui, args: &UpArgs) -> Result<Exit, Failure> {
     };
     ui.say(format_args!("starting {} nodes in {} …", args.nodes, args.dir.display()));
     let dir = args.dir.clone();
+    let cancel = Arc::clone(&options.cancel);
+    let mut making = std::pin::pin!(blocking(move || lab::up(options)));
     let made = tokio::select! {
-        made = blocking(move || lab::up(options)) => made?,
+        made = &mut making => made?,
         () = interrupted() => {
+            // It ends what it has made, unless it is too slow for a person who insists.
+            cancel.store(true, Ordering::Relaxed);
+            tokio::select! {
+                _ = making => {}
+                () = interrupted() => {}
+            }
             // What was started so far is not left behind.
             if let Ok(lab) = Lab::open(&dir) {
                 blocking(move || lab::down(lab)).await?;

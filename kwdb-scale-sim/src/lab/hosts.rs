@@ -73,6 +73,7 @@ impl Lab {
         self.save()?;
         net.make(&tools)?;
         for _ in 0..nodes {
+            self.go_on()?;
             self.add_machine(&net, true)?;
         }
         Ok(())

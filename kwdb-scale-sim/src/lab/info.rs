@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kwdb_scale_core::topology::{Address, HostName, StartMode};
@@ -38,6 +40,9 @@ pub struct LabOptions {
     pub hosts: Hosts,
     /// How long [`Lab::up`](super::Lab::up) may take in all.
     pub deadline: Duration,
+    /// Once it is set, [`Lab::up`](super::Lab::up) ends what it has made so far and comes back with [`LabError::Cancelled`],
+    /// after the command that it waits for.
+    pub cancel: Arc<AtomicBool>,
 }
 
 impl LabOptions {
@@ -57,6 +62,7 @@ impl LabOptions {
             ends_with_caller: false,
             hosts: Hosts::Processes,
             deadline: Duration::from_secs(600),
+            cancel: Arc::default(),
         }
     }
 }
@@ -189,6 +195,9 @@ pub enum LabError {
     /// What was asked for is only of hosts in namespaces.
     #[error("the hosts of this lab are directories of this machine: make a lab with --hosts netns for that")]
     NoMachines,
+    /// The making of the lab was given up on request.
+    #[error("the making of the lab was given up")]
+    Cancelled,
     /// Something did not come about in time.
     #[error("{0} within the deadline")]
     Deadline(String),

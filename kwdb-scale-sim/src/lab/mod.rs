@@ -61,6 +61,8 @@ use std::ops::Deref;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kwdb_scale_core::topology::{Address, HostName};
@@ -82,6 +84,8 @@ const STATE: &str = "lab.json";
 #[derive(Debug)]
 pub struct Lab {
     info: LabInfo,
+    /// Set while it is made, to give that up.
+    cancel: Arc<AtomicBool>,
 }
 
 impl Lab {
@@ -109,7 +113,7 @@ impl Lab {
     pub fn open(dir: &Path) -> Result<Self, LabError> {
         let text = fs::read(dir.join(STATE)).map_err(|_| LabError::NoLab(dir.to_owned()))?;
         let info = serde_json::from_slice(&text).map_err(|_| LabError::NoLab(dir.to_owned()))?;
-        Ok(Self { info })
+        Ok(Self { info, cancel: Arc::default() })
     }
 
     /// What there is to know of it.
@@ -282,6 +286,11 @@ impl Lab {
         for process in &processes {
             process.ends_within(Duration::from_secs(10));
         }
+    }
+
+    /// Between any two things that making a lab takes.
+    fn go_on(&self) -> Result<(), LabError> {
+        if self.cancel.load(Ordering::Relaxed) { Err(LabError::Cancelled) } else { Ok(()) }
     }
 
     fn host(&self, name: &str) -> Result<&LabHost, LabError> {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,7 @@ impl Lab {
                 .map_err(io_error("certificates"))?;
         }
         let mut lab = Self {
+            cancel: Arc::clone(&options.cancel),
             info: LabInfo {
                 kwbase,
                 real: options.kwbase.is_some(),
@@ -96,6 +98,7 @@ impl Lab {
         }
         // One by one, so that node ids are the numbers of the names.
         for (index, host) in self.info.hosts.iter().enumerate() {
+            self.go_on()?;
             self.start(host)?;
             if index == 0 {
                 self.kwbase(&["init", &host_flag(host)], left(end))?;
@@ -314,6 +317,7 @@ impl Lab {
         mut done: impl FnMut() -> Result<bool, LabError>,
     ) -> Result<(), LabError> {
         while !done()? {
+            self.go_on()?;
             if Instant::now() > end {
                 return Err(LabError::Deadline(what.to_owned()));
             }
