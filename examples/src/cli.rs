@@ -1,5 +1,6 @@
 //! The command line of `kwscale`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -329,12 +330,26 @@ fn at_once(text: &str) -> Result<usize, String> {
 pub(crate) enum LabCommand {
     /// Make a cluster in a new directory; comes back when nothing is under-replicated.
     Up(UpArgs),
-    /// Describe one more host in the lab's file; starts nothing.
-    Add(LabDir),
+    /// Describe one more host in the lab's file; starts no node.
+    Add(LabAdd),
+    /// Show the hosts, their addresses and which nodes run.
+    Status(LabDir),
     /// Kill a node's process (SIGKILL).
     Kill(LabNode),
     /// Start a node's process again on its old store.
     Restart(LabNode),
+    /// Run a command on a host as root, without SSH (--hosts netns).
+    Run(LabRun),
+    /// Pull a host's cable (--hosts netns).
+    Cut(LabNode),
+    /// Put a host's cable in again (--hosts netns).
+    Heal(LabNode),
+    /// End a host's sshd with every session (--hosts netns).
+    StopSshd(LabNode),
+    /// Start a host's sshd (--hosts netns).
+    StartSshd(LabNode),
+    /// Give a host another host key, of which known_hosts is not told (--hosts netns).
+    Rekey(LabNode),
     /// End every process of the lab and delete what it made.
     Down(LabDir),
 }
@@ -366,6 +381,53 @@ pub struct UpArgs {
     /// How much faster than real the twin's time goes.
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub speed: f64,
+    /// What a host is.
+    #[arg(long, value_enum, default_value = "processes")]
+    pub hosts: HostsArg,
+    /// As whom kwscale logs in on the hosts (--hosts netns).
+    #[arg(long, value_enum, default_value = "root")]
+    pub login: LoginArg,
+}
+
+/// What a lab's host is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum HostsArg {
+    /// A directory and loopback ports of this machine.
+    Processes,
+    /// A machine of its own, with an address, files, processes and an sshd; Linux, as root.
+    Netns,
+}
+
+/// The user whom sshd lets in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LoginArg {
+    /// root itself.
+    Root,
+    /// The user kaiwudb, for whom `sudo -n` does everything.
+    Kaiwudb,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LabAdd {
+    /// The lab's directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Leave the certificates out, as on a machine on which KWDB was only installed (--hosts netns).
+    #[arg(long)]
+    pub(crate) without_certs: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LabRun {
+    /// The lab's directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// The host's name, such as n2.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// The program and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]
@@ -425,7 +487,14 @@ async fn run(cli: &Cli, ui: &Ui) -> Result<Exit, Failure> {
     let global = &cli.global;
     match &cli.command {
         Command::Lab(LabCommand::Up(args)) => commands::lab::up(ui, args).await,
-        Command::Lab(LabCommand::Add(args)) => commands::lab::add(ui, &args.dir).await,
+        Command::Lab(LabCommand::Add(args)) => commands::lab::add(ui, args).await,
+        Command::Lab(LabCommand::Status(args)) => commands::lab::status(ui, &args.dir),
+        Command::Lab(LabCommand::Run(args)) => commands::lab::run(args),
+        Command::Lab(LabCommand::Cut(args)) => commands::lab::cut(ui, args).await,
+        Command::Lab(LabCommand::Heal(args)) => commands::lab::heal(ui, args).await,
+        Command::Lab(LabCommand::StopSshd(args)) => commands::lab::stop_sshd(ui, args).await,
+        Command::Lab(LabCommand::StartSshd(args)) => commands::lab::start_sshd(ui, args).await,
+        Command::Lab(LabCommand::Rekey(args)) => commands::lab::rekey(ui, args).await,
         Command::Lab(LabCommand::Kill(args)) => commands::lab::kill(ui, &args.dir, &args.name).await,
         Command::Lab(LabCommand::Restart(args)) => commands::lab::restart(ui, &args.dir, &args.name).await,
         Command::Lab(LabCommand::Down(args)) => commands::lab::down(ui, &args.dir).await,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_sim::lab::{Lab, LabError, LabHost, LabInfo, LabOptions};
+use kwdb_scale_sim::lab::{Lab, LabError, LabHost, LabInfo, LabOptions, Login};
 
 /// Name of the file in a lab's directory.
 pub const CLUSTER_FILE: &str = "cluster.toml";
@@ -40,6 +40,19 @@ pub fn up(options: LabOptions) -> Result<Lab, LabError> {
 /// [`LabError`].
 pub fn add(lab: &mut Lab) -> Result<LabHost, LabError> {
     let host = lab.add()?;
+    describe(lab, host)
+}
+
+/// The same for a machine of its own on which there are no certificates.
+///
+/// # Errors
+/// [`LabError`].
+pub fn add_without_certs(lab: &mut Lab) -> Result<LabHost, LabError> {
+    let host = lab.add_without_certs()?;
+    describe(lab, host)
+}
+
+fn describe(lab: &Lab, host: LabHost) -> Result<LabHost, LabError> {
     let path = cluster_file(lab.info());
     let append = || {
         let mut file = fs::OpenOptions::new().append(true).open(&path)?;
@@ -117,7 +130,11 @@ fn text(info: &LabInfo) -> String {
     if secure {
         let _ = writeln!(text, "certs = \"certs\"");
     }
-    let _ = writeln!(text, "journal = {}\n\n[sql]\nuser = \"root\"\n\n[policy]", string(JOURNAL_DIR));
+    let _ = writeln!(text, "journal = {}", string(JOURNAL_DIR));
+    if info.net.is_some() {
+        let _ = writeln!(text, "\n[ssh]\nconfig = \"ssh_config\"");
+    }
+    let _ = writeln!(text, "\n[sql]\nuser = \"root\"\n\n[policy]");
     let (policy, default) = (policy(info.speed, info.real), Policy::default());
     for (name, value, default) in [
         ("join_deadline", policy.join_deadline, default.join_deadline),
@@ -147,6 +164,25 @@ fn host_table(info: &LabInfo, host: &LabHost) -> String {
         let _ = writeln!(text, "{key} = {}", string(value));
     };
     line("name", host.name.as_str());
+    if let Some(net) = &info.net {
+        // The rest is where KWDB's packages put it, which is the default.
+        line("transport", "ssh");
+        line("listen_addr", host.address.as_str());
+        line("http_addr", host.http_address.as_str());
+        line("brpc_addr", host.brpc_address.as_str());
+        line("cache", "256MiB");
+        line("max_sql_memory", "256MiB");
+        if let Some(dir) = info.host_certs_dir() {
+            line("certs_dir", &dir.display().to_string());
+        }
+        if host.stores.len() > 1 {
+            stores(&mut text, host);
+        }
+        if net.login != Login::Root {
+            text.push_str("sudo = true\n");
+        }
+        return text;
+    }
     line("transport", "local");
     line("program", &info.kwbase.display().to_string());
     line("listen_addr", host.address.as_str());
@@ -156,9 +192,13 @@ fn host_table(info: &LabInfo, host: &LabHost) -> String {
     line("max_sql_memory", "256MiB");
     line("pid_file", &host.pid_file.display().to_string());
     line("output_file", &host.output_file.display().to_string());
+    stores(&mut text, host);
+    text
+}
+
+fn stores(text: &mut String, host: &LabHost) {
     let stores: Vec<String> = host.stores.iter().map(|s| string(&s.display().to_string())).collect();
     let _ = writeln!(text, "stores = [{}]", stores.join(", "));
-    text
 }
 
 fn string(text: &str) -> String {

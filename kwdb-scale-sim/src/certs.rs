@@ -29,6 +29,24 @@ use rsa::pkcs8::EncodePrivateKey;
 const CA_YEARS: i16 = 10;
 const CERT_YEARS: i16 = 5;
 
+/// Makes the authority alone: `ca.crt` and `ca.key` in `dir`, which is made when absent.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_ca(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    write_ca(dir, &new_key()?).map(drop)
+}
+
+/// Makes `node.crt` and `node.key` in `dir`, which is made when absent, from the CA in `ca`.
+///
+/// # Errors
+/// No usable `ca.key` in `ca`; a file that cannot be written or exists already.
+pub fn create_node(ca: &Path, dir: &Path, hosts: &[&str]) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    write_node(dir, hosts, &new_key()?, &issuer(ca)?)
+}
+
 /// Makes `ca.crt`, `ca.key`, `node.crt`, `node.key` and, for each user, `client.<user>.crt` and
 /// `client.<user>.key` in `dir`, which is made when absent.
 ///
@@ -43,7 +61,15 @@ pub fn create(dir: &Path, hosts: &[&str], users: &[&str]) -> io::Result<()> {
     let mut keys = new_keys(2 + users.len())?.into_iter();
     let mut key = || keys.next().ok_or_else(|| io::Error::other("a key is missing"));
 
-    let ca_key = key()?;
+    let issuer = write_ca(dir, &key()?)?;
+    write_node(dir, hosts, &key()?, &issuer)?;
+    for user in users {
+        write_client(dir, user, &key()?, &issuer)?;
+    }
+    Ok(())
+}
+
+fn write_ca(dir: &Path, key: &RsaPrivateKey) -> io::Result<Issuer<'static, KeyPair>> {
     let mut ca = params("KWDB CA", CA_YEARS);
     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
     ca.key_usages = vec![
@@ -51,13 +77,19 @@ pub fn create(dir: &Path, hosts: &[&str], users: &[&str]) -> io::Result<()> {
         KeyUsagePurpose::KeyCertSign,
         KeyUsagePurpose::KeyEncipherment,
     ];
-    let ca_pair = pair(&ca_key)?;
+    let ca_pair = pair(key)?;
     let ca_cert = ca.self_signed(&ca_pair).map_err(io::Error::other)?;
-    write(dir, "ca.key", 0o600, &pkcs1_pem(&ca_key)?)?;
+    write(dir, "ca.key", 0o600, &pkcs1_pem(key)?)?;
     write(dir, "ca.crt", 0o644, &ca_cert.pem())?;
-    let issuer = Issuer::new(ca, ca_pair);
+    Ok(Issuer::new(ca, ca_pair))
+}
 
-    let node_key = key()?;
+fn write_node(
+    dir: &Path,
+    hosts: &[&str],
+    key: &RsaPrivateKey,
+    issuer: &Issuer<'_, KeyPair>,
+) -> io::Result<()> {
     let mut node = params("node", CERT_YEARS);
     node.subject_alt_names =
         CertificateParams::new(hosts.iter().map(|h| (*h).to_owned()).collect::<Vec<_>>())
@@ -65,14 +97,9 @@ pub fn create(dir: &Path, hosts: &[&str], users: &[&str]) -> io::Result<()> {
             .subject_alt_names;
     node.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     node.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let cert = node.signed_by(&pair(&node_key)?, &issuer).map_err(io::Error::other)?;
-    write(dir, "node.key", 0o600, &pkcs1_pem(&node_key)?)?;
-    write(dir, "node.crt", 0o644, &cert.pem())?;
-
-    for user in users {
-        write_client(dir, user, &key()?, &issuer)?;
-    }
-    Ok(())
+    let cert = node.signed_by(&pair(key)?, issuer).map_err(io::Error::other)?;
+    write(dir, "node.key", 0o600, &pkcs1_pem(key)?)?;
+    write(dir, "node.crt", 0o644, &cert.pem())
 }
 
 /// Makes `client.<user>.crt` and `client.<user>.key` from the CA in `dir`.
@@ -80,10 +107,13 @@ pub fn create(dir: &Path, hosts: &[&str], users: &[&str]) -> io::Result<()> {
 /// # Errors
 /// No usable `ca.crt` and `ca.key` in `dir`; a file that cannot be written or exists already.
 pub fn create_client(dir: &Path, user: &str) -> io::Result<()> {
-    let ca_key =
-        RsaPrivateKey::from_pkcs1_pem(&fs::read_to_string(dir.join("ca.key"))?).map_err(io::Error::other)?;
-    let issuer = Issuer::new(params("KWDB CA", CA_YEARS), pair(&ca_key)?);
-    write_client(dir, user, &new_key()?, &issuer)
+    write_client(dir, user, &new_key()?, &issuer(dir)?)
+}
+
+fn issuer(ca: &Path) -> io::Result<Issuer<'static, KeyPair>> {
+    let key =
+        RsaPrivateKey::from_pkcs1_pem(&fs::read_to_string(ca.join("ca.key"))?).map_err(io::Error::other)?;
+    Ok(Issuer::new(params("KWDB CA", CA_YEARS), pair(&key)?))
 }
 
 /// The subject's common name of a certificate in DER.

@@ -65,7 +65,7 @@
 //! | [`cli`] | the `kwbase` command line over a model |
 //! | [`memory`] | the ports of `kwdb-scale-core` over a model, and faults |
 //! | [`process`] | hook, nodes as processes, and listeners inside a test |
-//! | [`lab`] | clusters of processes in a directory: the twin's or a real `kwbase`'s; Linux |
+//! | [`lab`] | clusters of processes in a directory: the twin's or a real `kwbase`'s; on loopback ports, or on hosts with namespaces and an sshd of their own; Linux |
 //! | [`contract`] | what every implementation of a port must do, as functions for its tests |
 //! | [`certs`] | CA, node and client certificates as `kwbase cert` makes them |
 //!

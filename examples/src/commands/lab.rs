@@ -1,11 +1,13 @@
 //! `lab …`: local clusters of real processes.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use kwdb_scale_sim::lab::{Lab, LabError, LabOptions};
+use kwdb_scale_sim::lab::{Hosts, Lab, LabError, LabHost, LabOptions, Login, NetnsOptions};
 use serde_json::json;
 
-use crate::cli::UpArgs;
+use crate::cli::{HostsArg, LabAdd, LabNode, LabRun, LoginArg, UpArgs};
 use crate::failure::{Exit, Failure};
 use crate::lab;
 use crate::ui::Ui;
@@ -19,7 +21,9 @@ impl From<LabError> for Failure {
             | LabError::NotEmpty(_)
             | LabError::NoHost(_)
             | LabError::NotRunning(_)
-            | LabError::Running(_) => Exit::Usage,
+            | LabError::Running(_)
+            | LabError::NoMachines
+            | LabError::Unfit { .. } => Exit::Usage,
             _ => Exit::Failed,
         };
         match error.source() {
@@ -54,7 +58,18 @@ pub(crate) async fn up(ui: &Ui, args: &UpArgs) -> Result<Exit, Failure> {
     {
         return Err(Failure::usage(format!("--kwbase {}: there is no such program", kwbase.display())));
     }
+    let hosts = match (args.hosts, args.login) {
+        (HostsArg::Netns, LoginArg::Root) => Hosts::Netns(NetnsOptions::default()),
+        (HostsArg::Netns, LoginArg::Kaiwudb) => {
+            Hosts::Netns(NetnsOptions { login: Login::Ordinary, ..NetnsOptions::default() })
+        }
+        (HostsArg::Processes, LoginArg::Root) => Hosts::Processes,
+        (HostsArg::Processes, LoginArg::Kaiwudb) => {
+            return Err(Failure::usage("--login is for hosts that have an sshd: add --hosts netns"));
+        }
+    };
     let options = LabOptions {
+        hosts,
         nodes: args.nodes as usize,
         secure: args.secure,
         single_replica: args.single_replica,
@@ -66,9 +81,17 @@ pub(crate) async fn up(ui: &Ui, args: &UpArgs) -> Result<Exit, Failure> {
     };
     ui.say(format_args!("starting {} nodes in {} …", args.nodes, args.dir.display()));
     let dir = args.dir.clone();
+    let cancel = Arc::clone(&options.cancel);
+    let mut making = std::pin::pin!(blocking(move || lab::up(options)));
     let made = tokio::select! {
-        made = blocking(move || lab::up(options)) => made?,
+        made = &mut making => made?,
         () = interrupted() => {
+            // It ends what it has made, unless it is too slow for a person who insists.
+            cancel.store(true, Ordering::Relaxed);
+            tokio::select! {
+                _ = making => {}
+                () = interrupted() => {}
+            }
             // What was started so far is not left behind.
             if let Ok(lab) = Lab::open(&dir) {
                 blocking(move || lab::down(lab)).await?;
@@ -122,9 +145,11 @@ async fn interrupted() {
     }
 }
 
-pub(crate) async fn add(ui: &Ui, dir: &Path) -> Result<Exit, Failure> {
-    let mut lab = Lab::open(dir)?;
-    let host = lab::add(&mut lab)?;
+pub(crate) async fn add(ui: &Ui, args: &LabAdd) -> Result<Exit, Failure> {
+    let mut lab = Lab::open(&args.dir)?;
+    let certs = !args.without_certs;
+    let host =
+        blocking(move || if certs { lab::add(&mut lab) } else { lab::add_without_certs(&mut lab) }).await?;
     if ui.json() {
         ui.print_json(
             &json!({"schema": "kwscale.lab/v1", "host": {"name": host.name, "address": host.address}}),
@@ -132,7 +157,7 @@ pub(crate) async fn add(ui: &Ui, dir: &Path) -> Result<Exit, Failure> {
     } else {
         ui.print(&host.name);
     }
-    ui.say(format_args!("host {} at {} is described and not started", host.name, host.address));
+    ui.say(format_args!("host {} at {} is described; no node was started", host.name, host.address));
     Ok(Exit::Done)
 }
 
@@ -154,11 +179,93 @@ pub(crate) async fn down(ui: &Ui, dir: &Path) -> Result<Exit, Failure> {
     done(ui, &dir.display().to_string(), "ended")
 }
 
+/// Hosts and what runs on them, from the lab's own files and the processes of this machine: no node is asked.
+pub(crate) fn status(ui: &Ui, dir: &Path) -> Result<Exit, Failure> {
+    let lab = Lab::open(dir)?;
+    let info = lab.info();
+    let mut hosts = Vec::new();
+    for host in &info.hosts {
+        hosts.push((host, lab.runs(host.name.as_str())?));
+    }
+    if ui.json() {
+        let one = |(host, runs): &(&LabHost, bool)| {
+            json!({
+                "name": host.name,
+                "address": host.address,
+                "http_address": host.http_address,
+                "namespace": info.net.as_ref().map(|net| net.namespace(host.name.as_str())),
+                "runs": runs,
+            })
+        };
+        ui.print_json(&json!({
+            "schema": "kwscale.lab/v1",
+            "dir": info.dir,
+            "cluster": lab::cluster_file(info),
+            "real": info.real,
+            "hosts": hosts.iter().map(one).collect::<Vec<_>>(),
+        }))?;
+        return Ok(Exit::Done);
+    }
+    for (host, runs) in hosts {
+        let runs = if runs { "runs" } else { "no node" };
+        let namespace = info.net.as_ref().map(|net| format!("  {}", net.namespace(host.name.as_str())));
+        ui.print(format_args!(
+            "{:<5} {:<22} {runs:<8}{}",
+            host.name,
+            host.address,
+            namespace.unwrap_or_default()
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+/// Becomes the command, whose exit code is then ours.
+pub(crate) fn run(args: &LabRun) -> Result<Exit, Failure> {
+    use std::os::unix::process::CommandExt;
+    let mut command = Lab::open(&args.dir)?.command_on(&args.name)?;
+    if let Some(term) = std::env::var_os("TERM") {
+        command.env("TERM", term);
+    }
+    let error = command.args(&args.command).exec();
+    Err(Failure::other(format!("nsenter cannot be run: {error}")))
+}
+
+pub(crate) async fn cut(ui: &Ui, args: &LabNode) -> Result<Exit, Failure> {
+    befall(ui, args, "cut", Lab::cut).await
+}
+
+pub(crate) async fn heal(ui: &Ui, args: &LabNode) -> Result<Exit, Failure> {
+    befall(ui, args, "healed", Lab::heal).await
+}
+
+pub(crate) async fn stop_sshd(ui: &Ui, args: &LabNode) -> Result<Exit, Failure> {
+    befall(ui, args, "sshd_stopped", Lab::stop_sshd).await
+}
+
+pub(crate) async fn start_sshd(ui: &Ui, args: &LabNode) -> Result<Exit, Failure> {
+    befall(ui, args, "sshd_started", Lab::start_sshd).await
+}
+
+pub(crate) async fn rekey(ui: &Ui, args: &LabNode) -> Result<Exit, Failure> {
+    befall(ui, args, "rekeyed", Lab::rekey).await
+}
+
+async fn befall(
+    ui: &Ui,
+    args: &LabNode,
+    how: &'static str,
+    what: fn(&Lab, &str) -> Result<(), LabError>,
+) -> Result<Exit, Failure> {
+    let (lab, name) = (Lab::open(&args.dir)?, args.name.clone());
+    blocking(move || what(&lab, &name)).await?;
+    done(ui, &args.name, how)
+}
+
 fn done(ui: &Ui, what: &str, how: &str) -> Result<Exit, Failure> {
     if ui.json() {
         ui.print_json(&json!({"schema": "kwscale.lab/v1", how: what}))?;
     } else {
-        ui.say(format_args!("{what} {how}"));
+        ui.say(format_args!("{what} {}", how.replace('_', " ")));
     }
     Ok(Exit::Done)
 }

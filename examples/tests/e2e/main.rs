@@ -16,6 +16,7 @@
 mod change;
 mod exec;
 mod middle;
+mod netns;
 mod refuse;
 mod ssh;
 // The sshd of the SSH crate's own tests.
@@ -56,6 +57,17 @@ const CASES: &[Entry] = &[
     both("secure_out_and_in", change::secure_out_and_in),
     both("two_of_six_at_once", change::two_of_six_at_once),
     both("out_by_two_then_factor_five_shrinks", change::out_by_two_then_factor_five_shrinks),
+    both("netns_secure_out_and_in_by_sudo", netns::secure_out_and_in_by_sudo),
+    twin(
+        "netns_out_and_in_killed_in_every_act",
+        netns::out_and_in_killed_in_every_act,
+        "a real node leaves logs and sockets of its own behind, and the other case does the same with one",
+    ),
+    twin(
+        "netns_a_lab_killed_while_it_is_made",
+        netns::a_lab_killed_while_it_is_made,
+        "it is about what the lab makes beside nodes",
+    ),
     both("replace", change::replace),
     both("over_ssh", ssh::over_ssh),
     both("two_stores_a_node", change::two_stores_a_node),

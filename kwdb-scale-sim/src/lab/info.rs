@@ -2,10 +2,14 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kwdb_scale_core::topology::{Address, HostName, StartMode};
 use serde::{Deserialize, Serialize};
+
+use super::netns::{CERTS, Hosts, LabNet, PROGRAM};
 
 /// What a lab is made with.
 #[derive(Clone, Debug)]
@@ -32,8 +36,13 @@ pub struct LabOptions {
     pub seed: u64,
     /// The twin ends with the process that made the lab, however that ends. Files stay until they are removed.
     pub ends_with_caller: bool,
+    /// What its hosts are.
+    pub hosts: Hosts,
     /// How long [`Lab::up`](super::Lab::up) may take in all.
     pub deadline: Duration,
+    /// Once it is set, [`Lab::up`](super::Lab::up) ends what it has made so far and comes back with [`LabError::Cancelled`],
+    /// after the command that it waits for.
+    pub cancel: Arc<AtomicBool>,
 }
 
 impl LabOptions {
@@ -51,7 +60,9 @@ impl LabOptions {
             executable: None,
             seed: 1,
             ends_with_caller: false,
+            hosts: Hosts::Processes,
             deadline: Duration::from_secs(600),
+            cancel: Arc::default(),
         }
     }
 }
@@ -73,6 +84,9 @@ pub struct LabInfo {
     pub speed: f64,
     /// Started or only prepared by [`Lab::add`](super::Lab::add), in the order in which they were made.
     pub hosts: Vec<LabHost>,
+    /// The network of hosts that are machines of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net: Option<LabNet>,
     pub(super) executable: PathBuf,
     pub(super) block: u16,
     pub(super) stores_per_node: usize,
@@ -84,13 +98,33 @@ impl LabInfo {
         self.hosts.iter().take(3).map(|host| host.sql_address.clone()).collect()
     }
 
+    /// The program that a host runs as `kwbase`.
+    pub fn host_program(&self) -> PathBuf {
+        if self.net.is_some() { PathBuf::from(PROGRAM) } else { self.kwbase.clone() }
+    }
+
+    /// The certificates' directory on the hosts of a secure lab.
+    pub fn host_certs_dir(&self) -> Option<PathBuf> {
+        let own = self.net.as_ref().map(|_| PathBuf::from(CERTS));
+        self.certs_dir.as_ref().map(|dir| own.unwrap_or_else(|| dir.clone()))
+    }
+
+    /// A host's own file as this machine sees it, such as `/var/lib/kaiwudb/LOCK`; the path itself where hosts are
+    /// directories of this machine. Only what is below a directory that a host has to itself can be seen so.
+    pub fn seen_here(&self, host: &str, path: &str) -> PathBuf {
+        match &self.net {
+            Some(net) => super::netns::Machine::new(&self.dir, net, host).own(path),
+            None => PathBuf::from(path),
+        }
+    }
+
     /// RPC addresses of the first three hosts, for `--join`.
     pub fn join(&self) -> Vec<Address> {
         self.hosts.iter().take(3).map(|host| host.address.clone()).collect()
     }
 }
 
-/// One host of a lab, which is a directory and three ports.
+/// One host of a lab: a directory and three ports, or a machine of its own, on which its paths then are.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LabHost {
     /// `n1`, `n2` …
@@ -105,12 +139,12 @@ pub struct LabHost {
     pub brpc_address: Address,
     /// `--store`, one or more.
     pub stores: Vec<PathBuf>,
-    /// Where the node writes its pid, when it is started with [`extra_flags`](Self::extra_flags).
+    /// Where the node writes its pid as its host counts it, when it is started with [`extra_flags`](Self::extra_flags).
     pub pid_file: PathBuf,
-    /// Takes the node's output.
+    /// Takes the node's output when the lab starts it; a path of this machine.
     pub output_file: PathBuf,
     /// Further flags of the start command: small caches and the pid file, without which [`Lab::kill`](super::Lab::kill) and
-    /// [`Lab::down`](super::Lab::down) do not find the node.
+    /// [`Lab::down`](super::Lab::down) do not find the node (on a machine of its own they do).
     pub extra_flags: Vec<String>,
 }
 
@@ -150,6 +184,20 @@ pub enum LabError {
         /// The last of what it printed.
         words: String,
     },
+    /// This machine cannot make such a lab.
+    #[error("{what}: {cure}")]
+    Unfit {
+        /// What is missing.
+        what: String,
+        /// What to do about it.
+        cure: &'static str,
+    },
+    /// What was asked for is only of hosts in namespaces.
+    #[error("the hosts of this lab are directories of this machine: make a lab with --hosts netns for that")]
+    NoMachines,
+    /// The making of the lab was given up on request.
+    #[error("the making of the lab was given up")]
+    Cancelled,
     /// Something did not come about in time.
     #[error("{0} within the deadline")]
     Deadline(String),

@@ -21,8 +21,36 @@
 //! `certs/`, and `nodes/NAME/` with the stores, the output and the pid file of each node. Processes are ended by
 //! pid, after a look at their arguments, so that a number that was given to another program does no harm.
 //! The calls block; they need Linux.
+//!
+//! # Hosts
+//!
+//! With [`Hosts::Netns`] every host is a small machine of its own, which is what a program that works over SSH is
+//! tested on: a network namespace with an IP address, in which nodes have KWDB's usual ports; this machine's files with
+//! a private layer above them, so that `/usr/local/kaiwudb/bin/kwbase`, `/etc/kaiwudb` and `/var/lib/kaiwudb` are each
+//! host's own; processes and a host name; an sshd with its own key. What a host writes into `/etc/kaiwudb`, `/etc/ssh`,
+//! `/etc/systemd/system`, `/home`, `/opt/kwdb_install`, `/root`, `/run`, `/tmp`, `/usr/local/kaiwudb`,
+//! `/var/lib/kaiwudb` and `/var/log` is seen in `hosts/NAME/root` of the lab's directory. The operator is this machine: the
+//! lab's directory holds its key, `ssh_config` and `known_hosts`, and `certs/` its client certificate.
+//!
+//! ```no_run
+//! use kwdb_scale_sim::lab::{HostFile, Hosts, Lab, LabOptions, NetnsOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! kwdb_scale_sim::process::hook();
+//! let script = "#!/bin/sh\necho \"systemctl $*\" >> /var/log/calls\n";
+//! let files = vec![HostFile::new("/usr/bin/systemctl", script, 0o755)?];
+//! let hosts = Hosts::Netns(NetnsOptions { files, ..NetnsOptions::default() });
+//! let lab = Lab::up(LabOptions { hosts, secure: true, ..LabOptions::new("/tmp/lab") })?.scoped();
+//! // `ssh -F /tmp/lab/ssh_config n2` reaches the second host; without SSH this does:
+//! lab.command_on("n2")?.args(["systemctl", "status"]).status()?;
+//! println!("{}", std::fs::read_to_string(lab.info().seen_here("n2", "/var/log/calls"))?);
+//! lab.cut("n3")?;
+//! # Ok(()) }
+//! ```
 
+mod hosts;
 mod info;
+mod netns;
 mod ports;
 mod proc;
 mod start;
@@ -30,8 +58,11 @@ mod start;
 use std::fs;
 use std::io;
 use std::ops::Deref;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kwdb_scale_core::topology::{Address, HostName};
@@ -40,9 +71,12 @@ use rustix::process::Signal;
 use crate::process::lab::{CONFIG, LabAddress};
 use crate::process::wire::Control;
 use crate::process::write_private;
+use netns::Machine;
 use proc::{Output, Process};
 
+pub use hosts::machines_can_be_made;
 pub use info::{LabError, LabHost, LabInfo, LabOptions};
+pub use netns::{CERTS, HostFile, Hosts, LabNet, Login, NetnsOptions, ORDINARY_USER, PROGRAM};
 
 const STATE: &str = "lab.json";
 
@@ -50,6 +84,8 @@ const STATE: &str = "lab.json";
 #[derive(Debug)]
 pub struct Lab {
     info: LabInfo,
+    /// Set while it is made, to give that up.
+    cancel: Arc<AtomicBool>,
 }
 
 impl Lab {
@@ -64,7 +100,7 @@ impl Lab {
         match lab.start_all(&options, end) {
             Ok(()) => Ok(lab),
             Err(error) => {
-                lab.end_processes();
+                lab.give_up();
                 Err(error)
             }
         }
@@ -77,7 +113,7 @@ impl Lab {
     pub fn open(dir: &Path) -> Result<Self, LabError> {
         let text = fs::read(dir.join(STATE)).map_err(|_| LabError::NoLab(dir.to_owned()))?;
         let info = serde_json::from_slice(&text).map_err(|_| LabError::NoLab(dir.to_owned()))?;
-        Ok(Self { info })
+        Ok(Self { info, cancel: Arc::default() })
     }
 
     /// What there is to know of it.
@@ -90,11 +126,19 @@ impl Lab {
         ScopedLab(self)
     }
 
-    /// Prepares one more host, with free ports and a store path, and starts nothing.
+    /// Prepares one more host, with free ports and a store path, and starts no node. One that is a machine of its own
+    /// runs its sshd, and in a secure lab holds certificates for a node.
     ///
     /// # Errors
-    /// The block of ports is used up.
+    /// The block of ports is used up; what a machine of its own needs.
     pub fn add(&mut self) -> Result<LabHost, LabError> {
+        match self.info.net.clone() {
+            Some(net) => self.add_machine(&net, true),
+            None => self.add_directory(),
+        }
+    }
+
+    fn add_directory(&mut self) -> Result<LabHost, LabError> {
         let index = self.info.hosts.len();
         let ports = ports::of_node(self.info.block, index).ok_or_else(|| LabError::Io {
             what: "ports of one more host".to_owned(),
@@ -173,7 +217,7 @@ impl Lab {
     /// It ends with another code than zero, or not within the deadline.
     pub fn kwbase(&self, args: &[&str], deadline: Duration) -> Result<String, LabError> {
         let mut command = Command::new(&self.info.kwbase);
-        command.args(args).args(self.security_flags());
+        command.args(args).args(security_flags(self.info.certs_dir.as_deref()));
         let output =
             proc::run(&mut command, deadline).map_err(io_error(format!("kwbase {}", args.join(" "))))?;
         if output.code == Some(0) { Ok(output.stdout) } else { Err(failed(args, &output)) }
@@ -187,13 +231,24 @@ impl Lab {
         self.end()
     }
 
+    /// Ends what was made of a lab that does not come up; its files say why.
+    fn give_up(&self) {
+        self.end_processes();
+        // What is left then is removed by `down`.
+        let _ = self.remove_machines();
+    }
+
     fn end(&self) -> Result<(), LabError> {
         self.end_processes();
         if let Some(host) = self.info.hosts.iter().find(|host| self.process(host).is_some()) {
             return Err(LabError::Deadline(format!("{} did not end", host.name)));
         }
-        for directory in ["nodes", "bin", "certs"] {
+        self.remove_machines()?;
+        for directory in ["nodes", "bin", "certs", "hosts", "hub", "files"] {
             remove(fs::remove_dir_all(self.info.dir.join(directory)))?;
+        }
+        for file in netns::OPERATOR_FILES {
+            remove(fs::remove_file(self.info.dir.join(file)))?;
         }
         for file in [CONFIG, "twin.addr", "twin.log", STATE] {
             remove(fs::remove_file(self.info.dir.join(file)))?;
@@ -233,6 +288,11 @@ impl Lab {
         }
     }
 
+    /// Between any two things that making a lab takes.
+    fn go_on(&self) -> Result<(), LabError> {
+        if self.cancel.load(Ordering::Relaxed) { Err(LabError::Cancelled) } else { Ok(()) }
+    }
+
     fn host(&self, name: &str) -> Result<&LabHost, LabError> {
         let host = self.info.hosts.iter().find(|host| host.name.as_str() == name);
         host.ok_or_else(|| LabError::NoHost(name.to_owned()))
@@ -243,6 +303,9 @@ impl Lab {
     }
 
     fn process(&self, host: &LabHost) -> Option<Process> {
+        if let Some(net) = &self.info.net {
+            return Machine::new(&self.info.dir, net, host.name.as_str()).node();
+        }
         Process::of_pid_file(&host.pid_file, &listen_flag(host))
     }
 
@@ -285,6 +348,17 @@ impl Drop for ScopedLab {
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> LabError {
     let what = what.into();
     move |source| LabError::Io { what, source }
+}
+
+fn security_flags(certs_dir: Option<&Path>) -> Vec<String> {
+    vec![match certs_dir {
+        Some(dir) => format!("--certs-dir={}", dir.display()),
+        None => "--insecure".to_owned(),
+    }]
+}
+
+fn append(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 /// By this argument the lab's process is known.

@@ -27,10 +27,15 @@ impl Process {
 
     /// The process of that number, when one of its arguments is `marker`.
     pub(super) fn find(pid: u32, marker: &str) -> Option<Self> {
+        let process = Self::open(pid)?;
+        // Read after the handle was had, so that both are of one process.
+        arguments(pid).iter().any(|a| a == marker).then_some(process)
+    }
+
+    /// The process of that number, whatever it is.
+    pub(super) fn open(pid: u32) -> Option<Self> {
         let handle = pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
-        // Read after the handle was had, so that both are of one process. Empty for a zombie.
-        let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        arguments.split(|b| *b == 0).any(|a| a == marker.as_bytes()).then_some(Self { handle })
+        Some(Self { handle })
     }
 
     /// Sends a signal; nothing happens when the process has ended.
@@ -44,6 +49,13 @@ impl Process {
         let time = Timespec::try_from(time).ok();
         poll(&mut [PollFd::new(&self.handle, PollFlags::IN)], time.as_ref()).is_ok_and(|ready| ready > 0)
     }
+}
+
+/// The arguments of a process; none for a zombie, or one that has gone.
+pub(super) fn arguments(pid: u32) -> Vec<String> {
+    let text = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let text = text.strip_suffix(b"\0").unwrap_or(&text);
+    text.split(|b| *b == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect()
 }
 
 /// What a command left.

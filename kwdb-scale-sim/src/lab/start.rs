@@ -1,19 +1,22 @@
 //! How a lab comes up.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kwdb_scale_core::policy::MIN_MEMBERS;
 use kwdb_scale_core::topology::StartMode;
 
+use super::hosts::must_be_fit;
 use super::proc::Output;
 use super::{
-    Lab, LabError, LabHost, LabInfo, LabOptions, failed, host_flag, io_error, lab_marker, listen_flag, ports,
+    Hosts, Lab, LabError, LabHost, LabInfo, LabOptions, append, failed, host_flag, io_error, lab_marker,
+    listen_flag, ports, security_flags,
 };
 use crate::certs;
 use crate::model::uuid;
@@ -40,6 +43,8 @@ impl Lab {
         if fs::read_dir(&dir).map_err(io_error(dir.display().to_string()))?.next().is_some() {
             return Err(LabError::NotEmpty(dir));
         }
+        must_be_fit(options, &dir)?;
+        let ports = if matches!(options.hosts, Hosts::Processes) { options.nodes } else { 0 };
         let executable = match &options.executable {
             Some(path) => path.canonicalize(),
             None => std::env::current_exe(),
@@ -50,11 +55,12 @@ impl Lab {
             None => write_wrapper(&dir, &executable).map_err(io_error("bin/kwbase"))?,
         };
         let certs_dir = options.secure.then(|| dir.join("certs"));
-        if let Some(certs_dir) = &certs_dir {
+        if let (Some(certs_dir), Hosts::Processes) = (&certs_dir, &options.hosts) {
             certs::create(certs_dir, &["127.0.0.1", "localhost"], &["root"])
                 .map_err(io_error("certificates"))?;
         }
         let mut lab = Self {
+            cancel: Arc::clone(&options.cancel),
             info: LabInfo {
                 kwbase,
                 real: options.kwbase.is_some(),
@@ -66,16 +72,24 @@ impl Lab {
                 },
                 speed: if options.kwbase.is_some() { 1.0 } else { options.speed },
                 hosts: Vec::new(),
+                net: None,
                 executable,
-                block: ports::find_block(options.nodes).map_err(io_error("ports"))?,
+                block: ports::find_block(ports).map_err(io_error("ports"))?,
                 stores_per_node: options.stores_per_node,
                 dir,
             },
         };
-        for _ in 0..options.nodes {
-            lab.add()?;
+        let made = match &options.hosts {
+            Hosts::Processes => (0..options.nodes).try_for_each(|_| lab.add().map(drop)),
+            Hosts::Netns(how) => lab.prepare_machines(how, options.nodes),
+        };
+        match made {
+            Ok(()) => Ok(lab),
+            Err(error) => {
+                lab.give_up();
+                Err(error)
+            }
         }
-        Ok(lab)
     }
 
     pub(super) fn start_all(&mut self, options: &LabOptions, end: Instant) -> Result<(), LabError> {
@@ -84,6 +98,7 @@ impl Lab {
         }
         // One by one, so that node ids are the numbers of the names.
         for (index, host) in self.info.hosts.iter().enumerate() {
+            self.go_on()?;
             self.start(host)?;
             if index == 0 {
                 self.kwbase(&["init", &host_flag(host)], left(end))?;
@@ -113,6 +128,7 @@ impl Lab {
             cluster_id: uuid(random()),
             ends_with_owner: options.ends_with_caller,
             ca: ca.map_err(io_error("certificates"))?,
+            hub: self.hub(),
         };
         let text = serde_json::to_vec(&config).map_err(|e| io_error("lab")(e.into()))?;
         write_private(&dir.join(CONFIG), &text).map_err(io_error("lab"))?;
@@ -157,11 +173,9 @@ impl Lab {
         let what = || format!("start of {}", host.name);
         let args = self.start_args(host);
         let output = append(&host.output_file).map_err(io_error(what()))?;
-        let mut command = Command::new(&self.info.executable);
+        let mut command = self.detached(host)?;
         command
-            .arg(&self.info.kwbase)
             .args(&args)
-            .env(ROLE, ROLE_DETACH)
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(io_error(what()))?)
             .stderr(output);
@@ -190,10 +204,22 @@ impl Lab {
         Err(failed(&args, &Output { code: status.code(), stdout: String::new(), stderr: words }))
     }
 
+    /// The beginning of a command line that runs a host's kwbase in a session of its own.
+    fn detached(&self, host: &LabHost) -> Result<Command, LabError> {
+        if self.info.net.is_some() {
+            let mut command = self.enter(host)?;
+            command.args(["setsid", "--wait"]).arg(self.info.host_program());
+            return Ok(command);
+        }
+        let mut command = Command::new(&self.info.executable);
+        command.arg(&self.info.kwbase).env(ROLE, ROLE_DETACH);
+        Ok(command)
+    }
+
     fn start_args(&self, host: &LabHost) -> Vec<String> {
         let join: Vec<String> = self.info.join().iter().map(ToString::to_string).collect();
         let mut args = vec![self.info.start_mode.as_str().to_owned()];
-        args.extend(self.security_flags());
+        args.extend(security_flags(self.info.host_certs_dir().as_deref()));
         args.extend(host.stores.iter().map(|store| format!("--store={}", store.display())));
         args.extend([
             listen_flag(host),
@@ -204,13 +230,6 @@ impl Lab {
         ]);
         args.extend(host.extra_flags.clone());
         args
-    }
-
-    pub(super) fn security_flags(&self) -> Vec<String> {
-        vec![match &self.info.certs_dir {
-            Some(dir) => format!("--certs-dir={}", dir.display()),
-            None => "--insecure".to_owned(),
-        }]
     }
 
     /// Nodes that are live by the word of the first.
@@ -298,6 +317,7 @@ impl Lab {
         mut done: impl FnMut() -> Result<bool, LabError>,
     ) -> Result<(), LabError> {
         while !done()? {
+            self.go_on()?;
             if Instant::now() > end {
                 return Err(LabError::Deadline(what.to_owned()));
             }
@@ -321,10 +341,6 @@ fn write_wrapper(dir: &Path, executable: &Path) -> io::Result<PathBuf> {
     fs::write(&path, text)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     Ok(path)
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 
 fn left(end: Instant) -> Duration {

@@ -3,24 +3,25 @@
 
 use std::fs;
 use std::io::{self, BufRead, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kwdb_scale_core::rows::StoreRow;
-use kwdb_scale_core::topology::ClusterId;
+use kwdb_scale_core::topology::{Address, ClusterId};
 use serde::{Deserialize, Serialize};
 use tokio::io::BufReader;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::hub::{Front, Hub, Pace, acceptor};
+use super::hub::{self, Front, Pace, acceptor};
 use super::wire::{
     Ask, Control, ControlReply, Hello, NodeEvent, NodeSignal, Registration, receive, receiver, send,
 };
 use crate::cli::StartArgs;
 use crate::model::{Cluster, Config, NodeStart, Phase, Security, Shared, TableSpec};
-use crate::pgwire::with_prefix;
+use crate::pgwire::{Stream, with_prefix};
 
 /// What a lab's process is started with: the file [`CONFIG`] in its directory.
 #[derive(Debug, Deserialize, Serialize)]
@@ -37,14 +38,28 @@ pub(crate) struct LabConfig {
     pub(crate) ends_with_owner: bool,
     /// The text of `ca.crt` of a secure cluster.
     pub(crate) ca: Option<String>,
+    /// A directory in which it listens at a socket too, for nodes in network namespaces that have no loopback of ours.
+    pub(crate) hub: Option<Hub>,
+}
+
+/// Where nodes on hosts of their own find the lab.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Hub {
+    /// The directory here.
+    pub(crate) dir: PathBuf,
+    /// The same directory as the hosts see it.
+    pub(crate) seen_as: PathBuf,
 }
 
 pub(crate) const CONFIG: &str = "twin.json";
 const ADDRESS: &str = "twin.addr";
+/// The socket in the directory of [`Hub`].
+pub(crate) const SOCKET: &str = "twin.sock";
 
 /// Where a lab listens: the file that it writes when it is ready.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct LabAddress {
+    /// `host:port`, or the absolute path of a socket.
     address: String,
     token: String,
     pub(crate) pid: u32,
@@ -57,9 +72,14 @@ impl LabAddress {
     }
 
     /// Opens a connection and sends its first line.
-    pub(crate) async fn ask(&self, ask: Ask) -> io::Result<TcpStream> {
-        let mut stream = TcpStream::connect(&self.address).await?;
-        stream.set_nodelay(true)?;
+    pub(crate) async fn ask(&self, ask: Ask) -> io::Result<Box<dyn Stream>> {
+        let mut stream: Box<dyn Stream> = if self.address.starts_with('/') {
+            Box::new(UnixStream::connect(&self.address).await?)
+        } else {
+            let stream = TcpStream::connect(&self.address).await?;
+            stream.set_nodelay(true)?;
+            Box::new(stream)
+        };
         send(&mut stream, &Hello { token: self.token.clone(), ask }).await?;
         Ok(stream)
     }
@@ -102,6 +122,7 @@ pub(crate) fn main(dir: &Path) -> i32 {
 async fn run(dir: &Path) -> io::Result<()> {
     let config: LabConfig = serde_json::from_slice(&fs::read(dir.join(CONFIG))?)?;
     let listener = TcpListener::bind(("127.0.0.1", config.port)).await?;
+    let socket = config.hub.as_ref().map(|hub| open_to_all(&hub.dir)).transpose()?;
     let cluster: Shared = Arc::new(std::sync::Mutex::new(Cluster::new(Config {
         seed: config.seed,
         cluster_id: Some(config.cluster_id),
@@ -110,21 +131,27 @@ async fn run(dir: &Path) -> io::Result<()> {
         ..Config::default()
     })));
     let lab = Arc::new(Lab {
-        hub: Hub::start(cluster, Pace::Times(config.speed)),
+        hub: hub::Hub::start(cluster, Pace::Times(config.speed)),
         token: config.token.clone(),
         fronts: tokio::sync::RwLock::default(),
         down: tokio::sync::Notify::new(),
     });
-    let address = LabAddress {
+    let mut address = LabAddress {
         address: listener.local_addr()?.to_string(),
         token: config.token,
         pid: std::process::id(),
     };
     let text = serde_json::to_vec(&address)?;
+    if let Some(hub) = &config.hub {
+        address.address = hub.seen_as.join(SOCKET).display().to_string();
+        // Only the hosts see the directory, and there every user may start a node.
+        fs::write(hub.dir.join(ADDRESS), serde_json::to_vec(&address)?)?;
+    }
     super::write_private(&dir.join(ADDRESS), &text)?;
     let gone = gone(dir.join(ADDRESS), text);
     tokio::select! {
         () = accept(listener, &lab) => {}
+        () = accept_at_socket(socket, &lab) => {}
         () = lab.down.notified() => {}
         () = gone => {}
         () = owner_gone(config.ends_with_owner) => {}
@@ -159,6 +186,26 @@ async fn accept(listener: TcpListener, lab: &Arc<Lab>) {
     }
 }
 
+/// The socket of nodes on hosts of their own, which any user there may start.
+fn open_to_all(dir: &Path) -> io::Result<UnixListener> {
+    let path = dir.join(SOCKET);
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+async fn accept_at_socket(listener: Option<UnixListener>, lab: &Arc<Lab>) {
+    let Some(listener) = listener else { return std::future::pending().await };
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let lab = Arc::clone(lab);
+        tokio::spawn(async move { lab.serve(stream).await });
+    }
+}
+
 /// Comes back when the file no longer says that this is the lab.
 async fn gone(file: PathBuf, text: Vec<u8>) {
     while fs::read(&file).is_ok_and(|now| now == text) {
@@ -167,14 +214,14 @@ async fn gone(file: PathBuf, text: Vec<u8>) {
 }
 
 struct Lab {
-    hub: Arc<Hub>,
+    hub: Arc<hub::Hub>,
     token: String,
     fronts: tokio::sync::RwLock<std::collections::BTreeMap<u64, Arc<Front>>>,
     down: tokio::sync::Notify,
 }
 
 impl Lab {
-    async fn serve(&self, stream: TcpStream) -> io::Result<()> {
+    async fn serve<S: Stream + 'static>(&self, stream: S) -> io::Result<()> {
         let mut stream = BufReader::new(stream);
         let Some(hello) = receive::<_, Hello>(&mut stream).await? else { return Ok(()) };
         if hello.token != self.token {
@@ -201,7 +248,11 @@ impl Lab {
         self.fronts.read().await.get(&process).cloned()
     }
 
-    async fn node(&self, mut stream: BufReader<TcpStream>, registration: Registration) -> io::Result<()> {
+    async fn node<S: Stream + 'static>(
+        &self,
+        mut stream: BufReader<S>,
+        registration: Registration,
+    ) -> io::Result<()> {
         let (front, ready_at) = match self.start(registration) {
             Ok(started) => started,
             Err(message) => return send(&mut stream, &NodeEvent::Exit { code: 1, message }).await,
@@ -237,9 +288,9 @@ impl Lab {
     }
 
     /// Tells a node's process what becomes of it, until it ends or is told to.
-    async fn follow(
+    async fn follow<S: Stream + 'static>(
         &self,
-        stream: BufReader<TcpStream>,
+        stream: BufReader<S>,
         front: &Front,
         ready_at: Timestamp,
     ) -> io::Result<()> {
@@ -302,6 +353,12 @@ impl Lab {
                 self.hub.set_user(&name, password, admin);
                 ControlReply::Done
             }
+            Control::Freeze { address, frozen } => {
+                match self.hub.cluster().freeze_node(&Address::new(&address), frozen) {
+                    true => ControlReply::Done,
+                    false => ControlReply::Failed(format!("no node runs at {address}")),
+                }
+            }
             Control::Down => {
                 self.down.notify_one();
                 ControlReply::Done
@@ -311,7 +368,7 @@ impl Lab {
 }
 
 /// The stream, with what was read of it beyond the first line.
-fn unbuffered(stream: BufReader<TcpStream>) -> impl crate::pgwire::Stream {
+fn unbuffered<S: Stream>(stream: BufReader<S>) -> impl Stream {
     let read = stream.buffer().to_vec();
     with_prefix(read, stream.into_inner())
 }

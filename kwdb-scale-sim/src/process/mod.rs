@@ -40,6 +40,7 @@ const READY: &str = "KWDB_SCALE_SIM_READY";
 pub(crate) const ROLE_LAB: &str = "lab";
 pub(crate) const ROLE_KWBASE: &str = "kwbase";
 pub(crate) const ROLE_DETACH: &str = "detach";
+pub(crate) const ROLE_INIT: &str = "init";
 
 /// To be called first in `main` of every executable that makes labs of twin nodes.
 ///
@@ -58,6 +59,7 @@ pub fn hook() {
     exit(match role.as_str() {
         ROLE_LAB => lab::main(&dir),
         ROLE_DETACH => detach(args),
+        ROLE_INIT => init(),
         ROLE_KWBASE => {
             kwbase(&dir, &args.iter().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>())
         }
@@ -77,6 +79,17 @@ fn detach(args: Vec<OsString>) -> i32 {
     let error = Command::new(&program).args(args).env_remove(ROLE).env_remove(LAB).exec();
     eprintln!("cannot start {}: {error}", program.display());
     127
+}
+
+/// The first process of a host that is a process namespace: takes the end of whoever nobody else waits for. It ends
+/// with the namespace.
+fn init() -> i32 {
+    loop {
+        if rustix::process::wait(rustix::process::WaitOptions::empty()).is_err() {
+            // Nobody is there yet, or no longer.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
 }
 
 fn kwbase(dir: &std::path::Path, args: &[String]) -> i32 {

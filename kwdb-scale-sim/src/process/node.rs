@@ -107,9 +107,9 @@ async fn run(
         _ => None,
     };
     let http = bind("--http-addr", start.http.as_str()).await?;
-    // Nobody connects to it in the twin; the port is taken as the real one takes it.
-    let _brpc = match brpc_address(args) {
-        Some(address) => Some(bind("--brpc-addr", &address.replace("0.0.0.0:", "127.0.0.1:")).await?),
+    // Nothing is said there in the twin; the port is taken as the real one takes it.
+    let _brpc = match brpc_address(args, start.listen.host()) {
+        Some(address) => Some(bind("--brpc-addr", &address).await?),
         None => None,
     };
 
@@ -121,7 +121,7 @@ async fn run(
         certs,
     };
     let stream = lab.ask(Ask::Node(Box::new(registration))).await.map_err(|e| format!("lab: {e}"))?;
-    let (read, mut write) = stream.into_split();
+    let (read, mut write) = tokio::io::split(stream);
     let mut events = receiver::<_, NodeEvent>(BufReader::new(read));
 
     let process = match events.recv().await {
@@ -230,14 +230,16 @@ async fn bind(flag: &str, address: &str) -> Result<TcpListener, String> {
     })
 }
 
-/// The value of `--brpc-addr`, which is there.
-fn brpc_address(args: &[String]) -> Option<String> {
+/// The value of `--brpc-addr`, which is there. The real one takes a port without a host on every interface; the twin
+/// only where the node listens, because a lab of loopback ports is nothing to other machines.
+fn brpc_address(args: &[String], host: &str) -> Option<String> {
     let at = args.iter().rposition(|a| a == "--brpc-addr" || a.starts_with("--brpc-addr="))?;
     let value = match args.get(at)?.split_once('=') {
         Some((_, value)) => value,
         None => args.get(at + 1)?,
     };
-    Some(if value.starts_with(':') { format!("127.0.0.1{value}") } else { value.to_owned() })
+    let port = value.strip_prefix(':').or_else(|| value.strip_prefix("0.0.0.0:"));
+    Some(port.map_or_else(|| value.to_owned(), |port| format!("{host}:{port}")))
 }
 
 fn read_certs(dir: &str) -> Result<NodeCerts, String> {

@@ -1,4 +1,5 @@
-//! What the twin's processes say to each other: one JSON value a line, over loopback TCP.
+//! What the twin's processes say to each other: one JSON value a line, over loopback TCP, or over a socket
+//! in the file system from hosts that have a network of their own.
 //!
 //! A node opens one connection to the lab and keeps it: when it breaks, the node is dead. For every client that
 //! the node accepts it opens another, over which the client's bytes pass.
@@ -92,6 +93,8 @@ pub(crate) enum Control {
     Replicated,
     /// Makes a SQL user, or changes one.
     User { name: String, password: Option<String>, admin: bool },
+    /// Makes the node at that address fall silent, as one whose network is cut, or come back.
+    Freeze { address: String, frozen: bool },
     /// Ends the lab and with it every node.
     Down,
 }
