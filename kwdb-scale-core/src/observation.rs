@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
-use crate::ports::{Gateway, HostFacts};
+use crate::ports::{AuthorityFacts, Gateway, HostFacts};
 use crate::request::Inventory;
 use crate::rows::{
     Answer, ClusterRow, JobRow, LivenessRow, NodeRow, Query, RangeRow, Rows, StoreRow, ZoneRow,
@@ -66,6 +66,9 @@ pub struct Observation {
     pub other_views: Vec<View>,
     /// What was found on hosts that were looked at, or why it could not be.
     pub hosts: BTreeMap<HostName, Fact<HostFacts>>,
+    /// Who issues certificates for hosts that join; `None` when the request does not ask for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<Fact<AuthorityFacts>>,
 }
 
 /// Membership as one gateway sees it.
@@ -275,6 +278,7 @@ impl Observation {
             jobs: jobs.map(Clone::clone),
             other_views: others.into_iter().map(|gateway| build_view(primary, gateway, replies)).collect(),
             hosts,
+            authority: None,
         }
     }
 

@@ -13,6 +13,7 @@
     reason = "a test without a harness"
 )]
 
+mod certificates;
 mod change;
 mod middle;
 mod refuse;
@@ -51,6 +52,7 @@ const fn twin(name: &'static str, run: fn(&Case), why: &'static str) -> Entry {
 const CASES: &[Entry] = &[
     both("out_in_out_in", change::out_in_out_in),
     both("secure_out_and_in", change::secure_out_and_in),
+    both("certificates_are_made", certificates::certificates_are_made),
     both("two_of_six_at_once", change::two_of_six_at_once),
     both("out_by_two_then_factor_five_shrinks", change::out_by_two_then_factor_five_shrinks),
     both("replace", change::replace),

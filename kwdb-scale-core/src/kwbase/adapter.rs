@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::certificates::Authority;
 use super::command::{CommandError, CommandLine, Wait};
 use super::host::{HostError, KwbaseHost};
 use super::{clear, error, inspect, output, parse};
@@ -20,7 +21,7 @@ use crate::topology::{Address, HostName, NodeId};
 use crate::version::Version;
 
 /// For a command that only looks.
-const LOOK: Duration = Duration::from_secs(30);
+pub(super) const LOOK: Duration = Duration::from_secs(30);
 /// For one attempt to connect.
 const PROBE: Duration = Duration::from_secs(3);
 /// A start in the foreground never comes back: so long is waited for it to fail.
@@ -38,14 +39,20 @@ const OUTPUT_LINES: usize = 12;
 /// kwbase here, they run on the control host.
 #[derive(Debug)]
 pub struct Kwbase<H: HostTransport + ?Sized> {
-    transport: Arc<H>,
+    pub(super) transport: Arc<H>,
     hosts: BTreeMap<HostName, KwbaseHost>,
     control: Option<HostName>,
+    pub(super) authority: Option<Authority>,
 }
 
 impl<H: HostTransport + ?Sized> Clone for Kwbase<H> {
     fn clone(&self) -> Self {
-        Self { transport: self.transport.clone(), hosts: self.hosts.clone(), control: self.control.clone() }
+        Self {
+            transport: self.transport.clone(),
+            hosts: self.hosts.clone(),
+            control: self.control.clone(),
+            authority: self.authority.clone(),
+        }
     }
 }
 
@@ -64,7 +71,7 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
                 });
             }
         }
-        Ok(Self { transport, hosts: map, control: None })
+        Ok(Self { transport, hosts: map, control: None, authority: None })
     }
 
     /// Names the host on which commands run when the gateway's is not known or has no kwbase.
@@ -81,12 +88,19 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         Ok(self)
     }
 
+    /// Names who issues certificates for hosts that join: without one, they must lie there.
+    #[must_use]
+    pub fn with_authority(mut self, authority: Authority) -> Self {
+        self.authority = Some(authority);
+        self
+    }
+
     /// The description of a host.
     pub fn host(&self, name: &HostName) -> Option<&KwbaseHost> {
         self.hosts.get(name)
     }
 
-    fn known(&self, name: &HostName) -> Result<&KwbaseHost, PortError> {
+    pub(super) fn known(&self, name: &HostName) -> Result<&KwbaseHost, PortError> {
         let message = || format!("host {name} has no description of how it runs kwbase; add one");
         self.hosts.get(name).ok_or_else(|| PortError::new(PortErrorKind::Config, message()))
     }

@@ -259,7 +259,8 @@ impl KwbaseHost {
         }
     }
 
-    fn line(&self, name: &'static str, args: impl IntoIterator<Item = String>) -> CommandLine {
+    /// The same with kwbase's environment, for a script that runs kwbase.
+    pub(crate) fn script(&self, name: &'static str, argv: impl IntoIterator<Item = String>) -> CommandLine {
         let mut inner = Vec::new();
         // A prefix such as `docker exec` does not hand its own environment on.
         let inside = !self.exec_prefix.is_empty() && !self.env.is_empty();
@@ -267,13 +268,16 @@ impl KwbaseHost {
             inner.push("env".to_owned());
             inner.extend(self.env.iter().map(|(k, v)| format!("{k}={v}")));
         }
-        inner.push(self.program.clone());
-        inner.extend(args);
+        inner.extend(argv);
         let mut line = self.program(name, inner);
         if !inside {
             line.env.clone_from(&self.env);
         }
         line
+    }
+
+    fn line(&self, name: &'static str, args: impl IntoIterator<Item = String>) -> CommandLine {
+        self.script(name, [self.program.clone()].into_iter().chain(args))
     }
 
     fn security_flag(&self) -> String {

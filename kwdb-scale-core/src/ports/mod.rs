@@ -4,6 +4,7 @@
 //! does. All are object-safe ([`macro@async_trait`]), so that wrappers (dry run, audit, fault injection) can stand
 //! between. Every method that talks to the outside ends by its own deadline.
 
+mod certificates;
 mod clock;
 mod control;
 mod error;
@@ -13,6 +14,7 @@ mod journal;
 mod lifecycle;
 
 pub use async_trait::async_trait;
+pub use certificates::{AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost};
 pub use clock::Clock;
 pub use control::{DecommissionControl, DecommissionStatus, Gateway, SettingsControl};
 pub use error::{PortError, PortErrorKind};
@@ -26,6 +28,7 @@ pub use lifecycle::{
 
 #[cfg(feature = "mock")]
 pub use {
+    certificates::MockCertificateControl,
     clock::MockClock,
     control::{MockDecommissionControl, MockSettingsControl},
     facts::MockFactSource,

@@ -2,6 +2,7 @@
 //! the rule comes from. `docs/checks.md` repeats the table; a test keeps the two equal.
 
 mod capacity;
+mod certificates;
 mod cluster;
 mod hosts;
 mod members;
@@ -220,6 +221,10 @@ static CATALOGUE: &[Check] = table! {
         "new hosts and members are configured alike, secure or insecure", PAGE;
     "host-credentials", [WARN NO WARN NO], hosts::credentials,
         "commands on a new host can authenticate as root", PAGE;
+    "certificates-authority", [REFUSE NO REFUSE NO], certificates::authority,
+        "certificates that are asked for can be made, by the cluster's own authority", PAGE;
+    "certificates-key-travels", [WARN NO WARN NO], certificates::key_travels,
+        "the authority's private key stays where it is", PAGE;
     "host-address", [WARN NO WARN NO], hosts::address,
         "a new host's address can be dialled by the others", "--advertise-addr";
     "address-reused", [INFO NO INFO NO], hosts::reused,
