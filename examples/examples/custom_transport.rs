@@ -78,7 +78,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         inventory: world.inventory(),
         options: Options::default(),
     };
-    let options = ObserveOptions { request: Some(request.clone()), inventory: world.inventory() };
+    let options = ObserveOptions {
+        request: Some(request.clone()),
+        inventory: world.inventory(),
+        ..ObserveOptions::default()
+    };
     let observation = observe(&*ports.facts, Some(&*ports.lifecycle), &options).await?;
     let plan = plan(&observation, &request, &Policy::default())?;
     let end = Operation::begin(plan, ports).await?.run().await;

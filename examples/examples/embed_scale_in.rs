@@ -70,7 +70,11 @@ async fn make_plan(world: &World, ports: &Ports, node: u32) -> Result<Plan, Box<
         inventory: world.inventory(),
         options: Options::default(),
     };
-    let options = ObserveOptions { request: Some(request.clone()), inventory: world.inventory() };
+    let options = ObserveOptions {
+        request: Some(request.clone()),
+        inventory: world.inventory(),
+        ..ObserveOptions::default()
+    };
     let facts = Arc::clone(&ports.facts);
     let observation = observe(&*facts, Some(&*ports.lifecycle), &options).await?;
     Ok(plan(&observation, &request, &Policy::default())?)

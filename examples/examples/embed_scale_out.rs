@@ -57,6 +57,8 @@ async fn scale_out(info: &LabInfo) -> Result<(), Box<dyn Error>> {
         settings: Arc::new(sql),
         control: kwbase.clone(),
         lifecycle: kwbase,
+        // The certificates lie on the hosts already, or the cluster is insecure.
+        certificates: None,
         journal: Arc::new(FileJournal::create(&journals, "scale-out").await?),
         lock: Arc::new(FileLock::in_dir(&journals)),
         clock: Arc::new(SystemClock::new()),
@@ -77,7 +79,7 @@ async fn scale_out(info: &LabInfo) -> Result<(), Box<dyn Error>> {
     };
 
     // 3. Observe and plan. A refusal tells every reason and its cure, and when to ask again.
-    let options = ObserveOptions { request: Some(request.clone()), inventory };
+    let options = ObserveOptions { request: Some(request.clone()), inventory, ..ObserveOptions::default() };
     let observation = observe(&*ports.facts, Some(&*ports.lifecycle), &options).await?;
     let plan = match plan(&observation, &request, &policy) {
         Ok(plan) => plan,

@@ -73,7 +73,11 @@ async fn begin(wanted: &Wanted) -> Result<Option<Operation>, Box<dyn Error>> {
         options: Options::default(),
     };
     let ports = world.ports();
-    let options = ObserveOptions { request: Some(request.clone()), inventory: world.inventory() };
+    let options = ObserveOptions {
+        request: Some(request.clone()),
+        inventory: world.inventory(),
+        ..ObserveOptions::default()
+    };
     let observation = observe(&*ports.facts, Some(&*ports.lifecycle), &options).await?;
     let plan = plan(&observation, &request, &Policy::default())?;
     if plan.is_empty() {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use kwdb_scale_core::request::{Finish, NodeRef, OldData, Operation, Options, Redistribution};
+use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Options, Redistribution};
 use kwdb_scale_core::safety::Question;
 use kwdb_scale_core::topology::HostName;
 use serde_json::json;
@@ -133,6 +133,9 @@ pub struct RequestOptions {
     /// hold. The plan shows which; apply wants its consent.
     #[arg(long, global = true, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "aside")]
     pub wipe_old_data: Option<WipeArg>,
+    /// Where the certificates of hosts that join a secure cluster come from.
+    #[arg(long, global = true, value_enum, default_value = "present")]
+    pub certificates: CertificatesArg,
 }
 
 /// A time to wait: positive, and at most a year.
@@ -153,6 +156,17 @@ pub enum RedistributionArg {
     Off,
     /// Switch it off for the time of the operation.
     OffDuring,
+}
+
+/// See [`Certificates`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum CertificatesArg {
+    /// They lie there already.
+    Present,
+    /// They are made where the authority's key lies, and installed.
+    Issue,
+    /// As the KWDB page does it: the authority's key is carried to the host, and they are made there.
+    Archive,
 }
 
 /// See [`Finish`].
@@ -228,6 +242,11 @@ impl RequestOptions {
                 None => OldData::Refuse,
                 Some(WipeArg::Aside) => OldData::MoveAside,
                 Some(WipeArg::Delete) => OldData::Delete,
+            },
+            certificates: match self.certificates {
+                CertificatesArg::Present => Certificates::Present,
+                CertificatesArg::Issue => Certificates::Issue,
+                CertificatesArg::Archive => Certificates::Archive,
             },
         }
     }

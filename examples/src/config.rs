@@ -2,6 +2,7 @@
 //!
 //! Unknown keys are errors, and every error names the file, the line or key, the reason and the cure.
 
+mod certificates;
 mod host;
 mod policy;
 mod sql;
@@ -11,13 +12,15 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kwdb_scale_core::kwbase::KwbaseHost;
+use kwdb_scale_core::kwbase::{KwbaseHost, Security};
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::request::{Inventory, InventoryHost};
 use kwdb_scale_core::topology::{Address, HostName};
 use serde::Deserialize;
 use toml::Spanned;
 
+pub use certificates::Certificates;
+use certificates::CertificatesTable;
 use host::HostTable;
 pub use host::Reach;
 pub use policy::LONGEST;
@@ -50,6 +53,8 @@ pub struct Config {
     pub reach: BTreeMap<HostName, Reach>,
     /// The ssh_config that says how, for those that are reached over SSH; the user's own when `None`.
     pub ssh_config: Option<PathBuf>,
+    /// Who issues certificates for hosts that join, when somebody does.
+    pub certificates: Option<Certificates>,
 }
 
 /// What is wrong with the file.
@@ -82,6 +87,7 @@ struct File {
     policy: BTreeMap<Spanned<String>, toml::Value>,
     #[serde(default)]
     ssh: SshTable,
+    certificates: Option<Spanned<CertificatesTable>>,
     #[serde(default)]
     host: Vec<Spanned<HostTable>>,
 }
@@ -229,6 +235,13 @@ impl Config {
             return Err(fail(cluster_at, what));
         }
 
+        let certificates_at = file.certificates.as_ref().map(|c| c.span().start);
+        let certificates = file
+            .certificates
+            .map(|c| c.into_inner().into_certificates(&base, cluster.secure, &hosts))
+            .transpose()
+            .map_err(|what| fail(certificates_at, what))?;
+
         let sql_at = file.sql.as_ref().map(|s| s.span().start);
         let sql = file.sql.map(Spanned::into_inner).unwrap_or_default();
         let sql = sql.into_sql(&base, certs.as_deref()).map_err(|what| fail(sql_at, what))?;
@@ -245,8 +258,27 @@ impl Config {
             hosts,
             reach,
             ssh_config: file.ssh.config.map(|file| at(&file)),
+            certificates,
             path: path.to_owned(),
         })
+    }
+
+    /// Another host that has the same certificate directory on the same machine: certificates for one would replace the
+    /// other's.
+    pub fn shares_certificates(&self, name: &HostName) -> Option<&HostName> {
+        let dir = |host: &KwbaseHost| match &host.security {
+            Security::Certs { certs_dir } => Some(certs_dir.trim_end_matches('/').to_owned()),
+            Security::Insecure => None,
+        };
+        let machine = |host: &KwbaseHost| match self.reach.get(&host.name) {
+            Some(Reach::Ssh { destination, .. }) => Some(destination.clone()),
+            _ => None,
+        };
+        let own = self.hosts.iter().find(|h| h.name == *name)?;
+        let same = |h: &&KwbaseHost| {
+            h.name != own.name && dir(h) == dir(own) && dir(h).is_some() && machine(h) == machine(own)
+        };
+        self.hosts.iter().find(same).map(|h| &h.name)
     }
 
     /// What planning needs to know of the hosts.
@@ -269,12 +301,28 @@ fn base_of(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use kwdb_scale_core::kwbase::Security;
-
     use super::*;
 
     const MINIMAL: &str =
         "[cluster]\nsecure = false\n[[host]]\nname = \"n1\"\nlisten_addr = \"10.0.0.1:26257\"\n";
+
+    const SECURE: &str = "[cluster]\nsecure = true\ncerts = \"c\"\n[[host]]\nname = \"n1\"\n\
+                          listen_addr = \"10.0.0.1:26257\"\n";
+
+    #[test]
+    fn a_certificate_directory_of_two_hosts_is_noticed() {
+        let more = "[[host]]\nname = \"n2\"\nlisten_addr = \"10.0.0.2:26257\"\n";
+        let config = parse(&format!("{SECURE}{more}")).unwrap();
+        assert_eq!(config.shares_certificates(&HostName::new("n2")), Some(&HostName::new("n1")));
+        for own in ["certs_dir = \"/c2\"\n", "transport = \"ssh\"\n"] {
+            let config = parse(&format!("{SECURE}{more}{own}")).unwrap();
+            assert_eq!(config.shares_certificates(&HostName::new("n2")), None, "{own}");
+        }
+        let config = parse(&format!("{SECURE}[certificates]\nca_key = \"safe/ca.key\"\n")).unwrap();
+        let certificates = config.certificates.unwrap();
+        assert_eq!(certificates.ca_key, Path::new("/c/safe/ca.key"));
+        assert_eq!(certificates.ca_crt, Path::new("/c/safe/ca.crt"));
+    }
 
     fn parse(text: &str) -> Result<Config, String> {
         Config::parse(Path::new("/c/cluster.toml"), text).map_err(|e| e.to_string())
@@ -298,6 +346,7 @@ mod tests {
             (format!("{MINIMAL}[sql]\nusr = \"root\"\n"), 7, "usr"),
             (format!("{MINIMAL}[policy]\npol = \"1s\"\n"), 7, "pol"),
             (format!("{MINIMAL}[other]\n"), 6, "other"),
+            (format!("{MINIMAL}[certificates]\nca_kye = \"/a\"\n"), 7, "ca_kye"),
         ] {
             let error = parse(&text).unwrap_err();
             assert!(error.contains(&format!("line {line}:")) && error.contains(key), "{error}");
@@ -322,6 +371,12 @@ mod tests {
             (format!("{MINIMAL}transport = \"carrier-pigeon\"\n"), "carrier-pigeon"),
             (format!("{MINIMAL}sudo = true\n"), "transport = \"ssh\""),
             (format!("{MINIMAL}[ssh]\nport = 22\n"), "port"),
+            (format!("{MINIMAL}[certificates]\nca_key = \"/a\"\n"), "secure = false"),
+            (format!("{SECURE}[certificates]\n"), "ca_key"),
+            (format!("{SECURE}[certificates]\nca_key = \"a\"\nca_host = \"n1\"\n"), "absolute"),
+            (format!("{SECURE}[certificates]\nca_key = \"/a\"\nca_host = \"n9\"\n"), "ca_host 'n9'"),
+            (format!("{SECURE}[certificates]\nca_key = \"/a\"\nnames = [\"-x\"]\n"), "'-x'"),
+            (format!("{SECURE}[certificates]\nca_key = \"/a\"\nowner = \"root\"\n"), "user:group"),
             (format!("{MINIMAL}[policy]\nsamples = 0\n"), "samples"),
             (format!("{MINIMAL}[policy]\nsamples = 1\n"), "2 to 1000"),
             (format!("{MINIMAL}[policy]\nsample_spacing = \"-1s\"\n"), "not positive"),

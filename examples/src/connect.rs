@@ -11,7 +11,7 @@ use kwdb_scale_core::plan::Plan;
 use kwdb_scale_core::ports::{FactSource, Journal, PortError, PortErrorKind};
 use kwdb_scale_core::request::Request;
 use kwdb_scale_core::rows::{Query, Rows};
-use kwdb_scale_core::topology::ClusterId;
+use kwdb_scale_core::topology::{ClusterId, HostName};
 use kwdb_scale_local::{FileLock, SystemClock};
 use kwdb_scale_sql::{Secure, SqlSource};
 
@@ -57,11 +57,16 @@ impl Cluster {
         // Everything that can be wrong before the first connection is wrong in the file or in what it names.
         let sql = builder.build().map_err(|e| usage(e.chain()))?;
         let transport = Hosts::of(&config).await.map_err(|e| usage(e.chain()))?;
+        let transport = Arc::new(transport);
         let mut kwbase =
-            Kwbase::new(Arc::new(transport), config.hosts.clone()).map_err(|e| usage(e.to_string()))?;
+            Kwbase::new(transport.clone(), config.hosts.clone()).map_err(|e| usage(e.to_string()))?;
         kwbase = kwbase.with_clock(Arc::new(SystemClock::new()));
         if let Some(control) = &config.control_host {
             kwbase = kwbase.with_control_host(control.clone()).map_err(|e| usage(e.to_string()))?;
+        }
+        if let (Some(certificates), Some(dir)) = (&config.certificates, &config.certs) {
+            let authority = certificates.authority(&config.hosts, &transport, &dir.join("ca.crt"));
+            kwbase = kwbase.with_authority(authority.map_err(|e| usage(e.chain()))?);
         }
         Ok(Self { sql, kwbase: Arc::new(kwbase), config: Arc::new(config) })
     }
@@ -74,6 +79,7 @@ impl Cluster {
             settings: Arc::new(self.sql.clone()),
             control: self.kwbase.clone(),
             lifecycle: self.kwbase.clone(),
+            certificates: Some(self.kwbase.clone()),
             journal,
             lock: Arc::new(self.lock()),
             clock: Arc::new(SystemClock::new()),
@@ -124,6 +130,25 @@ impl Cluster {
         ))
     }
 
+    /// That certificates for these hosts would be theirs alone.
+    ///
+    /// # Errors
+    /// Exit code 2: another host of the same machine has the same certificate directory.
+    pub fn must_not_share_certificates<'a>(
+        &self,
+        hosts: impl IntoIterator<Item = &'a HostName>,
+    ) -> Result<(), Failure> {
+        let shared = |h: &'a HostName| Some((h, self.config.shares_certificates(h)?));
+        match hosts.into_iter().find_map(shared) {
+            None => Ok(()),
+            Some((host, other)) => Err(Failure::usage(format!(
+                "{}: hosts {host} and {other} have one certificate directory on one machine, so certificates for {host} \
+                 would replace those of {other}; give {host} a certs_dir of its own, or leave --certificates out",
+                self.config.path.display()
+            ))),
+        }
+    }
+
     /// Makes the directory of journals, and proves that files can be made in it.
     ///
     /// # Errors
@@ -153,7 +178,11 @@ impl Cluster {
     /// # Errors
     /// Exit code 3: nobody answers, the CA is another, the user lacks the admin role.
     pub async fn observe(&self, request: Option<&Request>) -> Result<Observation, Failure> {
-        let options = ObserveOptions { request: request.cloned(), inventory: self.config.inventory() };
+        let options = ObserveOptions {
+            request: request.cloned(),
+            inventory: self.config.inventory(),
+            certificates: Some(self.kwbase.clone()),
+        };
         let within = self.config.sql.observe_deadline;
         let facts: &dyn FactSource = &self.sql;
         let observed =

@@ -120,6 +120,9 @@ fn act_text(act: &Act) -> String {
     match act {
         Act::SetSetting { name, value, .. } => format!("set {name} = {value}"),
         Act::RestoreSetting { name, value } => format!("restore {name} = {value}"),
+        Act::Certify { job } => format!("make certificates for host {} ({})", job.host, job.method),
+        Act::RestoreCertificates { job } => format!("put back the certificates of host {}", job.host),
+        Act::CleanCertificates { job } => format!("remove temporary files of {}'s certificates", job.host),
         Act::Start { host, .. } => format!("start a node on {host}"),
         Act::Mark { nodes } => format!("mark {}", ids(nodes)),
         Act::Confirm { nodes } => format!("have the server count the replicas on {}", ids(nodes)),

@@ -27,7 +27,11 @@
 //!         inventory: inventory.clone(),
 //!         options: Options::default(),
 //!     };
-//!     let options = ObserveOptions { request: Some(request.clone()), inventory };
+//!     let options = ObserveOptions {
+//!         request: Some(request.clone()),
+//!         inventory,
+//!         ..ObserveOptions::default()
+//!     };
 //!     let observation = observe(&*ports.facts, Some(&*ports.lifecycle), &options).await?;
 //!     let plan = plan(&observation, &request, &Policy::default())?; // or a refusal with reasons and cures
 //!     println!("{plan}");
@@ -56,6 +60,7 @@
 //! | [`kwbase`] | the `kwbase` command line as an implementation of the ports |
 //! | [`version`] | what each KWDB release can do |
 //! | [`certificate`] | what an X.509 certificate says: issuer, names, expiry, fingerprint |
+//! | [`certs`] | certificates for a host that joins: issued or carried over, and installed |
 //! | [`canonical`], [`schema`] | the JSON forms: same value, same bytes; who may read what |
 //! | [`ports`] | the traits that the outside implements |
 //!
@@ -68,6 +73,7 @@
 pub mod assess;
 pub mod canonical;
 pub mod certificate;
+pub mod certs;
 pub mod execute;
 pub mod fact;
 pub mod health;

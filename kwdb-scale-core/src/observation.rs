@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
-use crate::ports::{Gateway, HostFacts, PortState};
+use crate::ports::{AuthorityFacts, Gateway, HostFacts, PortState};
 use crate::request::Inventory;
 use crate::rows::{
     Answer, ClusterRow, JobRow, LivenessRow, NodeRow, Query, RangeRow, Rows, StoreRow, ZoneRow,
@@ -69,6 +69,9 @@ pub struct Observation {
     /// Which addresses answer from which hosts, for the hosts that shall join; empty when it was not tried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reach: Vec<Reach>,
+    /// Who issues certificates for hosts that join; `None` when the request does not ask for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<Fact<AuthorityFacts>>,
 }
 
 /// What an address is for.
@@ -314,6 +317,7 @@ impl Observation {
             other_views: others.into_iter().map(|gateway| build_view(primary, gateway, replies)).collect(),
             hosts,
             reach: Vec::new(),
+            authority: None,
         }
     }
 

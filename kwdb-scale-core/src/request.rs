@@ -153,6 +153,37 @@ impl OldData {
     }
 }
 
+/// Where the certificates of hosts that join a secure cluster come from.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Certificates {
+    /// They lie there already.
+    #[default]
+    Present,
+    /// They are made where the authority's private key lies, which stays there, and are installed.
+    Issue,
+    /// The KWDB page's way: `kaiwudb_certs.tar.gz` with the authority's private key goes to the host, and they are made
+    /// there.
+    Archive,
+}
+
+impl Certificates {
+    /// Whether they lie there already.
+    pub fn is_present(&self) -> bool {
+        *self == Self::Present
+    }
+}
+
+impl fmt::Display for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Present => "present",
+            Self::Issue => "issue",
+            Self::Archive => "archive",
+        })
+    }
+}
+
 /// The choices that the KWDB page leaves to the operator.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
@@ -169,6 +200,9 @@ pub struct Options {
     /// [`safe_to_wipe`](crate::safety::safe_to_wipe) and the caller's [consent](crate::plan::Plan::consent).
     #[serde(skip_serializing_if = "OldData::is_default")]
     pub old_data: OldData,
+    /// Where the certificates of hosts that join come from.
+    #[serde(skip_serializing_if = "Certificates::is_present")]
+    pub certificates: Certificates,
 }
 
 impl Default for Options {
@@ -179,6 +213,7 @@ impl Default for Options {
             await_balance: true,
             drain: false,
             old_data: OldData::Refuse,
+            certificates: Certificates::Present,
         }
     }
 }

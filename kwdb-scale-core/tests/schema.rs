@@ -18,13 +18,13 @@ use jiff::SignedDuration;
 use jsonschema::{Registry, Validator};
 use kwdb_scale_core::assess::{Finding, Retry, Severity};
 use kwdb_scale_core::execute::{
-    Act, ActResult, Cancel, End, JournalRecord, Progress, Record, StopReason, Stopped, journal,
+    Act, ActResult, Cancel, Certification, End, JournalRecord, Progress, Record, StopReason, Stopped, journal,
 };
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::observation::{Observation, Reach, Service};
 use kwdb_scale_core::plan::{OldDirectory, Plan, PlanError, Step};
-use kwdb_scale_core::ports::{PortErrorKind, PortState, StoreContent};
-use kwdb_scale_core::request::{Finish, NodeRef, OldData, Operation, Redistribution};
+use kwdb_scale_core::ports::{AuthorityFacts, PortErrorKind, PortState, StoreContent};
+use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Redistribution};
 use kwdb_scale_core::rows::{JobRow, RangeKind};
 use kwdb_scale_core::schema::ReadError;
 use kwdb_scale_core::topology::{NodeClass, NodeId, StartMode};
@@ -214,10 +214,26 @@ fn observations() -> Vec<Observation> {
     ];
     let way = |(service, state)| Reach { from: host(5), to: address(1), service, state };
     observed.reach = ways.into_iter().map(way).collect();
+    let authorities = [
+        Fact::Known(fixture::authority()),
+        Fact::Known(AuthorityFacts { can_sign: Fact::unknown("denied"), ..fixture::authority() }),
+        Fact::unknown("no route"),
+    ];
+    all.extend(authorities.map(|authority| Observation { authority: Some(authority), ..observed.clone() }));
     all.push(observed);
     // Nobody answers.
     all.push(Observation::build(&address(1), &[], BTreeMap::new()));
     all
+}
+
+fn certification() -> Certification {
+    Certification {
+        host: host(5),
+        method: Certificates::Issue,
+        authority: fixture::authority().fingerprint,
+        tag: "20260101T000000Z-1a2b3c4d-1".into(),
+        fresh: true,
+    }
 }
 
 fn acts() -> Vec<Act> {
@@ -232,6 +248,9 @@ fn acts() -> Vec<Act> {
                 OldDirectory { path: "/data/b".into(), aside: None },
             ],
         },
+        Act::Certify { job: certification() },
+        Act::RestoreCertificates { job: certification() },
+        Act::CleanCertificates { job: certification() },
         Act::Start {
             host: host(5),
             address: address(5),
@@ -416,6 +435,7 @@ fn variants_of_types_and_schemas_agree() {
     );
     agree(variants::<OldData>(), "plan", "/$defs/request/properties/options/properties/old_data");
     agree(variants::<Finish>(), "plan", "/$defs/finish");
+    agree(variants::<Certificates>(), "plan", "/$defs/request/properties/options/properties/certificates");
     agree(variants::<NodeRef>(), "plan", "/$defs/node_ref");
     agree(variants::<Severity>(), "plan", "/$defs/finding/properties/severity");
     agree(variants::<Retry>(), "plan", "/$defs/finding/properties/retry");

@@ -41,7 +41,7 @@ fn stop_of(world: &World, n: u16) -> StopNode {
 async fn apply(world: &World, ports: Ports, operation: request::Operation) -> End {
     let inventory = world.inventory();
     let request = Request { operation, inventory: inventory.clone(), options: Options::default() };
-    let options = ObserveOptions { request: Some(request.clone()), inventory };
+    let options = ObserveOptions { request: Some(request.clone()), inventory, ..ObserveOptions::default() };
     let seen = observe(&*ports.facts, Some(&*ports.lifecycle), &options).await.unwrap();
     let plan = plan(&seen, &request, &Policy::default()).unwrap();
     Operation::begin(plan, ports).await.unwrap().run().await

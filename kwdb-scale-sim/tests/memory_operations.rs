@@ -19,7 +19,7 @@ use kwdb_scale_sim::model::TableSpec;
 async fn planned(world: &World, ports: &Ports, operation: request::Operation) -> Result<Plan, Refusal> {
     let inventory = world.inventory();
     let request = Request { operation, inventory: inventory.clone(), options: Options::default() };
-    let options = ObserveOptions { request: Some(request.clone()), inventory };
+    let options = ObserveOptions { request: Some(request.clone()), inventory, ..ObserveOptions::default() };
     let observation = observe(&*ports.facts, Some(&*ports.lifecycle), &options).await.unwrap();
     // An operation that will not end by itself need not be watched for a day.
     let policy = Policy { empty_deadline: SignedDuration::from_mins(40), ..Policy::default() };

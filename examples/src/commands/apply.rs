@@ -7,7 +7,7 @@ use kwdb_scale_core::execute::{
     Cancel, Canceller, End, ExecuteError, Ledger, Operation, StopReason, Stopped,
 };
 use kwdb_scale_core::fact::Fact;
-use kwdb_scale_core::plan::Plan;
+use kwdb_scale_core::plan::{Plan, Step};
 use kwdb_scale_core::ports::{Journal, PortErrorKind};
 use kwdb_scale_core::topology::ClusterId;
 use kwdb_scale_local::FileJournal;
@@ -66,6 +66,10 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
             return Err(Failure::other("not confirmed: nothing was done"));
         }
     }
+    cluster.must_not_share_certificates(plan.steps.iter().filter_map(|step| match step {
+        Step::Certify { host, .. } => Some(host),
+        _ => None,
+    }))?;
     let dir = cluster.journal_dir(args.journal.as_deref())?;
     nothing_to_restore(&cluster, &dir, &plan).await?;
     let journal = FileJournal::create(&dir, &format!("{}-{}", plan.kind(), plan.id))

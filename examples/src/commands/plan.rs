@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use kwdb_scale_core::assess::{Assessment, Change, Finding, OperationKind, Retry, Severity, assess};
 use kwdb_scale_core::observation::Observation;
 use kwdb_scale_core::plan::{Plan, check as check_plan, plan as make_plan};
-use kwdb_scale_core::request::Request;
+use kwdb_scale_core::request::{Operation, Request};
 use serde::Serialize;
 
 use super::status::write;
@@ -115,6 +115,11 @@ async fn look(
     let config = &cluster.config;
     let request =
         Request { operation: change.operation(), inventory: config.inventory(), options: options.options() };
+    if let (false, Operation::ScaleOut { hosts } | Operation::Replace { hosts, .. }) =
+        (request.options.certificates.is_present(), &request.operation)
+    {
+        cluster.must_not_share_certificates(hosts)?;
+    }
     let until = options.wait_healthy.map(|wait| Timestamp::now().checked_add(wait).unwrap_or(Timestamp::MAX));
     let mut said = None;
     loop {

@@ -13,6 +13,7 @@
     reason = "a test without a harness"
 )]
 
+mod certificates;
 mod change;
 mod exec;
 mod middle;
@@ -55,6 +56,7 @@ const NO_CLUSTER: &str = "no cluster has a part in it";
 const CASES: &[Entry] = &[
     both("out_in_out_in", change::out_in_out_in),
     both("secure_out_and_in", change::secure_out_and_in),
+    both("certificates_are_made", certificates::certificates_are_made),
     both("two_of_six_at_once", change::two_of_six_at_once),
     both("out_by_two_then_factor_five_shrinks", change::out_by_two_then_factor_five_shrinks),
     both("netns_secure_out_and_in_by_sudo", netns::secure_out_and_in_by_sudo),

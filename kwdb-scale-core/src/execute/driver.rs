@@ -21,11 +21,12 @@ use crate::fact::Fact;
 use crate::observation::Reply;
 use crate::plan::Plan;
 use crate::ports::{
-    ClearData, Clock, DecommissionControl, DecommissionStatus, FactSource, Journal, LockGuard, NodeLifecycle,
-    OperationLock, PortError, PortErrorKind, ProcessState, SettingsControl, StartNode, StartOutcome,
+    AuthorityFacts, CertificateControl, ClearData, Clock, DecommissionControl, DecommissionStatus,
+    FactSource, Journal, LockGuard, NodeLifecycle, OperationLock, PortError, PortErrorKind, ProcessState,
+    SettingsControl, StartNode, StartOutcome,
 };
 use crate::rows::Query;
-use crate::topology::Address;
+use crate::topology::{Address, HostName};
 
 /// A port that keeps the deadline it is given answers before this much more has gone by; one that does not is left.
 const ACT_MARGIN: SignedDuration = SignedDuration::from_secs(30);
@@ -41,6 +42,8 @@ pub struct Ports {
     pub control: Arc<dyn DecommissionControl>,
     /// Processes of nodes.
     pub lifecycle: Arc<dyn NodeLifecycle>,
+    /// Certificates of hosts that join; `None` where they always lie there already.
+    pub certificates: Option<Arc<dyn CertificateControl>>,
     /// The record of this operation.
     pub journal: Arc<dyn Journal>,
     /// The lock of the cluster.
@@ -444,7 +447,35 @@ async fn perform_look(ports: &Ports, look: &Look) -> Looked {
         (node.node, ports.lifecycle.process(node).await.unwrap_or(ProcessState::Unknown))
     });
     looked.processes = join_all(processes).await.into_iter().collect();
+    let certificates = look.certificates.iter().map(|job| async move {
+        let facts = match &ports.certificates {
+            Some(port) => port.look(job).await,
+            None => Err(no_certificates()),
+        };
+        (job.host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
+    });
+    looked.certificates = join_all(certificates).await.into_iter().collect();
+    if let Some(members) = &look.authority {
+        looked.authority = Some(look_at_authority(ports.certificates.as_deref(), members).await);
+    }
     looked
+}
+
+fn no_certificates() -> PortError {
+    let text = "nothing is configured that issues certificates; configure an authority, or put the certificates on the \
+                host and ask for none";
+    PortError::new(PortErrorKind::Config, text)
+}
+
+pub(super) async fn look_at_authority(
+    port: Option<&dyn CertificateControl>,
+    members: &[HostName],
+) -> Fact<AuthorityFacts> {
+    let facts = match port {
+        Some(port) => port.authority(members).await,
+        None => Err(no_certificates()),
+    };
+    facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known)
 }
 
 fn counted(statuses: Vec<DecommissionStatus>) -> ActResult {
@@ -464,6 +495,21 @@ async fn perform_act(ports: &Ports, order: &Order) -> Result<ActResult, PortErro
         Act::SetSetting { name, value, .. } | Act::RestoreSetting { name, value } => {
             ports.settings.set(&via.sql_address, name, value).await?;
             Ok(ActResult::Done(format!("{name} = {value}")))
+        }
+        Act::Certify { job } | Act::RestoreCertificates { job } | Act::CleanCertificates { job } => {
+            let port = ports.certificates.as_deref().ok_or_else(no_certificates)?;
+            let wanted = order
+                .certify
+                .as_ref()
+                .ok_or_else(|| PortError::new(PortErrorKind::Config, "the host to certify is not known"))?;
+            let what = match &order.act {
+                Act::Certify { .. } => port.install(wanted).await.map(|()| "certificates installed"),
+                Act::RestoreCertificates { .. } => {
+                    port.restore(wanted).await.map(|()| "certificates put back")
+                }
+                _ => port.clean(wanted).await.map(|()| "temporary files removed"),
+            };
+            what.map(|what| ActResult::Done(format!("{what} on host {}", job.host)))
         }
         Act::Start { host, mode, join, .. } => {
             let node = StartNode { host: host.clone(), mode: mode.clone(), join: join.clone(), deadline };

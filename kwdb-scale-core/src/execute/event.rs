@@ -9,7 +9,9 @@ use super::record::{Act, ActResult, Cancel, End, Record};
 use crate::canonical;
 use crate::fact::Fact;
 use crate::observation::Reply;
-use crate::ports::{Gateway, HostFacts, ProcessState, StopNode};
+use crate::ports::{
+    AuthorityFacts, CertificateFacts, CertifyHost, Gateway, HostFacts, ProcessState, StopNode,
+};
 use crate::rows::Query;
 use crate::schema::{self, ReadError};
 use crate::topology::{Address, HostName, NodeId};
@@ -61,6 +63,8 @@ pub struct Order {
     pub via: Gateway,
     /// The node to drain or stop.
     pub target: Option<StopNode>,
+    /// The host whose certificates are made, put back or cleaned up after.
+    pub certify: Option<CertifyHost>,
     /// How long it may take.
     pub deadline: SignedDuration,
 }
@@ -74,6 +78,11 @@ pub struct Look {
     pub hosts: Vec<HostName>,
     /// Processes to look for.
     pub processes: Vec<StopNode>,
+    /// Certificates to look at.
+    pub certificates: Vec<CertifyHost>,
+    /// Whether to look at the authority that issues certificates, and what it is compared with on these hosts of
+    /// members.
+    pub authority: Option<Vec<HostName>>,
 }
 
 /// What was read.
@@ -87,6 +96,10 @@ pub struct Looked {
     pub hosts: BTreeMap<HostName, Fact<HostFacts>>,
     /// Processes by node.
     pub processes: BTreeMap<NodeId, ProcessState>,
+    /// Certificates by host.
+    pub certificates: BTreeMap<HostName, Fact<CertificateFacts>>,
+    /// The authority that issues certificates.
+    pub authority: Option<Fact<AuthorityFacts>>,
 }
 
 /// What the caller is told while an operation runs.

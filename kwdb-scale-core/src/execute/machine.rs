@@ -360,7 +360,8 @@ fn judge(state: &mut State, at: Timestamp, looked: &Looked, effects: &mut Vec<Ef
     let primary = answered(looked)
         .or_else(|| looked.replies.first().map(|r| r.gateway.clone()))
         .unwrap_or_else(|| Address::new("(no gateway)"));
-    let obs = Observation::build(&primary, &looked.replies, looked.hosts.clone());
+    let mut obs = Observation::build(&primary, &looked.replies, looked.hosts.clone());
+    obs.authority.clone_from(&looked.authority);
     let (mut notify, mut records) = (Vec::new(), Vec::new());
     let stage = state.scratch.stage;
     let verdict = {
@@ -495,11 +496,16 @@ fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) 
         let stopped = steps::no_gateway();
         return end(state, End::Stopped(stopped), effects);
     };
+    let mut certify = None;
     let (target, deadline) = match &act {
         Act::Drain { node } | Act::Stop { node } => {
             (state.stop_target(*node, at), state.policy().stop_deadline)
         }
         Act::Start { .. } | Act::ClearData { .. } => (None, state.policy().start_deadline),
+        Act::Certify { job } | Act::RestoreCertificates { job } | Act::CleanCertificates { job } => {
+            certify = Some(steps::certify::job(state, at, job));
+            (None, steps::certify::deadline(state))
+        }
         _ => (None, state.policy().act_deadline),
     };
     let step = state.ledger.cursor;
@@ -509,7 +515,7 @@ fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) 
     }
     state.scratch.acted_via = Some(via.sql_address.clone());
     effects.push(Effect::Notify(Progress::Acting { act: act.clone() }));
-    effects.push(Effect::Act(Box::new(Order { act, via, target, deadline })));
+    effects.push(Effect::Act(Box::new(Order { act, via, target, certify, deadline })));
 }
 
 fn done(state: &mut State, at: Timestamp, note: String, effects: &mut Vec<Effect>) {

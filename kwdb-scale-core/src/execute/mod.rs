@@ -20,5 +20,5 @@ pub use journal::JournalRecord;
 pub use machine::{State, step};
 pub use observe::{ObserveError, ObserveOptions, observe};
 pub use record::{
-    Act, ActResult, Cancel, End, Ledger, OutOfOrder, Record, SavedSetting, StopReason, Stopped,
+    Act, ActResult, Cancel, Certification, End, Ledger, OutOfOrder, Record, SavedSetting, StopReason, Stopped,
 };

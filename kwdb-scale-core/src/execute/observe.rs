@@ -1,19 +1,23 @@
 //! Making one full observation through the ports.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
 
+use super::driver::look_at_authority;
 use super::reach::reach;
 use crate::fact::Fact;
 use crate::observation::{Observation, Reply, full_survey, view_survey};
-use crate::ports::{FactSource, HostFacts, NodeLifecycle, PortError, PortErrorKind};
+use crate::ports::{CertificateControl, FactSource, HostFacts, NodeLifecycle, PortError, PortErrorKind};
 use crate::request::{Inventory, NodeRef, Operation, Request};
 use crate::rows::{Query, Rows};
 use crate::topology::{Address, HostName, NodeClass, NodeId};
 
 /// Views of other gateways that an observation takes.
 const OTHER_VIEWS: usize = 2;
+/// Hosts of members whose authority is compared with the issuer's.
+const MEMBER_HOSTS: usize = 2;
 /// What an observation is made for.
 #[derive(Clone, Debug, Default)]
 pub struct ObserveOptions {
@@ -21,6 +25,8 @@ pub struct ObserveOptions {
     pub request: Option<Request>,
     /// The caller's hosts.
     pub inventory: Inventory,
+    /// Looked at when the request asks for certificates; without one, such a request is refused.
+    pub certificates: Option<Arc<dyn CertificateControl>>,
 }
 
 /// Why no observation could be made.
@@ -136,6 +142,15 @@ pub async fn observe(
     }
     let mut observation = Observation::build(&primary, &replies, hosts);
     observation.reach = reached;
+    if options.request.as_ref().is_some_and(|r| !r.options.certificates.is_present()) {
+        let members: Vec<HostName> = observation
+            .of_class(NodeClass::Member)
+            .filter(|n| !avoid_ids.contains(&n.id))
+            .filter_map(|n| options.inventory.host_at(n.address.known()?).cloned())
+            .take(MEMBER_HOSTS)
+            .collect();
+        observation.authority = Some(look_at_authority(options.certificates.as_deref(), &members).await);
+    }
     Ok(observation)
 }
 

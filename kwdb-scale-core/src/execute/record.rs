@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{OldDirectory, Plan, Step};
 use crate::ports::PortErrorKind;
+use crate::request::Certificates;
 use crate::topology::{Address, HostName, NodeClass, NodeId, StartMode};
 
 /// Something that changes the cluster or a host. Recorded before it is done.
@@ -36,6 +37,21 @@ pub enum Act {
         host: HostName,
         /// The directories, and what becomes of each.
         directories: Vec<OldDirectory>,
+    },
+    /// Make certificates for a host and install them there.
+    Certify {
+        /// Which, and how.
+        job: Certification,
+    },
+    /// Put back the certificates that a host had before.
+    RestoreCertificates {
+        /// Which.
+        job: Certification,
+    },
+    /// Remove what an interrupted [`Certify`](Self::Certify) left of temporary files.
+    CleanCertificates {
+        /// Which.
+        job: Certification,
     },
     /// Start a node.
     Start {
@@ -74,6 +90,21 @@ pub enum Act {
         /// The node.
         node: NodeId,
     },
+}
+
+/// Certificates for one host, as they were begun.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Certification {
+    /// The host.
+    pub host: HostName,
+    /// How they are made.
+    pub method: Certificates,
+    /// SHA-256 of the authority's certificate, as hex digits.
+    pub authority: String,
+    /// Names everything temporary and the directory of the old certificates, so that they are found again.
+    pub tag: String,
+    /// Whether the host had no certificates before.
+    pub fresh: bool,
 }
 
 /// What came of an [`Act`].
@@ -237,6 +268,10 @@ pub struct Ledger {
     pub last: Option<(Act, ActResult)>,
     /// Whether an act of the step at hand was begun, in this run or an earlier one.
     pub attempted: bool,
+    /// Hosts on which we may have replaced certificates.
+    pub certified: BTreeMap<HostName, Certification>,
+    /// Hosts on which we may have started a node.
+    pub started: BTreeSet<HostName>,
     /// New nodes by host.
     pub joined: BTreeMap<HostName, NodeId>,
     /// Nodes whose bit we may have set.
@@ -270,6 +305,8 @@ impl Ledger {
             pending: None,
             last: None,
             attempted: false,
+            certified: BTreeMap::new(),
+            started: BTreeSet::new(),
             joined: BTreeMap::new(),
             marked: BTreeSet::new(),
             stopped: BTreeSet::new(),
@@ -363,6 +400,11 @@ impl Ledger {
         self.marked.difference(&self.stopped).filter(|id| !self.was_marked_before(id)).copied().collect()
     }
 
+    /// Certificates that can be put back: those of hosts on which no node was started.
+    pub fn restorable_certificates(&self) -> impl Iterator<Item = &Certification> {
+        self.certified.values().filter(|c| !self.started.contains(&c.host))
+    }
+
     /// Whether a node was marked already when the plan was made.
     pub(super) fn was_marked_before(&self, node: &NodeId) -> bool {
         self.plan.fingerprint.nodes.get(node).is_some_and(|n| n.class == NodeClass::Leaving)
@@ -406,9 +448,17 @@ impl Ledger {
             Act::Stop { node } => {
                 self.stopped.insert(*node);
             }
+            Act::Certify { job } => {
+                // The first is the one to go back to.
+                self.certified.entry(job.host.clone()).or_insert_with(|| job.clone());
+            }
+            Act::Start { host, .. } => {
+                self.started.insert(host.clone());
+            }
             Act::RestoreSetting { .. }
             | Act::ClearData { .. }
-            | Act::Start { .. }
+            | Act::RestoreCertificates { .. }
+            | Act::CleanCertificates { .. }
             | Act::Confirm { .. }
             | Act::Recommission { .. }
             | Act::Drain { .. } => {}

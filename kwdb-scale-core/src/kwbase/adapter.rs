@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 
+use super::certificates::Authority;
 use super::command::{CommandError, CommandLine, Wait};
 use super::host::{HostError, KwbaseHost};
 use super::{clear, error, inspect, output, parse};
@@ -22,7 +23,7 @@ use crate::topology::{Address, HostName, NodeId};
 use crate::version::Version;
 
 /// For a command that only looks.
-const LOOK: Duration = Duration::from_secs(30);
+pub(super) const LOOK: Duration = Duration::from_secs(30);
 /// For one attempt to connect.
 const PROBE: Duration = Duration::from_secs(3);
 /// A start in the foreground never comes back: so long is waited for it to fail.
@@ -40,10 +41,11 @@ const OUTPUT_LINES: usize = 12;
 /// kwbase here, they run on the control host.
 #[derive(Debug)]
 pub struct Kwbase<H: HostTransport + ?Sized> {
-    transport: Arc<H>,
+    pub(super) transport: Arc<H>,
     hosts: BTreeMap<HostName, KwbaseHost>,
     control: Option<HostName>,
     clock: Option<Arc<dyn Clock>>,
+    pub(super) authority: Option<Authority>,
 }
 
 impl<H: HostTransport + ?Sized> Clone for Kwbase<H> {
@@ -53,6 +55,7 @@ impl<H: HostTransport + ?Sized> Clone for Kwbase<H> {
             hosts: self.hosts.clone(),
             control: self.control.clone(),
             clock: self.clock.clone(),
+            authority: self.authority.clone(),
         }
     }
 }
@@ -72,7 +75,7 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
                 });
             }
         }
-        Ok(Self { transport, hosts: map, control: None, clock: None })
+        Ok(Self { transport, hosts: map, control: None, clock: None, authority: None })
     }
 
     /// Names the host on which commands run when the gateway's is not known or has no kwbase.
@@ -96,12 +99,19 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         self
     }
 
+    /// Names who issues certificates for hosts that join: without one, they must lie there.
+    #[must_use]
+    pub fn with_authority(mut self, authority: Authority) -> Self {
+        self.authority = Some(authority);
+        self
+    }
+
     /// The description of a host.
     pub fn host(&self, name: &HostName) -> Option<&KwbaseHost> {
         self.hosts.get(name)
     }
 
-    fn known(&self, name: &HostName) -> Result<&KwbaseHost, PortError> {
+    pub(super) fn known(&self, name: &HostName) -> Result<&KwbaseHost, PortError> {
         let message = || format!("host {name} has no description of how it runs kwbase; add one");
         self.hosts.get(name).ok_or_else(|| PortError::new(PortErrorKind::Config, message()))
     }

@@ -268,9 +268,13 @@ impl KwbaseHost {
         CommandLine { name, argv, env }
     }
 
+    /// The same behind the prefix, with kwbase's environment: for a script that runs kwbase.
+    pub(crate) fn script(&self, name: &'static str, argv: impl IntoIterator<Item = String>) -> CommandLine {
+        self.on_machine(name, self.prefix().into_iter().chain(argv).collect())
+    }
+
     fn line(&self, name: &'static str, args: impl IntoIterator<Item = String>) -> CommandLine {
-        let inner = self.prefix().into_iter().chain([self.program.clone()]).chain(args).collect();
-        self.on_machine(name, inner)
+        self.script(name, [self.program.clone()].into_iter().chain(args))
     }
 
     fn security_flag(&self) -> String {

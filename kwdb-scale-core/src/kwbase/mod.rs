@@ -17,6 +17,7 @@
 //! is only believed for what it proves: that the command ended, not that a node joined or left.
 
 mod adapter;
+mod certificates;
 mod clear;
 mod command;
 pub mod ddl;
@@ -29,6 +30,7 @@ pub mod quote;
 mod validate;
 
 pub use adapter::Kwbase;
+pub use certificates::Authority;
 pub use command::{CommandError, CommandLine, StatusOptions, Wait};
 pub use host::{HostError, KwbaseHost, Security, StoreSpec};
 

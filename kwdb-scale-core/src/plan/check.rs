@@ -4,6 +4,7 @@
 //! KWDB page and the sources named beside it, the few constants are written here a second time, and what a rule needs
 //! is computed from the plan and the observation. So a slip in the planner is not repeated here.
 
+mod certify;
 mod document;
 mod facts;
 mod steps;
@@ -93,7 +94,7 @@ impl Rule {
 
 /// All rules, in the order in which they are judged.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    document::RULES.iter().chain(steps::RULES).chain(facts::RULES)
+    document::RULES.iter().chain(steps::RULES).chain(certify::RULES).chain(facts::RULES)
 }
 
 /// Judges a plan by every rule; without an observation only by those that need none. Empty when all hold.

@@ -25,7 +25,7 @@ use crate::assess::{Change, Finding, OperationKind};
 use crate::canonical;
 use crate::policy::Policy;
 use crate::ports::Gateway;
-use crate::request::{Finish, Request};
+use crate::request::{Certificates, Finish, Request};
 use crate::schema::{self, ReadError};
 use crate::topology::{Address, ClusterId, HostName, NodeId, StartMode, StoreId};
 
@@ -106,6 +106,15 @@ pub enum Step {
         /// The directories, and what becomes of each.
         directories: Vec<OldDirectory>,
     },
+    /// Make certificates for `host`, install them there, and keep older ones aside.
+    Certify {
+        /// Where its node will run.
+        host: HostName,
+        /// How they are made; never [`Present`](Certificates::Present).
+        method: Certificates,
+        /// SHA-256 of the certificate of the cluster's authority, as 64 lower-case hex digits.
+        authority: String,
+    },
     /// Start a node on `host` and wait until it is proven to have joined.
     Join {
         /// Where.
@@ -172,6 +181,7 @@ impl Step {
         match self {
             Self::SetSetting { .. } => "set-setting",
             Self::ClearData { .. } => "clear-data",
+            Self::Certify { .. } => "certify",
             Self::Join { .. } => "join",
             Self::AwaitBalance => "await-balance",
             Self::Mark { .. } => "mark",

@@ -204,9 +204,18 @@ fn steps(
         steps.push(Step::SetSetting { name: TS_REBALANCE.to_owned(), value: "false".to_owned() });
     }
     let join: Vec<Address> = gateways.iter().take(JOIN_LIST).map(|g| g.address.clone()).collect();
+    let authority = match &observation.authority {
+        _ if options.certificates.is_present() || change.add.is_empty() => None,
+        Some(facts) => Some(need(facts, "the authority that issues certificates")?.fingerprint),
+        None => return Err("the authority that issues certificates: it was not looked at".to_owned()),
+    };
     for host in &change.add {
         let entry = request.inventory.hosts.get(host).ok_or_else(|| format!("host {host}"))?;
         steps.extend(clear_data(observation, request, host)?);
+        if let Some(authority) = &authority {
+            let method = options.certificates;
+            steps.push(Step::Certify { host: host.clone(), method, authority: authority.clone() });
+        }
         steps.push(Step::Join {
             host: host.clone(),
             address: entry.address.clone(),

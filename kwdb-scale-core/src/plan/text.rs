@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::{Plan, Step};
-use crate::request::{Finish, Redistribution};
+use crate::certs::brief;
+use crate::request::{Certificates, Finish, Redistribution};
 use crate::topology::{Address, NodeId};
 
 impl fmt::Display for Plan {
@@ -91,6 +92,19 @@ impl fmt::Display for Line<'_> {
                     }
                 }
                 Ok(())
+            }
+            Step::Certify { host, method, authority } => {
+                let how = match method {
+                    Certificates::Archive => "carry the authority's key and certificate to",
+                    _ => "issue certificates for",
+                };
+                let there =
+                    if *method == Certificates::Archive { " and make certificates there" } else { "" };
+                write!(
+                    f,
+                    "{how} host {host}{there}, authority {}, keeping older ones aside",
+                    brief(authority)
+                )
             }
             Step::Join { host, address, mode, join } => write!(
                 f,

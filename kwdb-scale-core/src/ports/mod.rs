@@ -4,6 +4,7 @@
 //! does. All are object-safe ([`macro@async_trait`]), so that wrappers (dry run, audit, fault injection) can stand
 //! between. Every method that talks to the outside ends by its own deadline.
 
+mod certificates;
 mod clock;
 mod control;
 mod error;
@@ -14,6 +15,7 @@ mod lifecycle;
 
 pub use crate::host_facts::{HostFacts, StoreContent, StoreFacts};
 pub use async_trait::async_trait;
+pub use certificates::{AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost};
 pub use clock::Clock;
 pub use control::{DecommissionControl, DecommissionStatus, Gateway, SettingsControl};
 pub use error::{PortError, PortErrorKind};
@@ -24,6 +26,7 @@ pub use lifecycle::{ClearData, NodeLifecycle, ProcessState, StartNode, StartOutc
 
 #[cfg(feature = "mock")]
 pub use {
+    certificates::MockCertificateControl,
     clock::MockClock,
     control::{MockDecommissionControl, MockSettingsControl},
     facts::MockFactSource,

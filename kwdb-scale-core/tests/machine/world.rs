@@ -227,6 +227,7 @@ impl World {
                     (p.node, if up { ProcessState::Running } else { ProcessState::Stopped })
                 })
                 .collect(),
+            ..Looked::default()
         }
     }
 

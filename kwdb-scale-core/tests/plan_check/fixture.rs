@@ -8,9 +8,10 @@ use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::observation::{Observation, Reply};
 use kwdb_scale_core::plan::{Fingerprint, Leaving, NodePrint, OldDirectory, Plan, Step, ZonePrint, check};
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_core::ports::{Gateway, HostFacts, StoreContent, StoreFacts};
+use kwdb_scale_core::ports::{AuthorityFacts, Gateway, HostFacts, StoreContent, StoreFacts};
 use kwdb_scale_core::request::{
-    Finish, Inventory, InventoryHost, NodeRef, OldData, Operation, Options, Redistribution, Request,
+    Certificates, Finish, Inventory, InventoryHost, NodeRef, OldData, Operation, Options, Redistribution,
+    Request,
 };
 use kwdb_scale_core::rows::{
     Answer, ClusterRow, JobRow, LivenessRow, NodeRow, Query, RangeKind, RangeRow, Rows, SettingRow, StoreRow,
@@ -395,6 +396,34 @@ pub(crate) fn come_back() -> World {
     world
 }
 
+/// An authority that h1 and the operator trust.
+pub(crate) fn authority() -> AuthorityFacts {
+    let fingerprint = "ab".repeat(32);
+    let trusted = ["host h1", "the operator"].map(|who| (who.to_owned(), Fact::Known(fingerprint.clone())));
+    AuthorityFacts {
+        place: "host h1".into(),
+        fingerprint,
+        not_after: "2099-01-01T00:00:00Z".parse().unwrap(),
+        can_sign: Fact::Known(true),
+        trusted: trusted.into(),
+    }
+}
+
+/// Host h5 joins four members of a secure cluster, with certificates that are issued for it.
+pub(crate) fn certified() -> World {
+    let mode = StartMode::MultiReplica;
+    let steps = vec![
+        Step::Certify { host: host(5), method: Certificates::Issue, authority: authority().fingerprint },
+        join(5, &mode, &[1, 2, 3]),
+        verify(&[1, 2, 3, 4], &[5], &[], Finish::Stop),
+    ];
+    let options = Options { certificates: Certificates::Issue, await_balance: false, ..Options::default() };
+    let operation = Operation::ScaleOut { hosts: vec![host(5)] };
+    let mut world = world(4, &mode, operation, options, (&[5], &[]), steps);
+    world.observation.authority = Some(Fact::Known(authority()));
+    world
+}
+
 /// Host h4 joins three members of a single-replica cluster; redistribution is switched off and stays so.
 pub(crate) fn single_replica_out() -> World {
     let mode = StartMode::SingleReplica;
@@ -480,5 +509,6 @@ pub(crate) fn all() -> Vec<(&'static str, World)> {
         ("nothing", nothing()),
         ("reach", reach()),
         ("come_back", come_back()),
+        ("certified", certified()),
     ]
 }

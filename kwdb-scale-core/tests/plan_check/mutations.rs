@@ -6,13 +6,14 @@ use jiff::SignedDuration;
 use kwdb_scale_core::assess::{Finding, OperationKind, Severity};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::plan::{OldDirectory, Step, check, rules};
-use kwdb_scale_core::ports::StoreContent;
-use kwdb_scale_core::request::{Finish, NodeRef, OldData, Operation, Redistribution};
+use kwdb_scale_core::ports::{AuthorityFacts, StoreContent};
+use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Redistribution};
 use kwdb_scale_core::topology::{Address, ClusterId, NodeClass, NodeId, StartMode, StoreId};
 
 use crate::fixture::{
-    SETTING, World, address, all, come_back, gateway, host, join, leave_drained, nodes, nothing,
-    partition_row, range_row, reach, replace, scale_in, scale_out, single_replica_out, store, zone_row,
+    SETTING, World, address, all, authority, certified, come_back, gateway, host, join, leave_drained, nodes,
+    nothing, partition_row, range_row, reach, replace, scale_in, scale_out, single_replica_out, store,
+    zone_row,
 };
 
 /// A way to break a valid plan.
@@ -158,6 +159,11 @@ const DOCUMENT: &[Break] = &[
 
 #[rustfmt::skip]
 const STEPS: &[Break] = &[
+    breaks("certificates unasked", certified, |w| w.plan.request.options.certificates = Certificates::Present, &["certify-as-asked"]),
+    breaks("certificates by another method", certified, |w| w.plan.request.options.certificates = Certificates::Archive, &["certify-as-asked"]),
+    breaks("certificates forgotten", certified, |w| { w.plan.steps.remove(0); }, &["certify-as-asked"]),
+    breaks("certificates after the join", certified, |w| w.plan.steps.swap(0, 1), &["certify-as-asked"]),
+    breaks("no fingerprint", certified, |w| if let Step::Certify { authority, .. } = &mut w.plan.steps[0] { *authority = "AB".repeat(32); }, &["certify-authority", "observed-authority"]),
     breaks("single-replica scale-in", leave_drained, |w| {
         w.plan.start_mode = StartMode::SingleReplica;
         for n in w.plan.fingerprint.nodes.values_mut() { n.start_mode = Fact::Known("start-single-replica".into()); }
@@ -258,6 +264,9 @@ const STEPS: &[Break] = &[
 
 #[rustfmt::skip]
 const FACTS: &[Break] = &[
+    breaks("another authority", certified, |w| w.observation.authority = Some(Fact::Known(AuthorityFacts { fingerprint: "cd".repeat(32), ..authority() })), &["observed-authority"]),
+    breaks("a member trusts another", certified, |w| if let Some(Fact::Known(a)) = &mut w.observation.authority { a.trusted.insert("host h2".into(), Fact::Known("cd".repeat(32))); }, &["observed-authority"]),
+    breaks("the authority is not known", certified, |w| w.observation.authority = None, &["observed-authority"]),
     breaks("another cluster", scale_in, |w| w.observation.cluster_id = Fact::Known(ClusterId::new("other")), &["observed-cluster"]),
     breaks("an unknown cluster", scale_in, |w| w.observation.cluster_id = Fact::unknown("no answer"), &["observed-cluster"]),
     breaks("membership not known", scale_out, |w| w.observation.membership = Fact::unknown("no answer"), &["observed-cluster"]),

@@ -174,6 +174,7 @@ fn options() -> impl Strategy<Value = Options> {
                 1 => OldData::MoveAside,
                 _ => OldData::Delete,
             },
+            ..Options::default()
         },
     )
 }

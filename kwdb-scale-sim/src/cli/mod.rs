@@ -10,9 +10,10 @@
 //! | `version`, `--help` of the client commands | |
 //! | `node status`, `node ls` | SQL: every format, `--ranges --stats --decommission --all`, one id |
 //! | `node decommission`, `node recommission`, `node drain`, `quit`, `init` | the admin service |
+//! | `cert create-ca`, `create-client-ca`, `create-node`, `create-client`, `list` | of a [lab](crate::lab)'s program only: they work on files |
 //! | `start`, `start-single-replica`, `start-single-node` | see [`StartArgs`] |
 
-mod args;
+pub(crate) mod args;
 mod connect;
 mod decommission;
 mod drain;

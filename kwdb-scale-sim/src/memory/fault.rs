@@ -8,9 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
-    ClearData, Command, CommandOutput, DecommissionControl, DecommissionStatus, Detached, FactSource,
-    Gateway, HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState,
-    SettingsControl, Spawned, StartNode, StartOutcome, StopNode,
+    AuthorityFacts, CertificateControl, CertificateFacts, CertifyHost, ClearData, Command, CommandOutput,
+    DecommissionControl, DecommissionStatus, Detached, FactSource, Gateway, HostFacts, HostTransport,
+    NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, SettingsControl, Spawned, StartNode,
+    StartOutcome, StopNode,
 };
 use kwdb_scale_core::rows::{Answer, Query};
 use kwdb_scale_core::topology::{Address, HostName, NodeId};
@@ -33,6 +34,11 @@ pub enum Call {
     Drain,
     Stop,
     Process,
+    Authority,
+    LookAtCertificates,
+    InstallCertificates,
+    RestoreCertificates,
+    CleanCertificates,
     Run,
     Spawn,
     Put,
@@ -262,6 +268,29 @@ impl<T: NodeLifecycle + ?Sized> NodeLifecycle for Faulty<T> {
 
     async fn process(&self, node: &StopNode) -> Result<ProcessState, PortError> {
         through!(self, Process, self.inner.process(node).await)
+    }
+}
+
+#[async_trait]
+impl<T: CertificateControl + ?Sized> CertificateControl for Faulty<T> {
+    async fn authority(&self, members: &[HostName]) -> Result<AuthorityFacts, PortError> {
+        through!(self, Authority, self.inner.authority(members).await)
+    }
+
+    async fn look(&self, job: &CertifyHost) -> Result<CertificateFacts, PortError> {
+        through!(self, LookAtCertificates, self.inner.look(job).await)
+    }
+
+    async fn install(&self, job: &CertifyHost) -> Result<(), PortError> {
+        through!(self, InstallCertificates, self.inner.install(job).await)
+    }
+
+    async fn restore(&self, job: &CertifyHost) -> Result<(), PortError> {
+        through!(self, RestoreCertificates, self.inner.restore(job).await)
+    }
+
+    async fn clean(&self, job: &CertifyHost) -> Result<(), PortError> {
+        through!(self, CleanCertificates, self.inner.clean(job).await)
     }
 }
 

@@ -21,12 +21,14 @@
 //! through [`cli`](crate::cli) instead, for what is built on a `HostTransport`. [`Faulty`] stands before any port
 //! and fails, delays, repeats or falsifies calls.
 
+mod certificates;
 mod fault;
 mod ports;
 mod record;
 mod transport;
 mod world;
 
+pub use certificates::SimCertificates;
 pub use fault::{Call, Edit, Fault, Faulty, Which};
 pub use ports::{SimClock, SimControl, SimFacts, SimLifecycle, SimSettings};
 pub use record::{MemJournal, MemLock};

@@ -214,6 +214,10 @@ impl NodeLifecycle for SimLifecycle {
             let text = "a start without --join would initialise a second cluster";
             return Err(PortError::new(PortErrorKind::Config, text));
         }
+        if host.security.is_secure() && !host.node_certificate {
+            let text = "cannot load certificates: no node certificate found";
+            return Ok(StartOutcome::Failed(text.to_owned()));
+        }
         let started = self.0.cluster().start_node(host.node_start(node.mode.clone(), node.join.clone()));
         let ready_at = match started {
             Ok(reply) => reply.ready_at,

@@ -12,6 +12,7 @@ use kwdb_scale_core::ports::{PortError, PortErrorKind};
 use kwdb_scale_core::request::{Inventory, InventoryHost};
 use kwdb_scale_core::topology::{Address, HostName, Locality, NodeId, StartMode};
 
+use super::certificates::{Installed, SimCertificates};
 use super::ports::{SimClock, SimControl, SimFacts, SimLifecycle, SimSettings};
 use super::record::{MemJournal, MemLock};
 use super::transport::SimTransport;
@@ -51,6 +52,8 @@ pub struct SimHost {
     pub certs_dir: String,
     /// Whether root's client certificate lies there.
     pub root_certificate: bool,
+    /// Whether a node's certificate lies there.
+    pub node_certificate: bool,
     /// Build tag; the configuration's when `None`.
     pub build: Option<String>,
 }
@@ -69,6 +72,7 @@ impl SimHost {
             security: Security::Insecure,
             certs_dir: "/certs".to_owned(),
             root_certificate: true,
+            node_certificate: true,
             build: None,
         }
     }
@@ -142,6 +146,7 @@ struct Inner {
     script: Mutex<Vec<Scripted>>,
     hosts: Mutex<BTreeMap<HostName, SimHost>>,
     files: Mutex<BTreeMap<(HostName, String), Vec<u8>>>,
+    certificates: Mutex<BTreeMap<HostName, Installed>>,
 }
 
 impl fmt::Debug for World {
@@ -168,6 +173,7 @@ impl World {
                 script: Mutex::new(Vec::new()),
                 hosts: Mutex::new(BTreeMap::new()),
                 files: Mutex::new(BTreeMap::new()),
+                certificates: Mutex::new(BTreeMap::new()),
             }),
         }
     }
@@ -178,6 +184,7 @@ impl World {
         let copy = Self::over(Arc::new(Mutex::new(self.cluster().clone())));
         lock(&copy.inner.hosts).clone_from(&lock(&self.inner.hosts));
         copy.files().clone_from(&self.files());
+        lock(&copy.inner.certificates).clone_from(&lock(&self.inner.certificates));
         copy
     }
 
@@ -328,6 +335,16 @@ impl World {
         self.cluster().process(&host.address)?.node
     }
 
+    pub(crate) fn edit_host(&self, name: &HostName, edit: impl FnOnce(&mut SimHost)) {
+        if let Some(host) = lock(&self.inner.hosts).get_mut(name) {
+            edit(host);
+        }
+    }
+
+    pub(crate) fn installed<R>(&self, host: &HostName, edit: impl FnOnce(&mut Installed) -> R) -> R {
+        edit(lock(&self.inner.certificates).entry(host.clone()).or_default())
+    }
+
     pub(crate) fn files(&self) -> MutexGuard<'_, BTreeMap<(HostName, String), Vec<u8>>> {
         lock(&self.inner.files)
     }
@@ -340,6 +357,7 @@ impl World {
             settings: Arc::new(SimSettings::new(self)),
             control: Arc::new(SimControl::new(self)),
             lifecycle: Arc::new(SimLifecycle::new(self)),
+            certificates: Some(Arc::new(SimCertificates::new(self))),
             journal: Arc::new(MemJournal::default()),
             lock: Arc::new(MemLock::default()),
             clock: Arc::new(self.clock()),

@@ -6,6 +6,7 @@
 //! connections break, and the model sees the node fall silent. Both are the calling executable started again: see
 //! [`hook`]. How a lab is made: [`crate::lab`]. The same ports without any process, for tests: [`Listeners`].
 
+mod cert;
 mod client;
 mod command;
 mod hub;
@@ -93,8 +94,11 @@ fn init() -> i32 {
 }
 
 fn kwbase(dir: &std::path::Path, args: &[String]) -> i32 {
-    let started = args.first().is_some_and(|command| command.starts_with("start"));
-    if started { node::main(dir, args) } else { client::main(args) }
+    match args.first().map(String::as_str) {
+        Some("cert") => cert::main(args),
+        Some(command) if command.starts_with("start") => node::main(dir, args),
+        _ => client::main(args),
+    }
 }
 
 /// Prints to standard output and standard error. A reader that went away is no concern of a node's.

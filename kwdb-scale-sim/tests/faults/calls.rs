@@ -11,7 +11,7 @@ use kwdb_scale_sim::memory::{Call, Edit, Fault, Which};
 
 use crate::scene::{Book, CALLS, Scene};
 
-fn faults() -> [Fault; 6] {
+pub(crate) fn faults() -> [Fault; 6] {
     [
         Fault::Fail(PortErrorKind::Unreachable),
         Fault::Fail(PortErrorKind::CommandFailed),
@@ -22,7 +22,7 @@ fn faults() -> [Fault; 6] {
     ]
 }
 
-async fn suffer(scene: &Scene, call: Call, which: Which, fault: Fault) {
+pub(crate) async fn suffer(scene: &Scene, call: Call, which: Which, fault: Fault) {
     let what = format!("{call:?} {which:?} {fault:?}");
     let mut stage = scene.stage();
     let book = Book::default();

@@ -19,7 +19,7 @@ async fn moments(scene: &Scene) -> Vec<Moment> {
     records.chain((1..=book.sleeps()).step_by(step).map(Moment::Sleep)).collect()
 }
 
-async fn give_up_everywhere(scene: Scene) {
+pub(crate) async fn give_up_everywhere(scene: Scene) {
     for moment in moments(&scene).await {
         let which = format!("leave at {moment:?}");
         let mut stage = scene.stage();

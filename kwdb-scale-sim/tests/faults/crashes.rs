@@ -6,7 +6,7 @@ use kwdb_scale_core::execute::{Cancel, End, StopReason};
 
 use crate::scene::{Book, Crash, Moment, Scene};
 
-async fn crash_everywhere(scene: Scene) {
+pub(crate) async fn crash_everywhere(scene: Scene) {
     let mut stage = scene.stage();
     let book = Book::default();
     let end = stage.run(&book, &[]).await.unwrap();

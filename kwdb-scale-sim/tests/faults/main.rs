@@ -5,6 +5,7 @@
 
 mod calls;
 mod cancels;
+mod certificates;
 mod crashes;
 mod events;
 mod operations;

@@ -13,14 +13,17 @@ use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::plan::{Plan, Refusal, Step, plan};
 use kwdb_scale_core::policy::{Policy, TS_REBALANCE};
 use kwdb_scale_core::ports::{
-    ClearData, Clock, DecommissionControl, DecommissionStatus, Gateway, HostFacts, Journal, NodeLifecycle,
-    PortError, PortErrorKind, PortState, ProcessState, StartNode, StartOutcome, StopNode,
+    AuthorityFacts, CertificateControl, CertificateFacts, CertifyHost, ClearData, Clock, DecommissionControl,
+    DecommissionStatus, Gateway, HostFacts, Journal, NodeLifecycle, PortError, PortErrorKind, PortState,
+    ProcessState, StartNode, StartOutcome, StopNode,
 };
-use kwdb_scale_core::request::{self, Finish, NodeRef, OldData, Options, Redistribution, Request};
+use kwdb_scale_core::request::{
+    self, Certificates, Finish, NodeRef, OldData, Options, Redistribution, Request,
+};
 use kwdb_scale_core::rows::{Query, Rows};
 use kwdb_scale_core::topology::{Address, HostName, NodeId, StartMode, StoreId};
 use kwdb_scale_sim::memory::{Call, Fault, Faulty, MemJournal, SimHost, Which, World};
-use kwdb_scale_sim::model::{Cluster, MembershipStatus, Phase, TableSpec};
+use kwdb_scale_sim::model::{Cluster, Config, MembershipStatus, Phase, Security, TableSpec};
 
 /// Where a crash hits a record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -149,6 +152,7 @@ struct Guard {
     leaving: BTreeSet<NodeId>,
     lifecycle: Arc<dyn NodeLifecycle>,
     control: Arc<dyn DecommissionControl>,
+    certificates: Arc<dyn CertificateControl>,
     wrong: Arc<Mutex<Vec<String>>>,
     stop_hangs: bool,
 }
@@ -206,6 +210,9 @@ impl NodeLifecycle for Guard {
 
     async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError> {
         let address = self.world.host(&node.host).unwrap().address;
+        let certified = self.world.host(&node.host).unwrap();
+        let certified = !certified.security.is_secure() || certified.node_certificate;
+        self.accuse(certified, format!("host {} was started without certificates", node.host));
         let twice = self.world.cluster().listening(&address);
         self.accuse(!twice, format!("host {} was started twice", node.host));
         self.accuse(!node.join.is_empty(), "a start without --join");
@@ -282,6 +289,40 @@ impl DecommissionControl for Guard {
     }
 }
 
+impl Guard {
+    /// Certificates never change under a node that runs.
+    fn judge_certificates(&self, what: &str, job: &CertifyHost) {
+        let address = self.world.host(&job.host).unwrap().address;
+        let runs = self.world.cluster().listening(&address);
+        self.accuse(!runs, format!("{what} of certificates on host {} while its node runs", job.host));
+    }
+}
+
+#[async_trait]
+impl CertificateControl for Guard {
+    async fn authority(&self, members: &[HostName]) -> Result<AuthorityFacts, PortError> {
+        self.certificates.authority(members).await
+    }
+
+    async fn look(&self, job: &CertifyHost) -> Result<CertificateFacts, PortError> {
+        self.certificates.look(job).await
+    }
+
+    async fn install(&self, job: &CertifyHost) -> Result<(), PortError> {
+        self.judge_certificates("installation", job);
+        self.certificates.install(job).await
+    }
+
+    async fn restore(&self, job: &CertifyHost) -> Result<(), PortError> {
+        self.judge_certificates("restoration", job);
+        self.certificates.restore(job).await
+    }
+
+    async fn clean(&self, job: &CertifyHost) -> Result<(), PortError> {
+        self.certificates.clean(job).await
+    }
+}
+
 pub(crate) fn is_marked(cluster: &Cluster, node: NodeId) -> bool {
     let status = cluster.membership_status(node);
     matches!(status, Some(MembershipStatus::Decommissioning | MembershipStatus::Decommissioned))
@@ -322,6 +363,7 @@ pub(crate) struct Scene {
 pub(crate) struct Stage {
     pub(crate) world: World,
     pub(crate) plan: Plan,
+    hosts: Vec<SimHost>,
     wrong: Arc<Mutex<Vec<String>>>,
     pub(crate) calls: BTreeMap<Call, u32>,
     pub(crate) stop_hangs: bool,
@@ -380,7 +422,7 @@ pub(crate) async fn planned(
     let ports = world.ports();
     let inventory = world.inventory();
     let request = Request { operation, inventory: inventory.clone(), options };
-    let look = ObserveOptions { request: Some(request.clone()), inventory };
+    let look = ObserveOptions { request: Some(request.clone()), inventory, certificates: ports.certificates };
     let observation = observe(&*ports.facts, Some(&*ports.lifecycle), &look).await.unwrap();
     plan(&observation, &request, &policy())
 }
@@ -398,6 +440,19 @@ impl Scene {
         let world = cluster_of(4);
         world.add_host(SimHost::numbered(5));
         Self::new(&world, scale_out(&[5]), Options::default()).await
+    }
+
+    /// A host without certificates joins a secure cluster.
+    pub(crate) async fn out_with_certificates(old: bool) -> Self {
+        let security = Security::Ca("lab".to_owned());
+        let config = Config { security: security.clone(), ..Config::default() };
+        let world = World::started_with(config, StartMode::MultiReplica, 4);
+        world.advance(Duration::from_secs(60));
+        let host =
+            SimHost { security, root_certificate: old, node_certificate: false, ..SimHost::numbered(5) };
+        world.add_host(host);
+        let options = Options { certificates: Certificates::Issue, ..Options::default() };
+        Self::new(&world, scale_out(&[5]), options).await
     }
 
     pub(crate) async fn leave_one() -> Self {
@@ -436,6 +491,7 @@ impl Scene {
         Stage {
             world,
             plan: self.plan.clone(),
+            hosts: self.hosts.clone(),
             wrong: Arc::default(),
             calls: BTreeMap::new(),
             stop_hangs: false,
@@ -457,6 +513,10 @@ pub(crate) const CALLS: [Call; 10] = [
     Call::Stop,
 ];
 
+/// Those of certificates.
+pub(crate) const CERTIFICATE_CALLS: [Call; 3] =
+    [Call::Authority, Call::LookAtCertificates, Call::InstallCertificates];
+
 impl Stage {
     fn guard(&self) -> Arc<Guard> {
         let ports = self.world.ports();
@@ -466,6 +526,7 @@ impl Stage {
             leaving: self.plan.leaving.iter().map(|l| l.node).collect(),
             lifecycle: ports.lifecycle,
             control: ports.control,
+            certificates: ports.certificates.unwrap(),
             wrong: self.wrong.clone(),
             stop_hangs: self.stop_hangs,
         })
@@ -479,13 +540,16 @@ impl Stage {
     ) -> Result<End, ExecuteError> {
         let plain = self.world.ports();
         let guard = self.guard();
+        let guard_certificates = guard.clone() as Arc<dyn CertificateControl>;
         let mut facts = Faulty::new(&self.world, plain.facts);
         let mut settings = Faulty::new(&self.world, plain.settings);
         let mut control: Faulty<dyn DecommissionControl> =
             Faulty::new(&self.world, guard.clone() as Arc<dyn DecommissionControl>);
         let mut lifecycle: Faulty<dyn NodeLifecycle> =
             Faulty::new(&self.world, guard as Arc<dyn NodeLifecycle>);
+        let mut certificates: Faulty<dyn CertificateControl> = Faulty::new(&self.world, guard_certificates);
         for (call, which, fault) in faults {
+            certificates = certificates.with(*call, *which, fault.clone());
             facts = facts.with(*call, *which, fault.clone());
             settings = settings.with(*call, *which, fault.clone());
             control = control.with(*call, *which, fault.clone());
@@ -493,11 +557,13 @@ impl Stage {
         }
         let (facts, settings) = (Arc::new(facts), Arc::new(settings));
         let (control, lifecycle) = (Arc::new(control), Arc::new(lifecycle));
+        let certificates = Arc::new(certificates);
         let ports = Ports {
             facts: facts.clone(),
             settings: settings.clone(),
             control: control.clone(),
             lifecycle: lifecycle.clone(),
+            certificates: Some(certificates.clone()),
             journal: Arc::new(book.clone()),
             clock: Arc::new(Watch { inner: plain.clock, trigger: book.trigger.clone() }),
             ..plain
@@ -511,9 +577,12 @@ impl Stage {
         };
         book.trigger.lock().unwrap().canceller = Some(operation.canceller());
         let end = operation.run().await;
-        for call in CALLS {
-            let count =
-                facts.count(call) + settings.count(call) + control.count(call) + lifecycle.count(call);
+        for call in CALLS.into_iter().chain(CERTIFICATE_CALLS) {
+            let count = facts.count(call)
+                + settings.count(call)
+                + control.count(call)
+                + lifecycle.count(call)
+                + certificates.count(call);
             self.calls.insert(call, count);
         }
         let took = self.world.now().duration_since(begun);
@@ -552,6 +621,7 @@ impl Stage {
     pub(crate) fn prove_done(&self, end: &End, which: &str) {
         self.nothing_wrong(which);
         assert!(matches!(end, End::Done(_)), "{which}: {end:?}");
+        self.expect(!self.world.certificates_unfinished(), "something temporary is left", which);
         let cluster = self.world.cluster();
         let stop = self.plan.request.options.finish == Finish::Stop;
         for leaving in &self.plan.leaving {
@@ -582,6 +652,14 @@ impl Stage {
     pub(crate) fn prove_undone(&self, end: &End, which: &str) {
         self.nothing_wrong(which);
         assert!(matches!(end, End::Undone(_)), "{which}: {end:?}");
+        self.expect(!self.world.certificates_unfinished(), "something temporary is left", which);
+        for host in &self.hosts {
+            let there = self.world.host(&host.name).unwrap();
+            let started = self.world.cluster().process(&there.address).is_some();
+            let same = (there.node_certificate, there.root_certificate)
+                == (host.node_certificate, host.root_certificate);
+            self.expect(started || same, &format!("{} has not its old certificates", host.name), which);
+        }
         let cluster = self.world.cluster();
         for leaving in &self.plan.leaving {
             let live = cluster.membership_status(leaving.node) == Some(MembershipStatus::Live);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Problem;
 use super::machine::{Joining, joining};
+use super::{Problem, authority};
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
 use crate::host_facts::{CertificateDirectory, HostFacts, Machine, NODE_FILE};
@@ -18,15 +18,13 @@ const CA: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
 const NODE: &str = "node.crt";
 
-/// Whether the plan itself will put certificates onto a new host, so that those that are there now do not matter. No
-/// request can ask for that yet.
-fn will_be_issued(_: &Context<'_>, _: &HostName) -> bool {
-    false
-}
-
 /// Secure hosts that shall join with the certificates that are there.
 fn secure<'a>(cx: &Context<'a>) -> Vec<Joining<'a>> {
-    joining(cx).into_iter().filter(|new| new.facts.secure && !will_be_issued(cx, new.host)).collect()
+    // Where the plan itself puts certificates onto a new host, those that are there now do not matter.
+    if authority::wanted(cx) {
+        return Vec::new();
+    }
+    joining(cx).into_iter().filter(|new| new.facts.secure).collect()
 }
 
 fn directory(facts: &HostFacts) -> Option<&CertificateDirectory> {

@@ -261,6 +261,10 @@ pub(super) fn secure(cx: &Context<'_>) -> Vec<Problem> {
 }
 
 pub(super) fn credentials(cx: &Context<'_>) -> Vec<Problem> {
+    if super::authority::wanted(cx) {
+        // They are made before the node starts.
+        return Vec::new();
+    }
     joining(cx)
         .into_iter()
         .filter_map(|(host, facts)| match &facts.can_authenticate {

@@ -1,6 +1,7 @@
 //! The catalogue. Each row is a check: its name, its severity for each kind of change, what must hold, and where
 //! the rule comes from. `docs/checks.md` repeats the table; a test keeps the two equal.
 
+mod authority;
 mod capacity;
 mod certificates;
 mod cluster;
@@ -223,6 +224,10 @@ static CATALOGUE: &[Check] = table! {
         "new hosts and members are configured alike, secure or insecure", PAGE;
     "host-credentials", [WARN NO WARN NO], hosts::credentials,
         "commands on a new host can authenticate as root", PAGE;
+    "certificates-authority", [REFUSE NO REFUSE NO], authority::authority,
+        "certificates that are asked for can be made, by the cluster's own authority", PAGE;
+    "certificates-key-travels", [WARN NO WARN NO], authority::key_travels,
+        "the authority's private key stays where it is", PAGE;
     "host-address", [WARN NO WARN NO], hosts::address,
         "a new host's address can be dialled by the others", "--advertise-addr";
     "host-mode", [REFUSE NO REFUSE NO], machine::mode,

@@ -1,6 +1,7 @@
 //! The reconcilers: for each step what to look at and how to judge it.
 
 pub(super) mod balance;
+pub(in super::super) mod certify;
 pub(super) mod clear;
 pub(super) mod join;
 pub(super) mod leave;
@@ -25,6 +26,7 @@ pub(super) fn look(state: &State, at: Timestamp) -> Look {
     match state.step_at_hand() {
         Some(Step::SetSetting { name, .. } | Step::RestoreSetting { name }) => setting::look(state, at, name),
         Some(Step::ClearData { host, stores, .. }) => clear::look(state, at, host, stores),
+        Some(Step::Certify { host, method, authority }) => certify::look(state, at, host, *method, authority),
         Some(Step::Join { host, .. }) => join::look(state, at, host),
         Some(Step::AwaitBalance) => balance::look(state, at),
         Some(Step::Mark { .. }) => leave::look_mark(state, at),
@@ -44,6 +46,7 @@ pub(super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
         Some(Step::ClearData { host, nodes, stores, directories }) => {
             clear::judge(ctx, host, nodes, stores, directories)
         }
+        Some(Step::Certify { host, method, authority }) => certify::judge(ctx, host, *method, authority),
         Some(Step::Join { host, address, mode, join }) => join::judge(ctx, host, address, mode, join),
         Some(Step::AwaitBalance) => balance::judge(ctx),
         Some(Step::Mark { nodes }) => leave::judge_mark(ctx, nodes),
@@ -69,7 +72,7 @@ pub(super) fn deadline(state: &State) -> SignedDuration {
             policy.stop_deadline.saturating_add(policy.removed_deadline).saturating_add(policy.stall_after)
         }
         Some(Step::Drain { .. }) => policy.stop_deadline.saturating_add(policy.act_deadline),
-        Some(Step::Mark { .. } | Step::Verify { .. }) => policy.join_deadline,
+        Some(Step::Certify { .. } | Step::Mark { .. } | Step::Verify { .. }) => policy.join_deadline,
         Some(Step::SetSetting { .. } | Step::RestoreSetting { .. }) | None => {
             policy.act_deadline.saturating_mul(4)
         }
@@ -101,12 +104,20 @@ fn standing(state: &State) -> Vec<String> {
         ledger.plan.steps.len(),
         ledger.plan.describe(ledger.cursor)
     )];
-    if let Some(Step::Join { host, .. }) = state.step_at_hand().filter(|_| ledger.attempted) {
+    if let Some(Step::Join { host, .. }) = state.step_at_hand().filter(|_| ledger.attempted)
+        && ledger.started.contains(host)
+    {
         lines.push(format!("a node may have been started on host {host}; it goes on joining by itself then"));
     }
     let marked: Vec<String> = ledger.marked.iter().map(|n| n.0.to_string()).collect();
     if !marked.is_empty() {
         lines.push(format!("marked as decommissioning: {}", marked.join(", ")));
+    }
+    for certification in ledger.restorable_certificates() {
+        lines.push(format!(
+            "certificates of host {} may have been replaced; an undo puts back what was there",
+            certification.host
+        ));
     }
     for (host, node) in &ledger.joined {
         lines.push(format!("node {} joined on host {host}", node.0));

@@ -31,7 +31,11 @@ pub(super) fn hosts(plan: &Plan) -> Vec<HostName> {
 
 pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
     let mut look = super::view::ask(state, at, &full_survey(), &view_survey());
-    look.hosts = hosts(&state.ledger.plan);
+    let plan = &state.ledger.plan;
+    look.hosts = hosts(plan);
+    if !plan.request.options.certificates.is_present() && !plan.change.add.is_empty() {
+        look.authority = Some(plan.gateways.iter().filter_map(|g| g.host.clone()).take(2).collect());
+    }
     look
 }
 

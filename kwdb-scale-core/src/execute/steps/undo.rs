@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, StopReason};
-use super::setting;
 use super::view::{Bit, ask, bit, seen};
+use super::{certify, setting};
 use crate::plan::{Step, ids};
 use crate::rows::Query;
 use crate::topology::NodeId;
@@ -17,7 +17,7 @@ pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
     if !names.is_empty() {
         first.push(Query::Settings(names));
     }
-    ask(state, at, &first, &[Query::Liveness])
+    Look { certificates: certify::look_undo(state, at), ..ask(state, at, &first, &[Query::Liveness]) }
 }
 
 pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
@@ -35,6 +35,9 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
             return Verdict::Wait(format!("the mark of {list} to be seen cleared"));
         }
         return super::attempt(ctx, Act::Recommission { nodes: set }, &format!("recommissioning {list}"));
+    }
+    if let Some(verdict) = certify::judge_undo(ctx) {
+        return verdict;
     }
     for name in ctx.state.ledger.wanted_back().into_keys() {
         match setting::judge_restore(ctx, &name) {
@@ -102,8 +105,13 @@ fn stayed(ctx: &Ctx<'_>) -> Result<Vec<NodeId>, Verdict> {
 /// What the undo came to, one a line.
 pub(in super::super) fn summary(state: &State, note: String) -> Vec<String> {
     let mut lines = vec![note];
-    if let Some(Step::Join { host, .. }) = state.step_at_hand().filter(|_| state.ledger.attempted) {
+    if let Some(Step::Join { host, .. }) = state.step_at_hand()
+        && state.ledger.started.contains(host)
+    {
         lines.push(format!("a node was started on host {host} and may still join by itself"));
+    }
+    for certification in state.ledger.restorable_certificates() {
+        lines.push(format!("host {} has the certificates that it had before", certification.host));
     }
     let back = state.ledger.wanted_back();
     for (name, saved) in &back {

@@ -1,0 +1,118 @@
+//! Checks on what makes the certificates of hosts that join, when the request asks for any.
+
+use super::Problem;
+use crate::assess::{Context, Retry};
+use crate::certs::{EXPIRES_SOON, brief};
+use crate::fact::Fact;
+use crate::ports::AuthorityFacts;
+use crate::request::Certificates;
+
+const RETRY: &str = "the authority that issues certificates";
+
+/// Whether certificates are to be made for a host.
+pub(super) fn wanted(cx: &Context<'_>) -> bool {
+    !cx.request.options.certificates.is_present() && !cx.change.add.is_empty()
+}
+
+pub(super) fn authority(cx: &Context<'_>) -> Vec<Problem> {
+    if !wanted(cx) {
+        return Vec::new();
+    }
+    let method = cx.request.options.certificates;
+    let insecure: Vec<String> = cx
+        .change
+        .add
+        .iter()
+        .filter(|host| cx.obs.hosts.get(*host).and_then(Fact::known).is_some_and(|f| !f.secure))
+        .map(ToString::to_string)
+        .collect();
+    if !insecure.is_empty() {
+        let message = format!(
+            "certificates are asked for ({method}), and {} is configured for an insecure cluster",
+            insecure.join(", ")
+        );
+        return vec![Problem::new(message).cure("ask for no certificates, or configure the hosts as secure")];
+    }
+    let cure = "configure who issues certificates and where the authority's key lies, or put the certificates on the \
+                host yourself and ask for none";
+    match &cx.obs.authority {
+        None => vec![Problem::unknown(&format!("{RETRY} is"), "it was not looked at").cure(cure)],
+        Some(Fact::Unknown(why)) => {
+            let message = format!("certificates are asked for ({method}), and they cannot be made: {why}");
+            vec![Problem::new(message).cure(cure).retry(Retry::WhenFactChanges(RETRY.to_owned()))]
+        }
+        Some(Fact::Known(facts)) => of_authority(cx, facts),
+    }
+}
+
+fn of_authority(cx: &Context<'_>, facts: &AuthorityFacts) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let place = &facts.place;
+    let retry = || Retry::WhenFactChanges(RETRY.to_owned());
+    let (mut others, mut unknown, mut same) = (Vec::new(), Vec::new(), false);
+    for (who, trusts) in &facts.trusted {
+        match trusts {
+            Fact::Known(fingerprint) if *fingerprint == facts.fingerprint => same = true,
+            Fact::Known(fingerprint) => others.push(format!("{who} trusts {}", brief(fingerprint))),
+            Fact::Unknown(why) => unknown.push(format!("{who}: {why}")),
+        }
+    }
+    if !others.is_empty() {
+        let message = format!(
+            "the authority on {place} ({}) is not the one that the cluster trusts",
+            brief(&facts.fingerprint)
+        );
+        found.push(
+            Problem::new(message)
+                .evidence(others)
+                .cure("name the place where the key of the cluster's own authority lies")
+                .retry(retry()),
+        );
+    } else if !same {
+        let message = format!("whether the authority on {place} is the cluster's is unknown");
+        found.push(
+            Problem::new(message)
+                .evidence(unknown)
+                .cure("describe the host of a member, or name the operator's ca.crt, so that the two can be compared")
+                .retry(retry()),
+        );
+    }
+    match &facts.can_sign {
+        Fact::Known(true) => {}
+        Fact::Known(false) => found.push(
+            Problem::new(format!("the authority's private key cannot be read on {place}"))
+                .cure("name the file that holds ca.key, and reach the host as a user that may read it")
+                .retry(retry()),
+        ),
+        Fact::Unknown(why) => {
+            found.push(Problem::unknown(&format!("whether {place} can sign certificates is"), why));
+        }
+    }
+    if let Fact::Known(now) = &cx.obs.server_time
+        && facts.not_after.duration_since(*now) < EXPIRES_SOON
+    {
+        found.push(
+            Problem::new(format!("the authority's certificate on {place} ends at {}", facts.not_after))
+                .cure("renew the authority on the whole cluster before hosts join"),
+        );
+    }
+    found
+}
+
+pub(super) fn key_travels(cx: &Context<'_>) -> Vec<Problem> {
+    if !wanted(cx) || cx.request.options.certificates != Certificates::Archive {
+        return Vec::new();
+    }
+    let place = match &cx.obs.authority {
+        Some(Fact::Known(facts)) => facts.place.clone(),
+        _ => "its holder".to_owned(),
+    };
+    let hosts: Vec<String> = cx.change.add.iter().map(|h| format!("host {h}")).collect();
+    let message =
+        format!("the private key of the cluster's authority leaves {place} for {}", hosts.join(", "));
+    vec![
+        Problem::new(message)
+            .evidence(["who holds it can pass for any node and any user of the cluster".to_owned()])
+            .cure("ask for certificates of the method issue, with which the key stays where it is"),
+    ]
+}

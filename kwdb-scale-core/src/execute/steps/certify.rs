@@ -1,0 +1,163 @@
+//! Certificates on a host before its node starts, and the old ones back when the operation is undone.
+//!
+//! Proven by looking: the authority's certificate is the cluster's, the node's covers its addresses, the keys are there and
+//! private, and nothing temporary is left anywhere.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::event::Look;
+use super::super::machine::{Ctx, State, Verdict};
+use super::super::record::{Act, ActResult, Certification, StopReason};
+use crate::fact::Fact;
+use crate::ports::{CertificateState, CertifyHost};
+use crate::request::Certificates;
+use crate::topology::HostName;
+
+/// How long making and installing may take.
+pub(in super::super) fn deadline(state: &State) -> SignedDuration {
+    let policy = state.policy();
+    policy.start_deadline.saturating_add(policy.act_deadline.saturating_mul(4))
+}
+
+/// With all that the port needs.
+pub(in super::super) fn job(state: &State, at: Timestamp, certification: &Certification) -> CertifyHost {
+    let entry = state.ledger.plan.request.inventory.hosts.get(&certification.host);
+    let mut names: Vec<String> = Vec::new();
+    for address in entry.into_iter().flat_map(|e| [Some(&e.address), e.sql_address.as_ref()]).flatten() {
+        let name = address.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    CertifyHost {
+        host: certification.host.clone(),
+        method: certification.method,
+        authority: certification.authority.clone(),
+        names,
+        tag: certification.tag.clone(),
+        fresh: certification.fresh,
+        now: at,
+        deadline: deadline(state).unsigned_abs(),
+    }
+}
+
+/// The one that was begun, or a new one.
+fn certification(
+    state: &State,
+    at: Timestamp,
+    host: &HostName,
+    method: Certificates,
+    authority: &str,
+) -> Certification {
+    let begun = state.ledger.certified.get(host).cloned();
+    begun.unwrap_or_else(|| {
+        let plan: String = state.ledger.plan.id.chars().take(8).collect();
+        let tag = format!("{}-{plan}-{}", at.strftime("%Y%m%dT%H%M%SZ"), state.ledger.cursor + 1);
+        Certification { host: host.clone(), method, authority: authority.to_owned(), tag, fresh: false }
+    })
+}
+
+pub(super) fn look(
+    state: &State,
+    at: Timestamp,
+    host: &HostName,
+    method: Certificates,
+    authority: &str,
+) -> Look {
+    let certification = certification(state, at, host, method, authority);
+    let mut look = Look { certificates: vec![job(state, at, &certification)], ..Look::default() };
+    if state.scratch.want_host {
+        look.hosts.push(host.clone());
+    }
+    look
+}
+
+pub(super) fn judge(ctx: &mut Ctx<'_>, host: &HostName, method: Certificates, authority: &str) -> Verdict {
+    let facts = match ctx.looked.certificates.get(host) {
+        Some(Fact::Known(facts)) => facts.clone(),
+        Some(Fact::Unknown(why)) => {
+            return super::patience(ctx, format!("a look at the certificates of host {host} ({why})"));
+        }
+        None => return Verdict::Again,
+    };
+    let mut certification = certification(ctx.state, ctx.at, host, method, authority);
+    if facts.faults.is_empty() && facts.state != CertificateState::Half {
+        if !facts.leftovers.is_empty() {
+            let act = Act::CleanCertificates { job: certification };
+            return super::attempt(ctx, act, &format!("removing temporary files of {host}'s certificates"));
+        }
+        let kept = match facts.state {
+            CertificateState::Installed => format!("; the old ones are kept in {}", facts.kept),
+            _ => String::new(),
+        };
+        let short = crate::certs::brief(authority);
+        return Verdict::Done(format!(
+            "host {host} has certificates of the cluster's authority ({short}) for its addresses{kept}"
+        ));
+    }
+    if matches!(&ctx.state.ledger.last, Some((Act::Certify { .. }, ActResult::Done(_)))) {
+        return Verdict::stop_with(
+            StopReason::ActFailed,
+            format!("certificates were installed on host {host}, and a node could not run with them"),
+            facts.faults,
+            super::next_moves(ctx.state),
+        );
+    }
+    // Certificates must not change under a node that runs.
+    if !ctx.state.scratch.want_host {
+        ctx.state.scratch.want_host = true;
+        return Verdict::Again;
+    }
+    match ctx.looked.hosts.get(host) {
+        Some(Fact::Known(found)) => match &found.listening {
+            Fact::Known(list) if list.is_empty() => {}
+            Fact::Known(list) => {
+                let list: Vec<String> = list.iter().map(|a| format!("something listens at {a}")).collect();
+                let message = format!("host {host} is not fresh any more; its certificates were not touched");
+                return Verdict::stop_with(
+                    StopReason::GateClosed,
+                    message,
+                    list,
+                    super::next_moves(ctx.state),
+                );
+            }
+            Fact::Unknown(why) => {
+                return super::gate(ctx, vec![format!("ports of host {host} are unknown: {why}")]);
+            }
+        },
+        Some(Fact::Unknown(why)) => return super::gate(ctx, vec![format!("host {host} is unknown: {why}")]),
+        None => return Verdict::Again,
+    }
+    if !ctx.state.ledger.certified.contains_key(host) {
+        certification.fresh = facts.present.is_empty();
+    }
+    super::attempt(ctx, Act::Certify { job: certification }, &format!("making certificates for host {host}"))
+}
+
+/// What an undo has to look at.
+pub(super) fn look_undo(state: &State, at: Timestamp) -> Vec<CertifyHost> {
+    state.ledger.restorable_certificates().map(|c| job(state, at, c)).collect()
+}
+
+/// Puts the old certificates back where no node was started. `None` when there is nothing left to do.
+pub(super) fn judge_undo(ctx: &mut Ctx<'_>) -> Option<Verdict> {
+    let begun: Vec<Certification> = ctx.state.ledger.restorable_certificates().cloned().collect();
+    for certification in begun {
+        let host = &certification.host;
+        match ctx.looked.certificates.get(host) {
+            Some(Fact::Known(facts)) => {
+                let ours = certification.fresh && !facts.present.is_empty();
+                if facts.state == CertificateState::Untouched && facts.leftovers.is_empty() && !ours {
+                    continue;
+                }
+            }
+            Some(Fact::Unknown(why)) => {
+                return Some(Verdict::Wait(format!("a look at the certificates of host {host} ({why})")));
+            }
+            None => return Some(Verdict::Again),
+        }
+        let what = format!("putting back the certificates of host {host}");
+        return Some(super::attempt(ctx, Act::RestoreCertificates { job: certification }, &what));
+    }
+    None
+}

@@ -1,0 +1,102 @@
+//! Certificates of a host that joins a secure cluster.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::PortError;
+use crate::fact::Fact;
+use crate::request::Certificates;
+use crate::topology::HostName;
+
+/// The authority that issues, as it can be seen without issuing anything.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct AuthorityFacts {
+    /// Where the certificates are made, for people: such as `host n1`.
+    pub place: String,
+    /// SHA-256 of its certificate, as 64 lower-case hex digits.
+    pub fingerprint: String,
+    /// Its certificate is valid until then.
+    pub not_after: Timestamp,
+    /// Whether its private key can be read where the certificates are made.
+    pub can_sign: Fact<bool>,
+    /// Fingerprint of the authority that each of these trusts, by a name for people: hosts of members, the operator.
+    pub trusted: BTreeMap<String, Fact<String>>,
+}
+
+/// A host for which certificates are wanted.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertifyHost {
+    /// The host.
+    pub host: HostName,
+    /// How they are made; never [`Present`](Certificates::Present).
+    pub method: Certificates,
+    /// Fingerprint of the cluster's authority.
+    pub authority: String,
+    /// Names and IP addresses that the node's certificate must at least be valid for.
+    pub names: Vec<String>,
+    /// Names everything temporary, and the directory in which the old certificates are kept.
+    pub tag: String,
+    /// Whether no certificate of the host's was there before: putting back then means to remove them.
+    pub fresh: bool,
+    /// The present by the caller's clock.
+    pub now: Timestamp,
+    /// How long the act may take in all.
+    pub deadline: Duration,
+}
+
+/// How far the installation of certificates got.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateState {
+    /// Nothing was replaced.
+    #[default]
+    Untouched,
+    /// It was interrupted; whatever is done next finishes it first.
+    Half,
+    /// Older certificates were replaced and are kept aside.
+    Installed,
+}
+
+/// What lies on a host for which certificates are wanted.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct CertificateFacts {
+    /// How far the installation got.
+    pub state: CertificateState,
+    /// Files of a node's certificates that are there, such as `node.crt`.
+    pub present: Vec<String>,
+    /// Why a node of the cluster could not run with them, one a line; empty when it could.
+    pub faults: Vec<String>,
+    /// Temporary files of this installation that are left, each with its place.
+    pub leftovers: Vec<String>,
+    /// Where the old certificates are kept, or would be.
+    pub kept: String,
+}
+
+/// Certificates of hosts that join a secure cluster: looked at, installed, put back.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait CertificateControl: Debug + Send + Sync {
+    /// Looks at the authority, and at what members trust on these of their hosts. Only reads. A member that cannot be
+    /// asked is an unknown in the result.
+    async fn authority(&self, members: &[HostName]) -> Result<AuthorityFacts, PortError>;
+
+    /// Looks at what lies on the host. Only reads.
+    async fn look(&self, job: &CertifyHost) -> Result<CertificateFacts, PortError>;
+
+    /// Makes certificates and installs them, all or none: older ones are kept aside. Durable when `Ok`. May be repeated,
+    /// also after an interruption, which it finishes first. After an error the old set is in place, unless the error's
+    /// kind [may have been done](super::PortErrorKind::may_have_been_done). Dropping the future may leave it half done.
+    async fn install(&self, job: &CertifyHost) -> Result<(), PortError>;
+
+    /// Puts the old set back, or removes the new one where there was none, and removes everything temporary. May be
+    /// repeated. Never for a host whose node was started.
+    async fn restore(&self, job: &CertifyHost) -> Result<(), PortError>;
+
+    /// Removes everything temporary that interrupted installations left, everywhere. May be repeated.
+    async fn clean(&self, job: &CertifyHost) -> Result<(), PortError>;
+}

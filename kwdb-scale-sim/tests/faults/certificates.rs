@@ -1,0 +1,94 @@
+//! Hosts that get their certificates by the operation: crashes, cancels, failures and interruptions of that.
+
+use kwdb_scale_core::execute::{Act, Cancel, End, Record, StopReason};
+use kwdb_scale_core::topology::HostName;
+use kwdb_scale_sim::memory::Which;
+
+use crate::calls::{faults, suffer};
+use crate::cancels::give_up_everywhere;
+use crate::crashes::crash_everywhere;
+use crate::scene::{Book, CERTIFICATE_CALLS, Moment, Scene};
+
+#[tokio::test]
+async fn crashes() {
+    crash_everywhere(Scene::out_with_certificates(false).await).await;
+}
+
+#[tokio::test]
+async fn cancels() {
+    give_up_everywhere(Scene::out_with_certificates(false).await).await;
+    give_up_everywhere(Scene::out_with_certificates(true).await).await;
+}
+
+#[tokio::test]
+async fn each_call_fails() {
+    let scene = Scene::out_with_certificates(true).await;
+    let mut clean = scene.stage();
+    let end = clean.run(&Book::default(), &[]).await.unwrap();
+    clean.prove_done(&end, "without faults");
+    for call in CERTIFICATE_CALLS {
+        let count = clean.calls[&call];
+        assert!(count > 0, "{call:?} was never called");
+        for n in 1..=count {
+            for fault in faults() {
+                suffer(&scene, call, Which::Nth(n), fault).await;
+            }
+        }
+    }
+}
+
+/// An installation that was interrupted is finished by the same run, and by an undo is put back.
+#[tokio::test]
+async fn an_interrupted_installation() {
+    for old in [false, true] {
+        let scene = Scene::out_with_certificates(old).await;
+        let mut stage = scene.stage();
+        stage.world.cut_certificates(&HostName::new("n5"));
+        let book = Book::default();
+        let end = stage.run(&book, &[]).await.unwrap();
+        let end = if matches!(end, End::Stopped(_)) { stage.go_on(&book).await } else { end };
+        stage.prove_done(&end, "cut");
+
+        let mut stage = scene.stage();
+        stage.world.cut_certificates(&HostName::new("n5"));
+        // The records: begun, admitted, the intent, its outcome.
+        let book = Book::cancelling(&[(Moment::Record(4), Cancel::Undo)]);
+        let end = stage.run(&book, &[]).await.unwrap();
+        stage.prove_undone(&end, "cut, then undone");
+        let put_back = |r: &Record| matches!(r, Record::Intent { act: Act::RestoreCertificates { .. }, .. });
+        assert!(book.all().await.iter().any(put_back));
+    }
+}
+
+/// What lies there already, and is good, is left alone.
+#[tokio::test]
+async fn good_certificates_are_left_alone() {
+    let scene = Scene::out_with_certificates(true).await;
+    let mut stage = scene.stage();
+    let mut host = stage.world.host(&HostName::new("n5")).unwrap();
+    host.node_certificate = true;
+    stage.world.add_host(host);
+    let book = Book::default();
+    let end = stage.run(&book, &[]).await.unwrap();
+    stage.prove_done(&end, "good already");
+    let certify = |r: &Record| matches!(r, Record::Intent { act: Act::Certify { .. }, .. });
+    assert!(!book.all().await.iter().any(certify));
+}
+
+/// Somebody started a node there meanwhile: its certificates are not touched.
+#[tokio::test]
+async fn a_host_that_is_not_fresh_any_more() {
+    let scene = Scene::out_with_certificates(true).await;
+    let mut stage = scene.stage();
+    let host = stage.world.host(&HostName::new("n5")).unwrap();
+    let join = stage.plan.gateways.iter().map(|g| g.address.clone()).collect();
+    let start = host.node_start(stage.plan.start_mode.clone(), join);
+    let at = stage.world.now() + std::time::Duration::from_millis(200);
+    stage.world.at(at, move |cluster| {
+        cluster.start_node(start).unwrap();
+    });
+    let end = stage.run(&Book::default(), &[]).await.unwrap();
+    stage.nothing_wrong("somebody else's node");
+    let End::Stopped(stopped) = end else { panic!("{end:?}") };
+    assert!(matches!(stopped.reason, StopReason::GateClosed | StopReason::Refused), "{stopped:?}");
+}
