@@ -61,7 +61,7 @@ launch() {
   date +%s%N | cut -c 1-16 >"$state.started"
   rm -f "$state.pid"
   # The group's number is the main process's.
-  eval "setsid $as sh -c 'echo \$\$ >\"\$0\"; exec \"\$@\"' '$state.pid' $(setting ExecStart)" </dev/null >>"$state.log" 2>&1 &
+  eval "exec setsid $as sh -c 'echo \$\$ >\"\$0\"; exec \"\$@\"' '$state.pid' $(setting ExecStart)" </dev/null >>"$state.log" 2>&1 &
   child=$!
   tries=0
   while [ ! -s "$state.pid" ] && [ $tries -lt 100 ]; do tries=$((tries + 1)); sleep 0.02; done
