@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kwdb_scale_core::deploy::DeployScript;
 use kwdb_scale_core::execute::{ObserveOptions, Ports, observe};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::kwbase::Kwbase;
@@ -26,8 +27,8 @@ pub struct Cluster {
     pub config: Arc<Config>,
     /// Facts and settings.
     pub sql: SqlSource,
-    /// The command line on the hosts.
-    pub kwbase: Arc<Kwbase<Hosts>>,
+    /// The command line on the hosts: `deploy.sh` where that is a host's method, kwbase on the others.
+    pub commands: Arc<DeployScript<Hosts>>,
 }
 
 impl Cluster {
@@ -63,7 +64,9 @@ impl Cluster {
         if let Some(control) = &config.control_host {
             kwbase = kwbase.with_control_host(control.clone()).map_err(|e| usage(e.to_string()))?;
         }
-        Ok(Self { sql, kwbase: Arc::new(kwbase), config: Arc::new(config) })
+        let commands =
+            DeployScript::new(kwbase, config.deploy.clone()).map_err(|e| usage(format!("[[host]] {e}")))?;
+        Ok(Self { sql, commands: Arc::new(commands), config: Arc::new(config) })
     }
 
     /// The ports with a journal. The lock is the one in the cluster's own directory of journals, wherever this journal
@@ -72,8 +75,8 @@ impl Cluster {
         Ports {
             facts: Arc::new(self.sql.clone()),
             settings: Arc::new(self.sql.clone()),
-            control: self.kwbase.clone(),
-            lifecycle: self.kwbase.clone(),
+            control: self.commands.clone(),
+            lifecycle: self.commands.clone(),
             journal,
             lock: Arc::new(self.lock()),
             clock: Arc::new(SystemClock::new()),
@@ -157,7 +160,7 @@ impl Cluster {
         let within = self.config.sql.observe_deadline;
         let facts: &dyn FactSource = &self.sql;
         let observed =
-            tokio::time::timeout(within, observe(facts, Some(self.kwbase.as_ref()), &options)).await;
+            tokio::time::timeout(within, observe(facts, Some(self.commands.as_ref()), &options)).await;
         let observation = match observed {
             Ok(Ok(observation)) => observation,
             Ok(Err(e)) if e.kind() == PortErrorKind::Config => return Err(Failure::usage(e.to_string())),

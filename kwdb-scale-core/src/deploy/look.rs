@@ -161,6 +161,14 @@ impl Installation {
                     .to_owned(),
             );
         }
+        // The look whether the store is empty must have been at this directory.
+        if mode.kind == InstallKind::Bare && !kwbase.data_directories().contains(&mode.data_root.as_str()) {
+            return fail(format!(
+                "it is installed with its data in {} and the host is described with stores {}: correct one of them",
+                mode.data_root,
+                kwbase.data_directories().join(", ")
+            ));
+        }
         let planned = kwbase.rpc_address();
         if planned.as_ref() != Some(&mode.address()) {
             return fail(format!(
@@ -201,7 +209,8 @@ mod tests {
         let tls = |t: String| t.replace("\ninsecure", "\ntls");
         assert!(answer(|t| tls(t).replace("A-", "A+")).fit_to_join(&host, &secure, &multi).is_ok());
         type Case<'a> = (&'a dyn Fn(String) -> String, &'a KwbaseHost, &'a str);
-        let cases: [Case<'_>; 12] = [
+        let cases: [Case<'_>; 13] = [
+            (&|t| t.replace("/var/lib/kaiwudb", "/data"), &insecure, "data in /data"),
             (&|t| t.replace("D+", "D-"), &insecure, "install_dir"),
             (&|t| t.replace("I+", "I-"), &insecure, "deploy.sh install"),
             (&|t| t.replace("S+", "S-"), &insecure, "sudo"),
