@@ -10,7 +10,6 @@ use kwdb_scale_core::ports::{Gateway, NodeLifecycle, StartNode, StartOutcome, St
 use kwdb_scale_core::topology::{Address, NodeId, StartMode};
 use kwdb_scale_local::{LocalTransport, SystemClock};
 use kwdb_scale_sim::lab::{Lab, LabHost, LabInfo, LabOptions, ScopedLab};
-use kwdb_scale_sim::process::free_addresses;
 use kwdb_scale_sim::standin::Standin;
 use kwdb_scale_sql::SqlSource;
 
@@ -22,7 +21,7 @@ pub(crate) struct Bench {
     pub(crate) source: SqlSource,
     pub(crate) clock: SystemClock,
     pub(crate) standins: BTreeMap<String, Standin>,
-    tmp: tempfile::TempDir,
+    pub(crate) tmp: tempfile::TempDir,
 }
 
 /// `KWDB_SCALE_KWBASE`.
@@ -42,18 +41,21 @@ pub(crate) fn bench(hosts: usize, change: impl Fn(usize, &mut Standin, &LabInfo)
         ends_with_caller: true,
         ..LabOptions::new(tmp.path().join("lab"))
     };
-    let lab = Lab::up(options).unwrap().scoped();
+    let mut lab = Lab::up(options).unwrap().scoped();
+    let spare: Vec<LabHost> = (0..hosts).map(|_| lab.add().unwrap()).collect();
     let info = lab.info();
     let mut standins = BTreeMap::new();
-    let mut described: Vec<KwbaseHost> = info.hosts.iter().map(|host| member(info, host)).collect();
+    let mut described: Vec<KwbaseHost> = info.hosts[..3].iter().map(|host| member(info, host)).collect();
     let mut scripted = Vec::new();
     for index in 1..=hosts {
         let name = format!("d{index}");
         let home = tmp.path().join(&name);
-        let ports: Vec<u16> =
-            free_addresses(3).unwrap().iter().map(|a: &Address| a.port().unwrap()).collect();
         let mut standin = Standin::new(home.join("root"), home.join("install"), &info.kwbase, format!("127.0.0.{}", 10 + index));
-        (standin.port, standin.http_port, standin.brpc_port) = (ports[0], ports[1], ports[2]);
+        // Ports of the lab's own block, which no other lab takes.
+        let ports = &spare[index - 1];
+        standin.port = ports.address.port().unwrap();
+        standin.http_port = ports.http_address.port().unwrap();
+        standin.brpc_port = ports.brpc_address.port().unwrap();
         standin.waits = (0.2, 0.2);
         standin.start_arg = "--cache=256MiB --max-sql-memory=256MiB".to_owned();
         change(index, &mut standin, info);

@@ -57,7 +57,7 @@ pub(crate) async fn contract_of_lifecycle_and_control() {
 }
 
 /// No output, no copy that was kept aside, no backup of `sed -iq`.
-fn nothing_left(bench: &Bench, name: &str) {
+pub(crate) fn nothing_left(bench: &Bench, name: &str) {
     let mut files: Vec<String> = fs::read_dir(&bench.standins[name].install_dir)
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
@@ -135,7 +135,7 @@ pub(crate) async fn the_script_and_its_traps() {
 async fn guarded(bench: &Bench) {
     let wants = bench.file("d1", "/etc/systemd/system/multi-user.target.wants/kaiwudb.service");
     let systemctl = bench.file("d1", "/usr/bin/systemctl");
-    let ctl = |args: &[&str]| std::process::Command::new(&systemctl).args(args).status().unwrap();
+    let ctl = |args: &[&str]| std::process::Command::new(&systemctl).args(args).output().unwrap().status;
     assert!(ctl(&["enable", "kaiwudb"]).success() && wants.symlink_metadata().is_ok());
 
     let stop = bench.stop(4, "d1");

@@ -14,19 +14,28 @@
 
 mod bench;
 mod cases;
+mod kwscale;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
+/// Cases at once.
+const WORKERS: usize = 4;
+
+/// The longest first.
 const CASES: &[(&str, Case)] = &[
+    ("kwscale_with_deploy_sh", || Box::pin(kwscale::out_and_in())),
     ("contract_of_lifecycle_and_control", || Box::pin(cases::contract_of_lifecycle_and_control())),
     ("the_script_and_its_traps", || Box::pin(cases::the_script_and_its_traps())),
     ("a_join_that_fails_leaves_everything_as_it_was", || Box::pin(cases::a_join_that_fails())),
     ("joins_of_older_releases_return_early", || Box::pin(cases::joins_that_return_early())),
+    ("a_unit_that_is_started_again", || Box::pin(kwscale::a_unit_that_is_started_again())),
     ("units_of_the_kwbase_method", || Box::pin(cases::units_of_the_kwbase_method())),
 ];
 
@@ -37,13 +46,23 @@ fn main() -> ExitCode {
         CASES.iter().for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
-    let mut failed = false;
-    for (name, case) in CASES.iter().filter(|(n, _)| words.is_empty() || words.iter().any(|w| n.contains(w))) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let begun = std::time::Instant::now();
-        let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(case())));
-        failed |= ended.is_err();
-        println!("test {name} ... {} ({:.1?})", if ended.is_ok() { "ok" } else { "FAILED" }, begun.elapsed());
-    }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let chosen: Vec<_> =
+        CASES.iter().filter(|(n, _)| words.is_empty() || words.iter().any(|w| n.contains(w))).collect();
+    // They wait most of the time.
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some((name, case)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                    let begun = Instant::now();
+                    let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(case())));
+                    let word = if ended.is_ok() { "ok" } else { "FAILED" };
+                    failed.fetch_or(ended.is_err(), Ordering::Relaxed);
+                    println!("test {name} ... {word} ({:.1?})", begun.elapsed());
+                }
+            });
+        }
+    });
+    if failed.load(Ordering::Relaxed) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
