@@ -386,7 +386,10 @@ mod tests {
             ("method = \"ansible\"\n", "ansible"),
             ("install_dir = \"/opt/k\"\n", "add that, or leave it out"),
             ("method = \"deploy.sh\"\ninstall_dir = \"/opt/a b\"\n", "unquoted"),
-            ("method = \"deploy.sh\"\ninstall_dir = \"/opt/k\"\nowner = \"systemd\"\n", "always unit kaiwudb"),
+            (
+                "method = \"deploy.sh\"\ninstall_dir = \"/opt/k\"\nowner = \"systemd\"\n",
+                "always unit kaiwudb",
+            ),
             ("owner = \"container\"\n", "the container's name"),
             ("unit = \"kaiwudb\"\n", "owner = \"systemd\""),
             ("owner = \"systemd\"\nunit = \"a b\"\n", "owner.systemd.unit"),

@@ -164,7 +164,9 @@ pub(crate) fn read_stop(host: &HostName, owner: &Owner, stdout: &str) -> Result<
                 return fail(PortErrorKind::NotFound, format!("there is none ({rest}); check its name"));
             }
             "unclear" => return fail(PortErrorKind::CommandFailed, format!("nothing was stopped: {rest}")),
-            "passing" => return fail(PortErrorKind::ShuttingDown, format!("nothing was stopped: it is {rest}")),
+            "passing" => {
+                return fail(PortErrorKind::ShuttingDown, format!("nothing was stopped: it is {rest}"));
+            }
             "unasked" => return fail(PortErrorKind::Unreachable, format!("nothing was stopped: {rest}")),
             "refused" => return fail(PortErrorKind::Denied, format!("nothing was stopped: {rest}")),
             // It was stopped, or an attempt was made.
@@ -176,7 +178,10 @@ pub(crate) fn read_stop(host: &HostName, owner: &Owner, stdout: &str) -> Result<
     if ended {
         return Ok(StopReport { was_down });
     }
-    fail(PortErrorKind::Other, "the answer of the stop was cut off, so whether it was stopped is open".to_owned())
+    fail(
+        PortErrorKind::Other,
+        "the answer of the stop was cut off, so whether it was stopped is open".to_owned(),
+    )
 }
 
 /// What there is to know of a unit or container before it is started.

@@ -153,7 +153,11 @@ impl HostTable {
                          deploy.sh"
                     ));
                 };
-                if self.owner.is_some() || self.unit.is_some() || self.engine.is_some() || self.container.is_some() {
+                if self.owner.is_some()
+                    || self.unit.is_some()
+                    || self.engine.is_some()
+                    || self.container.is_some()
+                {
                     return Err(format!(
                         "[[host]] host {name}: with method = \"deploy.sh\" the owner is always unit {}; leave owner, unit, \
                          engine and container out",
@@ -175,14 +179,15 @@ impl HostTable {
 
     /// What starts and stops the node's process.
     pub(super) fn owner(&self) -> Result<Owner, String> {
-        let stray = |keys: &[(&str, &Option<String>)], owner: &str| {
-            match keys.iter().find(|(_, value)| value.is_some()) {
-                None => Ok(()),
-                Some((key, _)) => Err(format!(
-                    "[[host]] host {}: {key} is for hosts with owner = \"{owner}\"; add that, or leave it out",
-                    self.name
-                )),
-            }
+        let stray = |keys: &[(&str, &Option<String>)], owner: &str| match keys
+            .iter()
+            .find(|(_, value)| value.is_some())
+        {
+            None => Ok(()),
+            Some((key, _)) => Err(format!(
+                "[[host]] host {}: {key} is for hosts with owner = \"{owner}\"; add that, or leave it out",
+                self.name
+            )),
         };
         let unit = [("unit", &self.unit)];
         let container = [("engine", &self.engine), ("container", &self.container)];

@@ -50,7 +50,12 @@ pub(crate) fn bench(hosts: usize, change: impl Fn(usize, &mut Standin, &LabInfo)
     for index in 1..=hosts {
         let name = format!("d{index}");
         let home = tmp.path().join(&name);
-        let mut standin = Standin::new(home.join("root"), home.join("install"), &info.kwbase, format!("127.0.0.{}", 10 + index));
+        let mut standin = Standin::new(
+            home.join("root"),
+            home.join("install"),
+            &info.kwbase,
+            format!("127.0.0.{}", 10 + index),
+        );
         // Ports of the lab's own block, which no other lab takes.
         let ports = &spare[index - 1];
         standin.port = ports.address.port().unwrap();
@@ -100,7 +105,8 @@ pub(crate) fn kwbase_host(name: &str, standin: &Standin) -> KwbaseHost {
         http_addr: at(standin.http_port),
         // The twin takes this port on 127.0.0.1 alone.
         brpc_addr: Some(Address::new(format!("127.0.0.1:{}", standin.brpc_port))),
-        env: [("PATH".to_owned(), format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", text(standin.at("/usr/bin"))))].into(),
+        env: [("PATH".to_owned(), format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", text(standin.at("/usr/bin"))))]
+            .into(),
         ..KwbaseHost::new(name, Security::Insecure)
     }
 }

@@ -16,8 +16,9 @@ use crate::kwbase::parse::{self, StatusRow};
 use crate::kwbase::{HostError, Kwbase, KwbaseHost, Security, StatusOptions, quote};
 use crate::owner::Owner;
 use crate::ports::{
-    Command, CommandEnd, DecommissionControl, DecommissionStatus, Detached, Gateway, HostFacts, HostTransport,
-    NodeLifecycle, PortError, PortErrorKind, ProcessState, Spawned, StartNode, StartOutcome, StopNode,
+    Command, CommandEnd, DecommissionControl, DecommissionStatus, Detached, Gateway, HostFacts,
+    HostTransport, NodeLifecycle, PortError, PortErrorKind, ProcessState, Spawned, StartNode, StartOutcome,
+    StopNode,
 };
 use crate::topology::{Address, HostName, NodeId};
 
@@ -85,7 +86,8 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
                 let reason = format!("is {}, and deploy.sh knows only unit {UNIT}", described.owner);
                 return Err(fail("owner", &reason, "leave it out, or use the method kwbase"));
             }
-            if let (Security::Certs { certs_dir }, true) = (&described.security, described.exec_prefix.is_empty())
+            if let (Security::Certs { certs_dir }, true) =
+                (&described.security, described.exec_prefix.is_empty())
                 && *certs_dir != format!("{}{CERTS_DIR}", host.root)
             {
                 let reason = format!("is {certs_dir}, and deploy.sh uses {CERTS_DIR}");
@@ -239,12 +241,7 @@ fn terminal(kind: InstallKind) -> String {
 }
 
 /// The script marks every node whose SQL address has the host's address, whatever its port.
-fn only_these(
-    deploy: &DeployHost,
-    own: &str,
-    rows: &[StatusRow],
-    nodes: &[NodeId],
-) -> Result<(), PortError> {
+fn only_these(deploy: &DeployHost, own: &str, rows: &[StatusRow], nodes: &[NodeId]) -> Result<(), PortError> {
     let there: Vec<NodeId> = rows
         .iter()
         // The script asks for the default view, which leaves removed nodes out.

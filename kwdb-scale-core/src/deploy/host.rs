@@ -93,7 +93,9 @@ mod tests {
     #[test]
     fn paths_that_the_script_would_take_for_something_else() {
         assert_eq!(DeployHost::new("n4", "/opt/kwdb_install").validate(), Ok(()));
-        for bad in ["", "kwdb_install", "/opt/a b", "/opt/$(id)", "/opt/a;b", "/opt/../etc", "/opt/-x", "/a\nb"] {
+        for bad in
+            ["", "kwdb_install", "/opt/a b", "/opt/$(id)", "/opt/a;b", "/opt/../etc", "/opt/-x", "/a\nb"]
+        {
             let error = DeployHost::new("n4", bad).validate().unwrap_err();
             assert_eq!(error.field, "install_dir", "{bad}");
             let host = DeployHost { ca_dir: Some(bad.into()), ..DeployHost::new("n4", "/opt/k") };

@@ -59,7 +59,8 @@ pub(super) fn read(stdout: &str) -> Option<Installation> {
 impl Installation {
     /// What the installer wrote, when the script can be run at all.
     pub(super) fn usable(&self, host: &DeployHost) -> Result<Mode, PortError> {
-        let fail = |kind, what: String| Err(PortError::new(kind, format!("deploy.sh on {}: {what}", host.name)));
+        let fail =
+            |kind, what: String| Err(PortError::new(kind, format!("deploy.sh on {}: {what}", host.name)));
         if !self.deploy_sh {
             let dir = &host.install_dir;
             return fail(
@@ -70,7 +71,8 @@ impl Installation {
         if !self.unit {
             return fail(
                 PortErrorKind::NotFound,
-                "KWDB is not installed by the script there (no kaiwudb.service); run deploy.sh install first".to_owned(),
+                "KWDB is not installed by the script there (no kaiwudb.service); run deploy.sh install first"
+                    .to_owned(),
             );
         }
         if !self.privileged {
@@ -191,7 +193,8 @@ mod tests {
                         insecure\nfalse\n10.0.0.4";
 
     fn answer(change: impl Fn(String) -> String) -> Installation {
-        let text = ["U0", "S+", "D+", "I+", &format!("M{MODE}"), "P0", "A-", "K-", "T+", "E"].join("\0") + "\0";
+        let text =
+            ["U0", "S+", "D+", "I+", &format!("M{MODE}"), "P0", "A-", "K-", "T+", "E"].join("\0") + "\0";
         read(&change(text)).unwrap()
     }
 

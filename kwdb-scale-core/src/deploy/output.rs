@@ -117,7 +117,9 @@ pub enum DeployError {
     )]
     NotRunning,
     /// Line 2 of MODE.
-    #[error("the installation's mode cannot join a cluster; install with --multi-replica or --single-replica")]
+    #[error(
+        "the installation's mode cannot join a cluster; install with --multi-replica or --single-replica"
+    )]
     ModeNotSupported,
     /// The script did not take the address.
     #[error("the script did not take the address to join ({0}); it takes only an IPv4 address and a port")]
@@ -129,7 +131,9 @@ pub enum DeployError {
     #[error("the node did not start or did not answer in time ({0}); see the logs of the node")]
     Start(String),
     /// It runs and does not answer.
-    #[error("the node runs, and had not joined when the script looked ({0}); the cluster tells whether it does")]
+    #[error(
+        "the node runs, and had not joined when the script looked ({0}); the cluster tells whether it does"
+    )]
     NotJoinedYet(String),
     /// kwbase did not mark the nodes.
     #[error("the node could not be marked: {0}")]
@@ -209,7 +213,9 @@ fn known(command: ScriptCommand, text: &str) -> DeployError {
         DeployError::Start(text())
     } else if has("Join to cluster failed") {
         DeployError::NotJoinedYet(text())
-    } else if let Some((_, why)) = text().split_once("Join failed:").filter(|_| command == ScriptCommand::Join) {
+    } else if let Some((_, why)) =
+        text().split_once("Join failed:").filter(|_| command == ScriptCommand::Join)
+    {
         DeployError::Certificates(why.trim().to_owned())
     } else if let Some((_, why)) = text().split_once("Decommission from cluster failed:") {
         DeployError::Decommission(why.trim().to_owned())
@@ -241,7 +247,8 @@ pub fn progress(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const BLANKS: &str = "                                                                                  \r";
+    const BLANKS: &str =
+        "                                                                                  \r";
     const OK: CommandEnd = CommandEnd::Exit(0);
 
     fn red(text: &str) -> String {
@@ -254,7 +261,8 @@ mod tests {
 
     #[test]
     fn a_marker_in_colour_and_exit_code_zero() {
-        let text = "\u{1b}[1;32m[JOIN COMPLETED]:\u{1b}[0mNode has been joined to the cluster successfully.\n";
+        let text =
+            "\u{1b}[1;32m[JOIN COMPLETED]:\u{1b}[0mNode has been joined to the cluster successfully.\n";
         let words = "Node has been joined to the cluster successfully.";
         assert_eq!(judge(ScriptCommand::Join, OK, text), Ok(words.to_owned()));
         // Neither half is enough.

@@ -234,11 +234,11 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
     async fn start_owned(&self, host: &KwbaseHost, node: &StartNode) -> Result<StartOutcome, PortError> {
         let owner = &host.owner;
         let look = (owner::start(owner, false, 0), host.env.clone());
-        let found =
-            owner::read_start(&host.name, owner, &self.script(host, look, LOOK).await?.stdout)?;
+        let found = owner::read_start(&host.name, owner, &self.script(host, look, LOOK).await?.stdout)?;
         owner::fits(&host.name, owner, &node.mode, &found.command)?;
         if found.pid.is_some_and(|pid| pid != 0) {
-            let message = format!("{owner} on {} runs already; stop it first, or take another host", host.name);
+            let message =
+                format!("{owner} on {} runs already; stop it first, or take another host", host.name);
             return Err(PortError::new(PortErrorKind::Config, message));
         }
         let settle = node.deadline.min(FOREGROUND).as_secs();

@@ -14,7 +14,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use kwdb_scale_core::topology::StartMode;
-use kwdb_scale_core::version::Version;
+use kwdb_scale_core::version::{Capabilities, Version};
 
 const DEPLOY: &str = include_str!("deploy.sh");
 const SYSTEMCTL: &str = include_str!("systemctl.sh");
@@ -83,6 +83,10 @@ impl Standin {
         }
     }
 
+    fn can(&self) -> Capabilities {
+        Capabilities::of(Some(self.release))
+    }
+
     /// A path of the host's tree.
     pub fn at(&self, path: &str) -> PathBuf {
         if self.root.as_os_str().is_empty() {
@@ -130,7 +134,7 @@ impl Standin {
         let start_arg = format!("KAIWUDB_START_ARG=\"{}\"\n", self.start_arg);
         fs::write(self.at("/etc/kaiwudb/script/kaiwudb_env"), start_arg)?;
         fs::write(self.at("/etc/systemd/system/kaiwudb.service"), self.unit())?;
-        if self.release >= Version::new(3, 1, 0) {
+        if self.can().kw_status {
             let script = bin.join("kw-status.sh");
             self.script(&script, KW_STATUS)?;
             replace_link(&script, &self.at("/usr/bin/kw-status"))?;
@@ -141,14 +145,13 @@ impl Standin {
     fn script(&self, path: &Path, text: &str) -> io::Result<()> {
         let yes = |is: bool| if is { "yes" } else { "no" };
         let root = self.root.display().to_string();
-        let as_user =
-            if root.is_empty() { format!("sudo -u {} ", self.user) } else { String::new() };
+        let as_user = if root.is_empty() { format!("sudo -u {} ", self.user) } else { String::new() };
         let text = text
             .replace("@ROOT@", &root)
             .replace("@RELEASE@", &self.release.to_string())
             .replace("@PASSWORD@", self.password.as_deref().unwrap_or_default())
-            .replace("@TLS@", yes(self.release >= Version::new(2, 1, 0)))
-            .replace("@WAITS@", yes(self.release >= Version::new(3, 1, 0)))
+            .replace("@TLS@", yes(self.can().deploy_join_tls))
+            .replace("@WAITS@", yes(self.can().deploy_join_waits))
             .replace("@GRACE@", &self.waits.0.to_string())
             .replace("@PAUSE@", &self.waits.1.to_string())
             .replace("@SECURITY@", &self.security())
@@ -192,11 +195,8 @@ impl Standin {
     fn unit(&self) -> String {
         let Self { address, port, http_port, brpc_port, user, .. } = self;
         let bin = self.at("/usr/local/kaiwudb/bin").display().to_string();
-        let brpc = if self.release >= Version::new(3, 0, 0) {
-            format!("--brpc-addr=0.0.0.0:{brpc_port} ")
-        } else {
-            String::new()
-        };
+        let brpc =
+            if self.can().brpc_addr { format!("--brpc-addr=0.0.0.0:{brpc_port} ") } else { String::new() };
         let more: String = self.service.iter().map(|line| format!("{line}\n")).collect();
         format!(
             "\n[Unit]\nDescription=KaiwuDB Service\nAfter=network.target\nWants=network.target\n[Service]\nUser={user}\n\

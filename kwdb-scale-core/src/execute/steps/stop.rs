@@ -168,8 +168,7 @@ fn fit_to_stop(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
     if let Some(verdict) = closed_gate(ctx, node) {
         return verdict;
     }
-    ctx.state.scratch.stopped_start =
-        ctx.obs.nodes.get(&node).and_then(|n| n.started_at.known().copied());
+    ctx.state.scratch.stopped_start = ctx.obs.nodes.get(&node).and_then(|n| n.started_at.known().copied());
     Verdict::Act(Act::Stop { node })
 }
 
