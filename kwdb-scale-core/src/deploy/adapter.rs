@@ -12,13 +12,14 @@ use super::info::InstallKind;
 use super::look::{self, Installation};
 use super::output::{self, DeployError, ScriptCommand};
 use super::{CERTS_DIR, UNIT};
+use crate::fact::Fact;
 use crate::kwbase::parse::{self, StatusRow};
 use crate::kwbase::{HostError, Kwbase, KwbaseHost, Security, StatusOptions, quote};
 use crate::owner::Owner;
 use crate::ports::{
-    Command, CommandEnd, DecommissionControl, DecommissionStatus, Detached, Gateway, HostFacts,
-    HostTransport, NodeLifecycle, PortError, PortErrorKind, ProcessState, Spawned, StartNode, StartOutcome,
-    StopNode,
+    ClearData, Command, CommandEnd, DecommissionControl, DecommissionStatus, Detached, Gateway, HostFacts,
+    HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, Spawned, StartNode,
+    StartOutcome, StopNode,
 };
 use crate::topology::{Address, HostName, NodeId};
 
@@ -386,6 +387,19 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
             (Spawned::Ended(end), _) if end.success() => Ok(StartOutcome::Started),
             (Spawned::Ended(end), text) => Ok(StartOutcome::Failed(failed_join(end, &text))),
         }
+    }
+
+    async fn reach(
+        &self,
+        host: &HostName,
+        to: &[Address],
+        deadline: Duration,
+    ) -> Result<Vec<Fact<PortState>>, PortError> {
+        self.kwbase.reach(host, to, deadline).await
+    }
+
+    async fn clear_data(&self, job: &ClearData) -> Result<String, PortError> {
+        self.kwbase.clear_data(job).await
     }
 
     async fn drain(&self, node: &StopNode) -> Result<(), PortError> {

@@ -16,8 +16,8 @@ use crate::host_facts::read::{self, RoundTrip};
 use crate::owner::{self, Owner};
 use crate::ports::{
     ClearData, Clock, Command, CommandEnd, CommandOutput, DecommissionControl, DecommissionStatus, Detached,
-    Gateway, HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, Spawned,
-    StartNode, StartOutcome, StopNode,
+    Gateway, HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState,
+    Spawned, StartNode, StartOutcome, StopNode,
 };
 use crate::topology::{Address, HostName, NodeId};
 use crate::version::Version;
