@@ -12,6 +12,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use kwdb_scale_core::deploy::DeployHost;
 use kwdb_scale_core::kwbase::{KwbaseHost, Security};
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::request::{Inventory, InventoryHost};
@@ -51,6 +52,8 @@ pub struct Config {
     pub hosts: Vec<KwbaseHost>,
     /// How each host is reached.
     pub reach: BTreeMap<HostName, Reach>,
+    /// Those whose nodes are started and marked with `deploy.sh`.
+    pub deploy: Vec<DeployHost>,
     /// The ssh_config that says how, for those that are reached over SSH; the user's own when `None`.
     pub ssh_config: Option<PathBuf>,
     /// Who issues certificates for hosts that join, when somebody does.
@@ -157,11 +160,15 @@ impl Config {
         let mut hosts = Vec::new();
         let mut names = BTreeSet::new();
         let mut reach = BTreeMap::new();
+        let mut deploy = Vec::new();
         for spanned in file.host {
             let here = Some(spanned.span().start);
             let table = spanned.into_inner();
             let way = table.reach().map_err(|what| fail(here, what))?;
-            let host = table.into_host(&base, certs.as_deref());
+            let scripted = table.deploy().map_err(|what| fail(here, what))?;
+            let owner = table.owner().map_err(|what| fail(here, what))?;
+            let mut host = table.into_host(&base, certs.as_deref());
+            host.owner = owner;
             if host.name.as_str().starts_with('-')
                 || host.name.as_str().chars().any(|c| c.is_control() || c.is_whitespace())
             {
@@ -209,6 +216,7 @@ impl Config {
                 return Err(fail(here, what));
             }
             reach.insert(host.name.clone(), way);
+            deploy.extend(scripted);
             hosts.push(host);
         }
 
@@ -257,6 +265,7 @@ impl Config {
             policy,
             hosts,
             reach,
+            deploy,
             ssh_config: file.ssh.config.map(|file| at(&file)),
             certificates,
             path: path.to_owned(),
@@ -302,6 +311,8 @@ fn base_of(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kwdb_scale_core::kwbase::Security;
+    use kwdb_scale_core::owner::Owner;
 
     const MINIMAL: &str =
         "[cluster]\nsecure = false\n[[host]]\nname = \"n1\"\nlisten_addr = \"10.0.0.1:26257\"\n";
@@ -415,6 +426,33 @@ mod tests {
         let ssh = |destination: &str, sudo| Reach::Ssh { destination: destination.to_owned(), sudo };
         assert_eq!(config.reach[&HostName::new("n2")], ssh("ops@db2", Some(Some("kaiwudb".to_owned()))));
         assert_eq!(config.reach[&HostName::new("n3")], ssh("n3", None));
+    }
+
+    #[test]
+    fn methods_and_owners_of_hosts() {
+        let script = "method = \"deploy.sh\"\ninstall_dir = \"/opt/kwdb_install\"\n";
+        let config = parse(&format!("{MINIMAL}{script}")).unwrap();
+        assert_eq!(config.deploy[0].install_dir, "/opt/kwdb_install");
+        let owned = parse(&format!("{MINIMAL}owner = \"systemd\"\n")).unwrap();
+        assert_eq!(owned.hosts[0].owner, Owner::Systemd { unit: "kaiwudb".into() });
+        let boxed = parse(&format!("{MINIMAL}owner = \"container\"\ncontainer = \"kw\"\n")).unwrap();
+        assert_eq!(boxed.hosts[0].owner, Owner::Container { engine: "docker".into(), name: "kw".into() });
+        for (keys, words) in [
+            ("method = \"deploy.sh\"\n", "without install_dir"),
+            ("method = \"ansible\"\n", "ansible"),
+            ("install_dir = \"/opt/k\"\n", "add that, or leave it out"),
+            ("method = \"deploy.sh\"\ninstall_dir = \"/opt/a b\"\n", "unquoted"),
+            (
+                "method = \"deploy.sh\"\ninstall_dir = \"/opt/k\"\nowner = \"systemd\"\n",
+                "always unit kaiwudb",
+            ),
+            ("owner = \"container\"\n", "the container's name"),
+            ("unit = \"kaiwudb\"\n", "owner = \"systemd\""),
+            ("owner = \"systemd\"\nunit = \"a b\"\n", "owner.systemd.unit"),
+        ] {
+            let error = parse(&format!("{MINIMAL}{keys}")).unwrap_err();
+            assert!(error.contains(words) && !error.contains('\n'), "{keys}: {error}");
+        }
     }
 
     #[test]

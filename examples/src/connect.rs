@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kwdb_scale_core::deploy::DeployScript;
 use kwdb_scale_core::execute::{ObserveOptions, Ports, observe};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::kwbase::Kwbase;
@@ -26,8 +27,10 @@ pub struct Cluster {
     pub config: Arc<Config>,
     /// Facts and settings.
     pub sql: SqlSource,
-    /// The command line on the hosts.
+    /// kwbase on the hosts, and who issues certificates.
     pub kwbase: Arc<Kwbase<Hosts>>,
+    /// The command line on the hosts: `deploy.sh` where that is a host's method, kwbase on the others.
+    pub commands: Arc<DeployScript<Hosts>>,
 }
 
 impl Cluster {
@@ -68,7 +71,9 @@ impl Cluster {
             let authority = certificates.authority(&config.hosts, &transport, &dir.join("ca.crt"));
             kwbase = kwbase.with_authority(authority.map_err(|e| usage(e.chain()))?);
         }
-        Ok(Self { sql, kwbase: Arc::new(kwbase), config: Arc::new(config) })
+        let commands = DeployScript::new(kwbase.clone(), config.deploy.clone())
+            .map_err(|e| usage(format!("[[host]] {e}")))?;
+        Ok(Self { sql, kwbase: Arc::new(kwbase), commands: Arc::new(commands), config: Arc::new(config) })
     }
 
     /// The ports with a journal. The lock is the one in the cluster's own directory of journals, wherever this journal
@@ -77,8 +82,8 @@ impl Cluster {
         Ports {
             facts: Arc::new(self.sql.clone()),
             settings: Arc::new(self.sql.clone()),
-            control: self.kwbase.clone(),
-            lifecycle: self.kwbase.clone(),
+            control: self.commands.clone(),
+            lifecycle: self.commands.clone(),
             certificates: Some(self.kwbase.clone()),
             journal,
             lock: Arc::new(self.lock()),
@@ -186,7 +191,7 @@ impl Cluster {
         let within = self.config.sql.observe_deadline;
         let facts: &dyn FactSource = &self.sql;
         let observed =
-            tokio::time::timeout(within, observe(facts, Some(self.kwbase.as_ref()), &options)).await;
+            tokio::time::timeout(within, observe(facts, Some(self.commands.as_ref()), &options)).await;
         let observation = match observed {
             Ok(Ok(observation)) => observation,
             Ok(Err(e)) if e.kind() == PortErrorKind::Config => return Err(Failure::usage(e.to_string())),

@@ -125,6 +125,7 @@ async fn everything(bench: Bench) {
         join: bench.lab.info().join(),
         fresh: (bench.fresh.name.clone(), bench.fresh.address.clone()),
         broken: Some("broken".into()),
+        control: None,
     })
     .await;
     contract::decommission_control(&bench.control([NodeId(4), NodeId(5)])).await;

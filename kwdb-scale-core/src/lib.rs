@@ -58,6 +58,8 @@
 //! | [`mod@plan`] | the planner, plans, their fingerprint, and a checker that trusts no planner |
 //! | [`execute`] | the pure machine, its journal and its driver |
 //! | [`kwbase`] | the `kwbase` command line as an implementation of the ports |
+//! | [`owner`] | what starts and stops a node's process: nobody, a unit, a container |
+//! | [`deploy`] | KWDB's `deploy.sh` as an implementation of the ports |
 //! | [`version`] | what each KWDB release can do |
 //! | [`certificate`] | what an X.509 certificate says: issuer, names, expiry, fingerprint |
 //! | [`certs`] | certificates for a host that joins: issued or carried over, and installed |
@@ -74,12 +76,14 @@ pub mod assess;
 pub mod canonical;
 pub mod certificate;
 pub mod certs;
+pub mod deploy;
 pub mod execute;
 pub mod fact;
 pub mod health;
 pub mod host_facts;
 pub mod kwbase;
 pub mod observation;
+pub mod owner;
 pub mod plan;
 pub mod policy;
 pub mod ports;

@@ -26,6 +26,14 @@ pub const REBALANCE_RATE: &str = "kv.snapshot_rebalance.max_rate";
 pub const SETTINGS: [&str; 6] =
     [TS_REBALANCE, TS_DEAD_REBALANCE, TIME_UNTIL_DEAD, REBALANCE_THRESHOLD, RECOVERY_RATE, REBALANCE_RATE];
 
+/// Default of [`Policy::stays_down`]: systemd starts a unit with `Restart=` again after 0.1 s unless told otherwise.
+const STAYS_DOWN: SignedDuration = SignedDuration::from_secs(5);
+
+/// The default is not written, so that plans made before this wait was known keep their form and id.
+fn is_stays_down(wait: &SignedDuration) -> bool {
+    *wait == STAYS_DOWN
+}
+
 /// Thresholds and waits. Durations are written as ISO 8601 (`PT30S`) or as `30s`, `10m`.
 ///
 /// Waits between polls and deadlines are on the caller's clock; ages and the spacing of samples are on the
@@ -47,6 +55,9 @@ pub struct Policy {
     pub stall_after: SignedDuration,
     /// How long a stopped node may take to vanish from the survivors' view (liveness expires after 9–15 s).
     pub removed_deadline: SignedDuration,
+    /// How long a stopped node must stay down before it counts as removed: a service manager may start it again.
+    #[serde(skip_serializing_if = "is_stays_down")]
+    pub stays_down: SignedDuration,
     /// How long spreading ranges and leases may take in all.
     pub balance_deadline: SignedDuration,
     /// Nothing moved for so long while uneven: settled.
@@ -80,6 +91,7 @@ impl Default for Policy {
             empty_deadline: secs(24 * 3600),
             stall_after: secs(20 * 60),
             removed_deadline: secs(5 * 60),
+            stays_down: STAYS_DOWN,
             balance_deadline: secs(24 * 3600),
             settled_after: secs(5 * 60),
             poll: secs(2),

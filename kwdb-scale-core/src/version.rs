@@ -81,6 +81,13 @@ pub struct Capabilities {
     pub liveness_expiry_secs: u32,
     /// Default of `kv.snapshot_recovery.max_rate` in MiB/s.
     pub snapshot_mib_per_s: u32,
+    /// `deploy.sh join` knows `--tls` (from V2.1.0; `join` and `decommission` themselves are in every tag from V2.0.4).
+    pub deploy_join_tls: bool,
+    /// `deploy.sh join` waits until the node answers (from V3.1.0). Before, it looks once, three seconds after the start,
+    /// and may say that the join failed although the node joins a moment later: the cluster decides, not the marker.
+    pub deploy_join_waits: bool,
+    /// `kw-status` is installed (from V3.1.0).
+    pub kw_status: bool,
 }
 
 impl Capabilities {
@@ -93,6 +100,9 @@ impl Capabilities {
             queries_may_be_incomplete: v < Version::new(3, 2, 0),
             liveness_expiry_secs: if v >= Version::new(3, 2, 1) { 15 } else { 9 },
             snapshot_mib_per_s: if v >= Version::new(3, 2, 0) { 16 } else { 8 },
+            deploy_join_tls: v >= Version::new(2, 1, 0),
+            deploy_join_waits: v >= Version::new(3, 1, 0),
+            kw_status: v >= Version::new(3, 1, 0),
         }
     }
 }

@@ -67,6 +67,7 @@
 //! | [`process`] | hook, nodes as processes, and listeners inside a test |
 //! | [`lab`] | clusters of processes in a directory: the twin's or a real `kwbase`'s; on loopback ports, or on hosts with namespaces and an sshd of their own; Linux |
 //! | [`contract`] | what every implementation of a port must do, as functions for its tests |
+//! | [`standin`] | stand-ins for `deploy.sh`, `systemctl` and `kw-status` of an installed host |
 //! | [`certs`] | CA, node and client certificates as `kwbase cert` makes them |
 //!
 //! The crate has no features.
@@ -81,3 +82,4 @@ pub mod memory;
 pub mod model;
 mod pgwire;
 pub mod process;
+pub mod standin;

@@ -91,6 +91,7 @@ async fn lifecycle(world: &World, lifecycle: &dyn NodeLifecycle, [fresh, broken]
         join: hosts(3).into_iter().map(|h| h.address).collect(),
         fresh: (fresh.name, fresh.address),
         broken: Some(broken.name),
+        control: None,
     })
     .await;
 }

@@ -35,7 +35,7 @@ pub(crate) async fn hosts(ui: &Ui, global: &Global, names: &[String]) -> Result<
         wanted = known.into_iter().cloned().collect();
     }
     let looks = wanted.iter().map(|name| async {
-        let facts = cluster.kwbase.inspect(name).await;
+        let facts = cluster.commands.inspect(name).await;
         (name.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
     });
     let found: BTreeMap<HostName, Fact<HostFacts>> = join_all(looks).await.into_iter().collect();

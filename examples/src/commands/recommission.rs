@@ -153,7 +153,7 @@ async fn take_back(
     let deadline = config.policy.act_deadline.unsigned_abs();
     let list: Vec<NodeId> = ids.iter().copied().collect();
     cluster
-        .kwbase
+        .commands
         .recommission(&gateway, &list, deadline)
         .await
         .map_err(|e| port_failure("recommission failed", &e))?;

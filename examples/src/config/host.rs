@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use kwdb_scale_core::deploy::{self, DeployHost};
 use kwdb_scale_core::kwbase::{KwbaseHost, PROGRAM, Security, StoreSpec};
+use kwdb_scale_core::owner::Owner;
 use kwdb_scale_core::topology::{Address, HostName, Locality};
 use serde::Deserialize;
 
@@ -35,6 +37,25 @@ enum Transport {
 enum Sudo {
     Is(bool),
     User(String),
+}
+
+/// With what nodes of a host are started, marked and stopped.
+#[derive(Clone, Copy, Default, Deserialize)]
+enum Method {
+    #[default]
+    #[serde(rename = "kwbase")]
+    Kwbase,
+    #[serde(rename = "deploy.sh")]
+    DeploySh,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum OwnerName {
+    #[default]
+    Quit,
+    Systemd,
+    Container,
 }
 
 /// The fields of [`KwbaseHost`], written out so that an unknown key is an error, and how the host is reached.
@@ -74,6 +95,17 @@ pub(super) struct HostTable {
     env: BTreeMap<String, String>,
     background: Option<bool>,
     output_file: Option<String>,
+    #[serde(default)]
+    method: Method,
+    install_dir: Option<String>,
+    ca_dir: Option<String>,
+    keep_ca_key: Option<bool>,
+    all_seeds: Option<bool>,
+    root: Option<String>,
+    owner: Option<OwnerName>,
+    unit: Option<String>,
+    engine: Option<String>,
+    container: Option<String>,
 }
 
 impl HostTable {
@@ -95,8 +127,101 @@ impl HostTable {
         }
     }
 
+    /// How the host runs `deploy.sh`, where that is its method.
+    pub(super) fn deploy(&self) -> Result<Option<DeployHost>, String> {
+        let name = &self.name;
+        match self.method {
+            Method::Kwbase => {
+                let given = [
+                    ("install_dir", self.install_dir.is_some()),
+                    ("ca_dir", self.ca_dir.is_some()),
+                    ("keep_ca_key", self.keep_ca_key.is_some()),
+                    ("all_seeds", self.all_seeds.is_some()),
+                    ("root", self.root.is_some()),
+                ];
+                match given.iter().find(|(_, given)| *given) {
+                    None => Ok(None),
+                    Some((key, _)) => Err(format!(
+                        "[[host]] host {name}: {key} is for hosts with method = \"deploy.sh\"; add that, or leave it out"
+                    )),
+                }
+            }
+            Method::DeploySh => {
+                let Some(install_dir) = &self.install_dir else {
+                    return Err(format!(
+                        "[[host]] host {name}: method = \"deploy.sh\" without install_dir; name the directory that holds \
+                         deploy.sh"
+                    ));
+                };
+                if self.owner.is_some()
+                    || self.unit.is_some()
+                    || self.engine.is_some()
+                    || self.container.is_some()
+                {
+                    return Err(format!(
+                        "[[host]] host {name}: with method = \"deploy.sh\" the owner is always unit {}; leave owner, unit, \
+                         engine and container out",
+                        deploy::UNIT
+                    ));
+                }
+                let host = DeployHost {
+                    ca_dir: self.ca_dir.clone(),
+                    keep_ca_key: self.keep_ca_key.unwrap_or(false),
+                    all_seeds: self.all_seeds.unwrap_or(false),
+                    root: self.root.clone().unwrap_or_default(),
+                    ..DeployHost::new(name.clone(), install_dir.clone())
+                };
+                host.validate().map_err(|e| format!("[[host]] {e}"))?;
+                Ok(Some(host))
+            }
+        }
+    }
+
+    /// What starts and stops the node's process.
+    pub(super) fn owner(&self) -> Result<Owner, String> {
+        let stray = |keys: &[(&str, &Option<String>)], owner: &str| match keys
+            .iter()
+            .find(|(_, value)| value.is_some())
+        {
+            None => Ok(()),
+            Some((key, _)) => Err(format!(
+                "[[host]] host {}: {key} is for hosts with owner = \"{owner}\"; add that, or leave it out",
+                self.name
+            )),
+        };
+        let unit = [("unit", &self.unit)];
+        let container = [("engine", &self.engine), ("container", &self.container)];
+        let owner = self.owner.unwrap_or_default();
+        if !matches!(owner, OwnerName::Systemd) {
+            stray(&unit, "systemd")?;
+        }
+        if !matches!(owner, OwnerName::Container) {
+            stray(&container, "container")?;
+        }
+        Ok(match owner {
+            OwnerName::Quit => Owner::Quit,
+            OwnerName::Systemd => {
+                Owner::Systemd { unit: self.unit.clone().unwrap_or_else(|| deploy::UNIT.to_owned()) }
+            }
+            OwnerName::Container => Owner::Container {
+                engine: self.engine.clone().unwrap_or_else(|| "docker".to_owned()),
+                name: self.container.clone().ok_or_else(|| {
+                    format!(
+                        "[[host]] host {}: owner = \"container\" without container; write the container's name",
+                        self.name
+                    )
+                })?,
+            },
+        })
+    }
+
     pub(super) fn into_host(self, base: &Path, certs: Option<&Path>) -> KwbaseHost {
+        let scripted = matches!(self.method, Method::DeploySh);
         let security = match (self.certs_dir.as_deref(), certs) {
+            // The script knows only this one.
+            (None, Some(_)) if scripted => Security::Certs {
+                certs_dir: format!("{}{}", self.root.as_deref().unwrap_or_default(), deploy::CERTS_DIR),
+            },
             (Some(dir), _) => Security::Certs { certs_dir: base.join(dir).display().to_string() },
             (None, Some(dir)) => Security::Certs { certs_dir: dir.display().to_string() },
             (None, None) => Security::Insecure,

@@ -11,8 +11,9 @@ pub const LONGEST: SignedDuration = SignedDuration::from_hours(366 * 24);
 
 /// The defaults with what the table says; an error comes with the place of its key.
 pub(super) fn policy_of(table: &BTreeMap<Spanned<String>, toml::Value>) -> Result<Policy, (usize, String)> {
-    // Its JSON form leaves the percentage out where it is the default.
-    let every_key = Policy { min_disk_percent: 0, ..Policy::default() };
+    // Its JSON form leaves out what came later and is at its default.
+    let every_key =
+        Policy { min_disk_percent: 0, stays_down: SignedDuration::from_secs(1), ..Policy::default() };
     let defaults = serde_json::to_value(every_key).unwrap_or_default();
     let known: Vec<&str> =
         defaults.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();

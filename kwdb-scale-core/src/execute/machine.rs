@@ -73,6 +73,10 @@ pub(super) struct Scratch {
     pub acted_via: Option<Address>,
     pub said: BTreeSet<String>,
     pub settled: Option<(Vec<(u32, u64)>, Timestamp)>,
+    /// When the node that was stopped had started, by the members that stay.
+    pub stopped_start: Option<Timestamp>,
+    /// Since when everything says that it is down.
+    pub down_since: Option<Timestamp>,
 }
 
 impl Scratch {
@@ -95,6 +99,8 @@ impl Scratch {
             acted_via: None,
             said: BTreeSet::new(),
             settled: None,
+            stopped_start: None,
+            down_since: None,
         }
     }
 }

@@ -9,15 +9,16 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use super::certificates::Authority;
-use super::command::{CommandError, CommandLine, Wait};
+use super::command::{CommandError, CommandLine, StatusOptions, Wait};
 use super::host::{HostError, KwbaseHost};
 use super::{clear, error, inspect, output, parse};
 use crate::fact::Fact;
 use crate::host_facts::read::{self, RoundTrip};
+use crate::owner::{self, Owner};
 use crate::ports::{
-    ClearData, Clock, CommandEnd, CommandOutput, DecommissionControl, DecommissionStatus, Detached, Gateway,
-    HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, Spawned,
-    StartNode, StartOutcome, StopNode,
+    ClearData, Clock, Command, CommandEnd, CommandOutput, DecommissionControl, DecommissionStatus, Detached,
+    Gateway, HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState,
+    Spawned, StartNode, StartOutcome, StopNode,
 };
 use crate::topology::{Address, HostName, NodeId};
 use crate::version::Version;
@@ -111,13 +112,42 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         self.hosts.get(name)
     }
 
-    pub(super) fn known(&self, name: &HostName) -> Result<&KwbaseHost, PortError> {
+    /// The transport.
+    pub(crate) fn transport(&self) -> &H {
+        &self.transport
+    }
+
+    /// Says who owns the nodes of a host.
+    pub(crate) fn set_owner(&mut self, host: &HostName, owner: Owner) {
+        if let Some(host) = self.hosts.get_mut(host) {
+            host.owner = owner;
+        }
+    }
+
+    /// The host whose node is known at an address.
+    pub(crate) fn host_at(&self, address: &Address) -> Option<&KwbaseHost> {
+        self.hosts.values().find(|h| h.is_own(address))
+    }
+
+    /// All rows of `node status --decommission` through a gateway.
+    pub(crate) async fn status_rows(
+        &self,
+        via: &Gateway,
+        deadline: Duration,
+    ) -> Result<Vec<parse::StatusRow>, PortError> {
+        let host = self.runner(via)?;
+        let options = StatusOptions { decommission: true, ..StatusOptions::default() };
+        let output = self.run(host, &host.node_status(&via.address, options)?, deadline).await?;
+        Ok(parse::node_status(&output.stdout)?)
+    }
+
+    pub(crate) fn known(&self, name: &HostName) -> Result<&KwbaseHost, PortError> {
         let message = || format!("host {name} has no description of how it runs kwbase; add one");
         self.hosts.get(name).ok_or_else(|| PortError::new(PortErrorKind::Config, message()))
     }
 
     /// The host on which a command through `via` runs.
-    fn runner(&self, via: &Gateway) -> Result<&KwbaseHost, PortError> {
+    pub(crate) fn runner(&self, via: &Gateway) -> Result<&KwbaseHost, PortError> {
         let named = via.host.iter().chain(&self.control).find_map(|h| self.hosts.get(h));
         named.ok_or_else(|| {
             let message =
@@ -186,6 +216,76 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
             Some(why) if open.is_empty() => Fact::Unknown(why),
             _ => Fact::Known(open),
         }
+    }
+
+    /// The host of a node that a service manager owns.
+    fn owned(&self, node: &StopNode) -> Option<&KwbaseHost> {
+        self.hosts.get(node.host.as_ref()?).filter(|h| !h.owner.is_quit())
+    }
+
+    /// Stops through the owner, guarded on the host itself.
+    async fn stop_owned(&self, host: &KwbaseHost, node: &StopNode) -> Result<(), PortError> {
+        let via = &node.via.address;
+        let options = StatusOptions { decommission: true, node: Some(node.node), ..StatusOptions::default() };
+        let guard = owner::Guard {
+            node: node.node,
+            address: &node.address,
+            status: &host.node_status(via, options)?,
+            count: &host.node_decommission(via, &[node.node], Wait::None)?,
+            grace: drain_wait(node.deadline).as_secs(),
+        };
+        let output = self.script(host, owner::stop(&host.owner, &guard), node.deadline).await?;
+        let report = owner::read_stop(&host.name, &host.owner, &output.stdout)?;
+        tracing::debug!(host = %host.name, owner = %host.owner, was_down = report.was_down, "stopped");
+        Ok(())
+    }
+
+    /// Starts through the owner, whose own command line must make a node join.
+    async fn start_owned(&self, host: &KwbaseHost, node: &StartNode) -> Result<StartOutcome, PortError> {
+        let owner = &host.owner;
+        let look = (owner::start(owner, false, 0), host.env.clone());
+        let found = owner::read_start(&host.name, owner, &self.script(host, look, LOOK).await?.stdout)?;
+        owner::fits(&host.name, owner, &node.mode, &found.command)?;
+        if found.pid.is_some_and(|pid| pid != 0) {
+            let message =
+                format!("{owner} on {} runs already; stop it first, or take another host", host.name);
+            return Err(PortError::new(PortErrorKind::Config, message));
+        }
+        let settle = node.deadline.min(FOREGROUND).as_secs();
+        let act = (owner::start(owner, true, settle), host.env.clone());
+        let output = self.script(host, act, node.deadline.saturating_add(FOREGROUND)).await?;
+        match owner::read_start(&host.name, owner, &output.stdout) {
+            Ok(_) => Ok(StartOutcome::Started),
+            Err(e) if e.kind() == PortErrorKind::CommandFailed => Ok(StartOutcome::Failed(e.to_string())),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Nothing listens at the node's address: does its owner agree? A host that does not answer changes nothing.
+    async fn owner_says(&self, node: &StopNode) -> ProcessState {
+        let Some(host) = self.owned(node) else { return ProcessState::Stopped };
+        let look = (owner::start(&host.owner, false, 0), host.env.clone());
+        let Ok(output) = self.script(host, look, LOOK).await else { return ProcessState::Stopped };
+        match owner::read_start(&host.name, &host.owner, &output.stdout) {
+            Ok(found) if found.pid.is_some_and(|pid| pid != 0) => ProcessState::Running,
+            _ => ProcessState::Stopped,
+        }
+    }
+
+    /// Runs a script of ours on the host itself, outside of its `exec_prefix`.
+    pub(crate) async fn script(
+        &self,
+        host: &KwbaseHost,
+        (argv, env): (Vec<String>, BTreeMap<String, String>),
+        deadline: Duration,
+    ) -> Result<CommandOutput, PortError> {
+        let mut command = Command::new(argv).deadline(deadline);
+        command.env = env;
+        let output = self.transport.run(&host.name, &command).await?;
+        if output.end.success() {
+            return Ok(output);
+        }
+        Err(error::classify(&host.name, "script", &output))
     }
 
     async fn failed_start(&self, host: &KwbaseHost, file: &str, end: CommandEnd) -> String {
@@ -289,6 +389,9 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
         let host = self.known(&node.host)?;
         // Refused before anything runs.
         host.start(&node.mode, &node.join, None)?;
+        if !host.owner.is_quit() {
+            return self.start_owned(host, node).await;
+        }
         let version = Version::parse(&self.build(host).await?).ok();
         let line = host.start(&node.mode, &node.join, version)?;
         let output_file = host.start_output();
@@ -322,6 +425,9 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
     }
 
     async fn stop(&self, node: &StopNode) -> Result<(), PortError> {
+        if let Some(owned) = self.owned(node) {
+            return self.stop_owned(owned, node).await;
+        }
         let host = self.runner(&node.via)?;
         let line = host.quit(&node.address, Some(drain_wait(node.deadline)))?;
         match self.run(host, &line, node.deadline).await {
@@ -340,7 +446,7 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
         let Some(from) = from else { return Ok(ProcessState::Unknown) };
         match self.transport.probe(from, &node.address, PROBE).await {
             Ok(PortState::Open) => Ok(ProcessState::Running),
-            Ok(PortState::Closed) => Ok(ProcessState::Stopped),
+            Ok(PortState::Closed) => Ok(self.owner_says(node).await),
             Ok(PortState::NoAnswer) => Ok(ProcessState::Unknown),
             Err(e) if e.kind().is_transient() => Ok(ProcessState::Unknown),
             Err(e) => Err(e),

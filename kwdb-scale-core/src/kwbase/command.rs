@@ -34,6 +34,11 @@ impl CommandLine {
         &self.argv
     }
 
+    /// What is added to the environment.
+    pub fn env(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
     /// A shell text that means exactly the argv.
     pub fn text(&self) -> String {
         quote::line(&self.argv)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{BRPC_ADDR, HTTP_PORT, PORT, PROGRAM, STORE};
+use crate::owner::Owner;
 use crate::topology::{Address, HostName, Locality};
 
 /// How one host runs kwbase. Only `name` and `security` have no default.
@@ -79,6 +80,10 @@ pub struct KwbaseHost {
     /// `exec_prefix` enters). By default `<first store>.start.log`, beside the store so that the store stays empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_file: Option<String>,
+    /// What starts and stops the node's process. Any other than [`Owner::Quit`] is a service manager of the host, outside
+    /// of what `exec_prefix` enters; nodes are then started and stopped through it alone.
+    #[serde(default, skip_serializing_if = "Owner::is_quit")]
+    pub owner: Owner,
 }
 
 /// How clients and nodes prove who they are.
@@ -205,6 +210,7 @@ impl KwbaseHost {
             env: BTreeMap::new(),
             background: true,
             output_file: None,
+            owner: Owner::Quit,
         }
     }
 
@@ -271,7 +277,7 @@ impl KwbaseHost {
     }
 
     /// Whether `address` is this host's own node, which must not stand in its `--join` list.
-    pub(super) fn is_own(&self, address: &Address) -> bool {
+    pub(crate) fn is_own(&self, address: &Address) -> bool {
         let own = [self.rpc_address(), self.listen_addr.clone()];
         let wanted = with_port(address);
         own.iter().flatten().any(|a| with_port(a) == wanted)

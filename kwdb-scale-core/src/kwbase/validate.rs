@@ -163,8 +163,12 @@ impl KwbaseHost {
             }
         }
 
+        if let Err([field, reason, cure]) = self.owner.check() {
+            return fail(&field, &reason, &cure);
+        }
         let output = self.start_output();
-        if self.output_file.is_none() && !self.exec_prefix.is_empty() {
+        // The service manager has its own log.
+        if self.output_file.is_none() && self.owner.is_quit() && !self.exec_prefix.is_empty() {
             return fail(
                 "output_file",
                 "has no default with exec_prefix, because it is written outside of what the prefix enters",

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kwdb_scale_core::ports::{
-    Clock, FactSource, Gateway, HostFacts, NodeLifecycle, PortErrorKind, ProcessState, StartNode,
-    StartOutcome, StopNode, StoreContent,
+    Clock, DecommissionControl, FactSource, Gateway, HostFacts, NodeLifecycle, PortErrorKind, ProcessState,
+    StartNode, StartOutcome, StopNode, StoreContent,
 };
 use kwdb_scale_core::topology::{Address, HostName, NodeId, StartMode};
 
@@ -28,6 +28,8 @@ pub struct LifecycleFixture<'a> {
     pub fresh: (HostName, Address),
     /// A host that is configured wrongly, such as with another node's port: a start there fails.
     pub broken: Option<HostName>,
+    /// For an implementation that stops only what is marked and empty: how it is marked.
+    pub control: Option<&'a dyn DecommissionControl>,
 }
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -136,6 +138,16 @@ async fn joins(f: &LifecycleFixture<'_>) -> NodeId {
 async fn leaves(f: &LifecycleFixture<'_>, stop: &StopNode) {
     let process = async || must("looking at the process", f.lifecycle.process(stop).await);
     assert_eq!(process().await, ProcessState::Running);
+    if let Some(control) = f.control {
+        let error = fails("stopping a node that is not marked", f.lifecycle.stop(stop).await);
+        assert_eq!(error.kind(), PortErrorKind::Denied, "{}", error.chain());
+        assert_eq!(process().await, ProcessState::Running, "a refusal stops nothing");
+        in_time(f.clock, "the node is marked and empty", async || {
+            let marked = must("marking it", control.mark(&f.via, &[stop.node], DEADLINE).await);
+            marked.iter().all(|s| s.replicas == 0).then_some(())
+        })
+        .await;
+    }
     for _ in 0..2 {
         must("draining a node, and again", f.lifecycle.drain(stop).await);
     }

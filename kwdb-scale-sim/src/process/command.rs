@@ -47,6 +47,8 @@ impl Front {
         if hello.terminal && args.first().is_some_and(|a| a == "node") && !formatted {
             args.push("--format=table".to_owned());
         }
+        // It has reached this node, under whatever name: a node at 0.0.0.0 is at 127.0.0.1 too.
+        args.push(format!("--host={}", self.address()));
         let (mut session, mut poll) = {
             let mut cluster = self.hub().cluster();
             let env = there(&args, &cluster.config().security);

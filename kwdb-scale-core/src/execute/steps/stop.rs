@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, StopReason};
 use super::leave::{pinned, recommissioned, refilled};
 use super::view::{Bit, ask, bit, health_queries, not_there, seen, successor, unfit};
+use crate::fact::Fact;
 use crate::plan::Step;
 use crate::ports::ProcessState;
 use crate::rows::Query;
@@ -57,6 +58,9 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
         .count();
     let process = ctx.looked.processes.get(&node).copied().unwrap_or(ProcessState::Unknown);
     let successor = successor(ctx, node);
+    if successor.is_none() && came_back(ctx, node, process, expired) {
+        return brought_back(ctx, node);
+    }
     if expired >= needed && process == ProcessState::Running && successor.is_none() {
         // Frozen, or cut off, or somebody else's process: a stop could hit the wrong one or none.
         let address = plan.leaving(node).map_or_else(String::new, |l| l.address.to_string());
@@ -66,6 +70,13 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
         );
     }
     if expired >= needed {
+        let stays_down = ctx.state.policy().stays_down;
+        let since = *ctx.state.scratch.down_since.get_or_insert(ctx.at);
+        let down_for = ctx.at.duration_since(since);
+        if successor.is_none() && down_for < stays_down {
+            let left = (stays_down - down_for).round(Unit::Second).unwrap_or(stays_down);
+            return Verdict::Wait(format!("node {id} to stay down for another {left:#}"));
+        }
         let proof = match (successor, process) {
             (Some(other), _) => format!("its address is that of node {} now", other.0),
             (None, ProcessState::Stopped) => "nothing listens at its address".to_owned(),
@@ -114,6 +125,35 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
     }
 }
 
+/// Whether the node was down and is up again, or was started again since its stop: its service manager does that.
+fn came_back(ctx: &Ctx<'_>, node: NodeId, process: ProcessState, expired: usize) -> bool {
+    let scratch = &ctx.state.scratch;
+    if scratch.down_since.is_some() && (process == ProcessState::Running || expired == 0) {
+        return true;
+    }
+    let stopped = matches!(ctx.state.ledger.last, Some((Act::Stop { .. }, ActResult::Done(_))));
+    stopped
+        && expired == 0
+        && match (scratch.stopped_start, ctx.obs.nodes.get(&node).map(|n| &n.started_at)) {
+            (Some(was), Some(Fact::Known(now))) => *now > was,
+            _ => false,
+        }
+}
+
+fn brought_back(ctx: &Ctx<'_>, node: NodeId) -> Verdict {
+    let id = node.0;
+    Verdict::stop_with(
+        StopReason::GateClosed,
+        format!("node {id} was stopped and was started again by something else, such as its service manager"),
+        vec!["it is empty and marked; nothing is lost while it runs".to_owned()],
+        std::iter::once(format!(
+            "tell what owns its process (owner of its host), or disable that, then resume: node {id} is stopped again"
+        ))
+        .chain(super::next_moves(ctx.state))
+        .collect(),
+    )
+}
+
 fn stop_is_recent(ctx: &Ctx<'_>) -> bool {
     let limit = ctx.state.policy().removed_deadline;
     ctx.state.scratch.acted_at.is_some_and(|t| ctx.at.duration_since(t) < limit)
@@ -125,7 +165,11 @@ fn confirmation_is_recent(ctx: &Ctx<'_>) -> bool {
 
 /// The gate once more, on facts that are newer than the confirmation.
 fn fit_to_stop(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
-    closed_gate(ctx, node).unwrap_or(Verdict::Act(Act::Stop { node }))
+    if let Some(verdict) = closed_gate(ctx, node) {
+        return verdict;
+    }
+    ctx.state.scratch.stopped_start = ctx.obs.nodes.get(&node).and_then(|n| n.started_at.known().copied());
+    Verdict::Act(Act::Stop { node })
 }
 
 /// The gate, then the server's own count.

@@ -132,6 +132,7 @@ fn policy_sane(case: &Case<'_>, report: &mut Report) {
         ("empty_deadline", p.empty_deadline),
         ("stall_after", p.stall_after),
         ("removed_deadline", p.removed_deadline),
+        ("stays_down", p.stays_down),
         ("balance_deadline", p.balance_deadline),
         ("settled_after", p.settled_after),
         ("poll", p.poll),

@@ -1,0 +1,296 @@
+//! Who owns a node's process, and stopping and starting it through its owner.
+//!
+//! A process that a service manager started is stopped by that manager: otherwise it is started again at once, or at
+//! the next boot. Stopping is one command on the leaving host, so that nothing comes between the questions and the
+//! act: it first asks a survivor, through kwbase, whether the node's bit is set and whether it holds no replica, and
+//! looks whether the process is that node's; only then it stops the unit or container, disables it, and looks whether
+//! the process is gone. The answer is read line by line; an answer without its end counts for nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kwbase::{CommandLine, quote};
+use crate::ports::{PortError, PortErrorKind};
+use crate::topology::{Address, HostName, NodeId, StartMode};
+
+/// What starts and stops the process of a node.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    /// Nobody: started with `kwbase start --background`, stopped with `kwbase quit`.
+    #[default]
+    Quit,
+    /// A unit of systemd.
+    Systemd {
+        /// Its name, such as `kaiwudb`.
+        unit: String,
+    },
+    /// A container that a person made.
+    Container {
+        /// `docker` or `podman`.
+        engine: String,
+        /// The container's name.
+        name: String,
+    },
+}
+
+impl Owner {
+    /// Whether it is nobody.
+    pub fn is_quit(&self) -> bool {
+        *self == Self::Quit
+    }
+
+    /// Checks that the names can stand on a command line. The error is field, reason and cure.
+    pub fn check(&self) -> Result<(), [String; 3]> {
+        let names: &[(&str, &String)] = match self {
+            Self::Quit => &[],
+            Self::Systemd { unit } => &[("owner.systemd.unit", unit)],
+            Self::Container { engine, name } => {
+                &[("owner.container.engine", engine), ("owner.container.name", name)]
+            }
+        };
+        for (field, text) in names {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "._-@:/".contains(c);
+            if text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
+                let reason = format!("'{}' is no name of one", text.escape_debug());
+                return Err([(*field).to_owned(), reason, "write its name".to_owned()]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first three arguments of the scripts.
+    fn arguments(&self) -> [String; 3] {
+        let text = str::to_owned;
+        match self {
+            Self::Quit => [text("quit"), String::new(), String::new()],
+            Self::Systemd { unit } => [text("systemd"), unit.clone(), String::new()],
+            Self::Container { engine, name } => [text("container"), name.clone(), engine.clone()],
+        }
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quit => f.write_str("nobody"),
+            Self::Systemd { unit } => write!(f, "unit {unit}"),
+            Self::Container { name, .. } => write!(f, "container {name}"),
+        }
+    }
+}
+
+/// What both scripts begin with.
+const COMMON: &str = include_str!("owner/common.sh");
+/// Looks, asks, stops, disables, looks again.
+const STOP: &str = include_str!("owner/stop.sh");
+/// Tells of the unit or container without changing it, or starts it.
+const START: &str = include_str!("owner/start.sh");
+
+/// What is asked of a survivor before a stop, and of whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Guard<'a> {
+    pub(crate) node: NodeId,
+    pub(crate) address: &'a Address,
+    /// `node status ID --decommission --format=csv` of the node, through a survivor.
+    pub(crate) status: &'a CommandLine,
+    /// `node decommission ID --wait=none --format=csv` of it, through the same.
+    pub(crate) count: &'a CommandLine,
+    /// What a container gets to end by itself, in seconds.
+    pub(crate) grace: u64,
+}
+
+fn script(parts: &[&str], arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+    let fixed = ["sh".to_owned(), "-c".to_owned(), parts.concat(), "kwdb-scale".to_owned()];
+    fixed.into_iter().chain(arguments).collect()
+}
+
+/// The command line that stops a node through its owner, and the environment of it.
+pub(crate) fn stop(owner: &Owner, guard: &Guard<'_>) -> (Vec<String>, BTreeMap<String, String>) {
+    let more = [
+        guard.node.0.to_string(),
+        guard.address.to_string(),
+        // The script gives these to `eval`: what the one quoting function made means exactly the argv.
+        quote::line(guard.status.argv()),
+        quote::line(guard.count.argv()),
+        guard.grace.to_string(),
+    ];
+    let argv = script(&[COMMON, STOP], owner.arguments().into_iter().chain(more));
+    (argv, guard.status.env().clone())
+}
+
+/// The command line that tells of a unit or container, and starts it when `act`.
+pub(crate) fn start(owner: &Owner, act: bool, settle: u64) -> Vec<String> {
+    let more = [if act { "start" } else { "look" }.to_owned(), settle.to_string()];
+    script(&[COMMON, START], owner.arguments().into_iter().chain(more))
+}
+
+/// One line of an answer.
+fn lines(stdout: &str) -> Vec<(&str, &str)> {
+    let line = |l: &str| -> Option<(usize, usize)> {
+        let rest = l.strip_prefix("kwdb-scale ")?;
+        let word = rest.split(' ').next().unwrap_or_default();
+        Some(("kwdb-scale ".len(), word.len()))
+    };
+    stdout
+        .lines()
+        .filter_map(|l| {
+            let (from, length) = line(l)?;
+            Some((l.get(from..from + length)?, l.get(from + length..)?.trim()))
+        })
+        .collect()
+}
+
+/// What a stop through the owner came to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct StopReport {
+    /// Whether it was down before.
+    pub(crate) was_down: bool,
+}
+
+/// Reads the answer of the stop script.
+pub(crate) fn read_stop(host: &HostName, owner: &Owner, stdout: &str) -> Result<StopReport, PortError> {
+    let said = lines(stdout);
+    let fail = |kind, what: String| Err(PortError::new(kind, format!("{owner} on {host}: {what}")));
+    let mut was_down = false;
+    let mut ended = false;
+    for (word, rest) in said {
+        match word {
+            "down" => was_down = true,
+            // Nothing was done.
+            "absent" => {
+                return fail(PortErrorKind::NotFound, format!("there is none ({rest}); check its name"));
+            }
+            "unclear" => return fail(PortErrorKind::CommandFailed, format!("nothing was stopped: {rest}")),
+            "passing" => {
+                return fail(PortErrorKind::ShuttingDown, format!("nothing was stopped: it is {rest}"));
+            }
+            "unasked" => return fail(PortErrorKind::Unreachable, format!("nothing was stopped: {rest}")),
+            "refused" => return fail(PortErrorKind::Denied, format!("nothing was stopped: {rest}")),
+            // It was stopped, or an attempt was made.
+            "failed" => return fail(PortErrorKind::CommandFailed, rest.to_owned()),
+            "end" => ended = true,
+            _ => {}
+        }
+    }
+    if ended {
+        return Ok(StopReport { was_down });
+    }
+    fail(
+        PortErrorKind::Other,
+        "the answer of the stop was cut off, so whether it was stopped is open".to_owned(),
+    )
+}
+
+/// What there is to know of a unit or container before it is started.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Found {
+    /// Its process, 0 when there is none.
+    pub(crate) pid: Option<u32>,
+    /// The command line that it would run.
+    pub(crate) command: String,
+}
+
+/// Reads the answer of the start script: what was found, or, after a start, the process that runs.
+pub(crate) fn read_start(host: &HostName, owner: &Owner, stdout: &str) -> Result<Found, PortError> {
+    let mut found = Found::default();
+    let mut ended = false;
+    let fail = |kind, what: String| Err(PortError::new(kind, format!("{owner} on {host}: {what}")));
+    for (word, rest) in lines(stdout) {
+        match word {
+            "pid" => found.pid = rest.parse().ok(),
+            "command" => rest.clone_into(&mut found.command),
+            "absent" => {
+                return fail(PortErrorKind::NotFound, format!("there is none ({rest}); check its name"));
+            }
+            "failed" => return fail(PortErrorKind::CommandFailed, rest.to_owned()),
+            "end" => ended = true,
+            _ => {}
+        }
+    }
+    if ended { Ok(found) } else { fail(PortErrorKind::Other, "its answer was cut off".to_owned()) }
+}
+
+/// Whether a unit's or container's own command line starts a node that joins, with the right sub-command.
+pub(crate) fn fits(host: &HostName, owner: &Owner, mode: &StartMode, command: &str) -> Result<(), PortError> {
+    let words: Vec<&str> = command
+        .split(|c: char| c.is_whitespace() || "[]\",;'".contains(c))
+        .filter(|w| !w.is_empty())
+        .collect();
+    let fail = |what: String| {
+        Err(PortError::new(PortErrorKind::Config, format!("{owner} on {host} {what}; nothing was started")))
+    };
+    if words.is_empty() {
+        return fail("does not tell its command line".to_owned());
+    }
+    if !words.contains(&mode.as_str()) {
+        return fail(format!("does not run kwbase {mode}, as the cluster does; correct its command line"));
+    }
+    let joins = words.iter().any(|w| w.starts_with("--join") || *w == "-j");
+    if !joins {
+        return fail(
+            "has no --join, so that its node would found a cluster of its own; add --join with live members"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> HostName {
+        HostName::new("n4")
+    }
+
+    fn unit() -> Owner {
+        Owner::Systemd { unit: "kaiwudb".into() }
+    }
+
+    #[test]
+    fn names_that_cannot_stand_on_a_command_line() {
+        assert_eq!(unit().check(), Ok(()));
+        for bad in ["", "-x", "a b", "a;b", "$(id)", "a\nb"] {
+            let error = Owner::Systemd { unit: bad.to_owned() }.check().unwrap_err();
+            assert_eq!(error[0], "owner.systemd.unit");
+            assert!(Owner::Container { engine: "docker".into(), name: bad.to_owned() }.check().is_err());
+        }
+    }
+
+    #[test]
+    fn an_answer_without_its_end_counts_for_nothing() {
+        for text in ["", "kwdb-scale stopped", "noise\n"] {
+            let error = read_stop(&host(), &unit(), text).unwrap_err();
+            assert!(error.kind().may_have_been_done(), "{text:?}");
+        }
+        assert!(!read_stop(&host(), &unit(), "kwdb-scale stopped\nkwdb-scale end\n").unwrap().was_down);
+        assert!(read_stop(&host(), &unit(), "kwdb-scale down\nkwdb-scale end\n").unwrap().was_down);
+    }
+
+    #[test]
+    fn a_refusal_is_an_error_by_which_nothing_was_done() {
+        let text = "kwdb-scale refused node 4 holds 7 replicas\nkwdb-scale end\n";
+        let error = read_stop(&host(), &unit(), text).unwrap_err();
+        assert!(!error.kind().may_have_been_done());
+        assert!(error.to_string().contains("nothing was stopped: node 4 holds 7 replicas"), "{error}");
+    }
+
+    #[test]
+    fn a_unit_that_would_found_a_cluster_is_refused() {
+        let check = |command: &str| fits(&host(), &unit(), &StartMode::MultiReplica, command);
+        let exec = "{ path=/k ; argv[]=/k/kwbase start --insecure --join 10.0.0.1:26257 ; ignore_errors=no }";
+        assert!(check(exec).is_ok());
+        assert!(check("[\"/k/kwbase\",\"start\",\"--join=10.0.0.1:26257\"]").is_ok());
+        for (command, words) in [
+            ("", "does not tell"),
+            ("kwbase start-single-replica --join a:1", "does not run kwbase start"),
+            ("kwbase start --insecure", "no --join"),
+        ] {
+            let error = check(command).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+# Arguments: look or start, and for how many seconds the process is watched after a start.
+act=$1 settle=$2
+
+main=$(pid)
+case $main in
+-) say absent "$kind $name"; end ;;
+'?') say failed "its process could not be told"; end ;;
+esac
+if [ "$act" = look ]; then
+  say pid "$main"
+  if [ "$kind" = systemd ]; then
+    say command "$(unit ExecStart)"
+  else
+    say command "$($root "$engine" inspect -f '{{json .Path}} {{json .Args}}' "$name" 2>/dev/null)"
+  fi
+  end
+fi
+if [ "$kind" = systemd ]; then
+  said=$($root systemctl start "$name" 2>&1)
+else
+  said=$($root "$engine" start "$name" 2>&1)
+fi
+code=$?
+[ "$code" = 0 ] || { say failed "the start ended with $code: $said"; end; }
+# A unit of type simple counts as started whatever becomes of its process.
+while :; do
+  main=$(pid)
+  [ "$main" != 0 ] || break
+  [ "$settle" -gt 0 ] || break
+  settle=$((settle - 1))
+  sleep 1
+done
+if [ "$main" = 0 ]; then
+  if [ "$kind" = systemd ]; then
+    said=$($root journalctl -u "$name" -n 12 -o cat 2>/dev/null)
+  else
+    said=$($root "$engine" logs --tail 12 "$name" 2>&1)
+  fi
+  say failed "its process ended at once: $said"
+  end
+fi
+say pid "$main"
+end
