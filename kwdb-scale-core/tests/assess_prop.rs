@@ -221,7 +221,7 @@ fn need(factor: u32, members: u32) -> u32 {
 }
 
 /// Checks whose findings the generated clusters cannot bring about, or that the request alone decides.
-const OTHERS: [&str; 18] = [
+const OTHERS: [&str; 19] = [
     "targets-known",
     "hosts-known",
     "cluster-readable",
@@ -234,6 +234,7 @@ const OTHERS: [&str; 18] = [
     "already-so",
     "host-credentials",
     "host-address",
+    "certificates-authority",
     // The generated hosts are not looked at any further; `assess_hosts` has their cases.
     "host-mode",
     "host-not-running",

@@ -16,6 +16,8 @@ use crate::topology::HostName;
 /// Looks that must find the plan unfit before it is refused: at the default pause of 2 s they span the 10 s by which
 /// nodes' own gauges lag.
 const LOOKS: u32 = 8;
+/// The same when half of the time for the comparison is gone.
+const LEAST_LOOKS: u32 = 2;
 
 /// The hosts that were looked at when the plan was made, so that its checks find what they found then: those that join,
 /// those of the nodes, and the control host.
@@ -60,8 +62,10 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
         return Verdict::Done("the plan fits the cluster; nothing drifted since it was made".into());
     }
     // Gossip may lose sight of a node for a moment, and gauges lag ten seconds; what is really so is so in the next
-    // looks as well.
-    if ctx.state.scratch.tries < LOOKS {
+    // looks as well. Where looks take long, fewer of them say so before the deadline.
+    let spent = ctx.at.duration_since(ctx.entered());
+    let in_time = spent.checked_mul(2).is_some_and(|twice| twice < plan.policy.join_deadline);
+    if ctx.state.scratch.tries < if in_time { LOOKS } else { LEAST_LOOKS } {
         ctx.state.scratch.tries += 1;
         return Verdict::Wait("the cluster to be as the plan knows it".into());
     }
