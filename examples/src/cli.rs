@@ -297,7 +297,7 @@ pub struct RecommissionArgs {
 #[derive(Args, Debug)]
 #[command(group = ArgGroup::new("work").required(true))]
 pub struct ExecArgs {
-    /// A file of hosts, in place of the cluster's: one host, host:port or [address]:port a line, comments after #.
+    /// A file of hosts, in place of the cluster's: a name or address a line, with its port where it has one, comments after #.
     #[arg(long, value_name = "FILE")]
     pub hosts_file: Option<PathBuf>,
     /// The port of hosts that the file gives none.
