@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
-use kwdb_scale_core::assess::{Assessment, Change, Finding, OperationKind, Retry, Severity, assess};
+use kwdb_scale_core::assess::{Assessment, Change, Finding, OperationKind, Severity, assess};
 use kwdb_scale_core::observation::Observation;
 use kwdb_scale_core::plan::{Plan, check as check_plan, plan as make_plan};
 use kwdb_scale_core::request::{Operation, Request};
@@ -125,7 +125,7 @@ async fn look(
     loop {
         let observation = cluster.observe(Some(&request)).await?;
         let assessment = assess(&observation, &request, &config.policy);
-        let waits = assessment.refused() && assessment.refusals().all(passes);
+        let waits = assessment.refused() && assessment.refusals().all(Finding::may_pass);
         let now = Timestamp::now();
         match until {
             Some(until) if waits && now < until => {
@@ -140,36 +140,6 @@ async fn look(
             }
             _ => return Ok((cluster, request, observation, assessment)),
         }
-    }
-}
-
-/// Checks of the cluster's health. Others refuse until somebody changes the request, a host or the configuration.
-const HEALTH: [&str; 17] = [
-    "cluster-readable",
-    "gateways-agree",
-    "two-gateways",
-    "members-known",
-    "members-described",
-    "members-alive",
-    "target-alive",
-    "none-draining",
-    "none-upgrading",
-    "none-leaving",
-    "ranges-available",
-    "ranges-replicated",
-    "ranges-mapped",
-    "page-query",
-    "status-fresh",
-    "jobs",
-    "plan-facts",
-];
-
-/// Whether a refusal may pass without anybody's asking for something else.
-fn passes(finding: &Finding) -> bool {
-    match finding.retry {
-        Some(Retry::After(_)) => true,
-        Some(Retry::WhenFactChanges(_)) => HEALTH.contains(&finding.check.as_str()),
-        _ => false,
     }
 }
 
@@ -208,17 +178,4 @@ fn report(ui: &Ui, change: &Change, findings: &[Finding]) -> Result<(), Failure>
     });
     ui.print(text);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn checks_that_are_waited_for_are_in_the_catalogue() {
-        let known: Vec<&str> = kwdb_scale_core::assess::catalogue().iter().map(|c| c.name).collect();
-        for name in HEALTH {
-            assert!(known.contains(&name) || name == "plan-facts", "{name}");
-        }
-    }
 }

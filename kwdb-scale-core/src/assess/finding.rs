@@ -74,6 +74,16 @@ impl Finding {
         }
     }
 
+    /// Whether what was found may pass without anybody's asking for something else: it says so itself, or it is about
+    /// the cluster's health, which a repair or a restart mends. Worth asking again for a while.
+    pub fn may_pass(&self) -> bool {
+        match self.retry {
+            Some(Retry::After(_)) => true,
+            Some(Retry::WhenFactChanges(_)) => super::checks::is_health(&self.check),
+            _ => false,
+        }
+    }
+
     /// Adds a line of evidence.
     #[must_use]
     pub fn evidence(mut self, line: impl Into<String>) -> Self {

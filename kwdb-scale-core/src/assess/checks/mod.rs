@@ -294,6 +294,32 @@ static CATALOGUE: &[Check] = table! {
     "note-rejoin", [NO INFO INFO NO], notes::rejoin, "a removed node comes back only as a new one", PAGE;
 };
 
+/// Checks of the cluster's health. Others refuse until somebody changes the request, a host or the configuration.
+const HEALTH: [&str; 17] = [
+    "cluster-readable",
+    "gateways-agree",
+    "two-gateways",
+    "members-known",
+    "members-described",
+    "members-alive",
+    "target-alive",
+    "none-draining",
+    "none-upgrading",
+    "none-leaving",
+    "ranges-available",
+    "ranges-replicated",
+    "ranges-mapped",
+    "page-query",
+    "status-fresh",
+    "jobs",
+    "plan-facts",
+];
+
+/// Whether a check is about the cluster's health.
+pub(super) fn is_health(name: &str) -> bool {
+    HEALTH.contains(&name)
+}
+
 /// Every check.
 pub fn catalogue() -> &'static [Check] {
     CATALOGUE
@@ -316,5 +342,17 @@ fn known_or<T>(fact: &Fact<T>, what: &str, f: impl FnOnce(&T) -> Vec<Problem>) -
     match fact {
         Fact::Known(value) => f(value),
         Fact::Unknown(why) => vec![Problem::unknown(what, why)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_of_health_are_in_the_catalogue() {
+        for name in HEALTH {
+            assert!(CATALOGUE.iter().any(|c| c.name == name) || name == "plan-facts", "{name}");
+        }
     }
 }
