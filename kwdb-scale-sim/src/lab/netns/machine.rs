@@ -257,6 +257,8 @@ impl<'a> Machine<'a> {
             .arg(format!("--uts={}", of("uts")))
             .arg(format!("--net={}", of("net")))
             .arg(format!("--pid={}", of("pid_for_children")))
+            // Where this process was itself put under another root, that of the namespace is not the host's.
+            .arg(format!("--root=/proc/{}/root", parent.pid))
             .arg("--")
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
