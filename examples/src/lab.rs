@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_sim::lab::{Lab, LabError, LabHost, LabInfo, LabOptions, Login};
+use kwdb_scale_sim::lab::{INSTALL_DIR, Lab, LabError, LabHost, LabInfo, LabOptions, Login};
 
 /// Name of the file in a lab's directory.
 pub const CLUSTER_FILE: &str = "cluster.toml";
@@ -176,6 +176,10 @@ fn host_table(info: &LabInfo, host: &LabHost) -> String {
         line("max_sql_memory", "256MiB");
         if let Some(dir) = info.host_certs_dir() {
             line("certs_dir", &dir.display().to_string());
+        }
+        if net.deploy {
+            line("method", "deploy.sh");
+            line("install_dir", INSTALL_DIR);
         }
         if host.stores.len() > 1 {
             stores(&mut text, host);
