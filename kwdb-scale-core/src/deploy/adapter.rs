@@ -30,7 +30,7 @@ const TIDY: &str = include_str!("tidy.sh");
 const SHOW: &str = include_str!("show.sh");
 
 /// For a command that only looks.
-const LOOK: Duration = Duration::from_secs(30);
+pub(super) const LOOK: Duration = Duration::from_secs(30);
 /// The script prints some hundred bytes.
 const OUTPUT_MAX: usize = 1 << 20;
 /// A mark is made of three parts: the look, the script, the count. Each gets so much of the deadline.
@@ -41,8 +41,8 @@ const PARTS: u32 = 3;
 /// Every node that stands on a host of the script's is owned by the unit `kaiwudb`, and stopped through it.
 #[derive(Debug)]
 pub struct DeployScript<H: HostTransport + ?Sized> {
-    kwbase: Kwbase<H>,
-    hosts: BTreeMap<HostName, DeployHost>,
+    pub(super) kwbase: Kwbase<H>,
+    pub(super) hosts: BTreeMap<HostName, DeployHost>,
 }
 
 impl<H: HostTransport + ?Sized> Clone for DeployScript<H> {
@@ -128,7 +128,11 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
         Ok(shown(&output.stdout))
     }
 
-    async fn look(&self, host: &DeployHost, kwbase: &KwbaseHost) -> Result<Installation, PortError> {
+    pub(super) async fn look(
+        &self,
+        host: &DeployHost,
+        kwbase: &KwbaseHost,
+    ) -> Result<Installation, PortError> {
         let output = self.kwbase.script(kwbase, (look::argv(host), kwbase.env.clone()), LOOK).await?;
         look::read(&output.stdout).ok_or_else(|| {
             let message = format!("the look at the installation on {} was cut off", host.name);
