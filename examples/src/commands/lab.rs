@@ -134,9 +134,11 @@ pub(crate) async fn up(ui: &Ui, args: &UpArgs) -> Result<Exit, Failure> {
             format!("\n  kwscale plan scale-in {} -o in.json\n  kwscale apply in.json", info.hosts.len())
         }
     };
+    // The script makes certificates itself, of the authority's key.
+    let archive = if deploy && args.secure { " --certificates archive" } else { "" };
     ui.say(format_args!(
         "{} nodes are up. Try:\n  export KWSCALE_CLUSTER={}\n  kwscale status\n  kwscale lab add --dir {dir}\n  \
-         kwscale plan scale-out n{next} -o out.json\n  kwscale apply out.json{scale_in}\n  kwscale lab down --dir {dir}",
+         kwscale plan{archive} scale-out n{next} -o out.json\n  kwscale apply out.json{scale_in}\n  kwscale lab down --dir {dir}",
         info.hosts.len(),
         file.display(),
     ));

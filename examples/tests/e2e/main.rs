@@ -67,6 +67,7 @@ const CASES: &[Entry] = &[
         netns::out_and_in_killed_in_every_act,
         "a real node leaves logs and sockets of its own behind, and the other case does the same with one",
     ),
+    twin("netns_deploy_secure_out_and_in_by_sudo", netns_deploy::secure_out_and_in_by_sudo, REAL_FILES),
     twin("netns_deploy_out_and_in_killed", netns_deploy::out_and_in_killed, REAL_FILES),
     twin(
         "netns_a_lab_killed_while_it_is_made",

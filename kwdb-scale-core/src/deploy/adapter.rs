@@ -140,30 +140,32 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
         })
     }
 
-    /// Starts a script of ours detached, and fetches what it printed when it ended in time.
+    /// Starts a script of ours detached, which prints into a file.
     async fn detached(
         &self,
         host: &KwbaseHost,
         argv: Vec<String>,
         file: &str,
         wait: Duration,
-    ) -> Result<(Spawned, String), PortError> {
+    ) -> Result<Spawned, PortError> {
         let transport = self.kwbase.transport();
         // Without what an earlier run left there, which would be taken for this one's.
         transport.put(&host.name, file, b"", 0o600).await?;
         let mut command = Command::new(argv);
         command.env.clone_from(&host.env);
         let detached = Detached { command, output_file: file.to_owned(), wait };
-        let spawned = transport.spawn(&host.name, &detached).await?;
-        if let Spawned::Running(_) = spawned {
-            return Ok((spawned, String::new()));
-        }
+        transport.spawn(&host.name, &detached).await
+    }
+
+    /// What a script of ours printed, which is then removed.
+    async fn printed(&self, host: &KwbaseHost, file: &str) -> Result<String, PortError> {
+        let transport = self.kwbase.transport();
         let text = transport.get(&host.name, file, OUTPUT_MAX).await?;
         let rm = Command::new(["rm", "-f", file]).deadline(LOOK);
         if let Err(e) = transport.run(&host.name, &rm).await {
             tracing::info!(host = %host.name, file, error = %e.chain(), "an output file was left");
         }
-        Ok((spawned, String::from_utf8_lossy(&text).into_owned()))
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Runs `deploy.sh decommission` on the hosts of those of `nodes` that are not marked and stand on hosts of the
@@ -207,10 +209,13 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
             let file = format!("{}/kwdb-scale.decommission.out", deploy.install_dir.trim_end_matches('/'));
             tracing::debug!(host = %host.name, dir = deploy.install_dir, "deploy.sh decommission");
             match self.detached(host, argv, &file, part).await? {
-                (Spawned::Ended(end), text) => output::judge(ScriptCommand::Decommission, end, &text)
-                    .map(drop)
-                    .map_err(|e| e.on(&deploy.name, ScriptCommand::Decommission)),
-                (Spawned::Running(pid), _) => {
+                Spawned::Ended(end) => {
+                    let text = self.printed(host, &file).await?;
+                    output::judge(ScriptCommand::Decommission, end, &text)
+                        .map(drop)
+                        .map_err(|e| e.on(&deploy.name, ScriptCommand::Decommission))
+                }
+                Spawned::Running(pid) => {
                     let message = format!(
                         "deploy.sh decommission on {} had not come back after {part:?}; it goes on as process {pid}",
                         deploy.name
@@ -387,9 +392,12 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
         let argv = script(JOIN, arguments.into_iter().chain(more));
         tracing::debug!(host = %deploy.name, dir, "deploy.sh join");
         match self.detached(kwbase, argv, &file, node.deadline).await? {
-            (Spawned::Running(pid), _) => Ok(StartOutcome::StillStarting(pid)),
-            (Spawned::Ended(end), _) if end.success() => Ok(StartOutcome::Started),
-            (Spawned::Ended(end), text) => Ok(StartOutcome::Failed(failed_join(end, &text))),
+            Spawned::Running(pid) => Ok(StartOutcome::StillStarting(pid)),
+            // The script has removed its output then, also for a caller that is gone.
+            Spawned::Ended(end) if end.success() => Ok(StartOutcome::Started),
+            Spawned::Ended(end) => {
+                Ok(StartOutcome::Failed(failed_join(end, &self.printed(kwbase, &file).await?)))
+            }
         }
     }
 

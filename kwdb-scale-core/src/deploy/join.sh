@@ -84,5 +84,5 @@ elif [ -n "$dead" ]; then
   $root journalctl -u kaiwudb -n 12 -o cat 2>/dev/null | sed 's/^/kwdb-scale log /'
   put_back || echo "kwdb-scale failed certificates, unit and MODE could not be put back from $kept"
 fi
-[ $(($(date +%s) - began)) -le "$read_for" ] || rm -f "$output"
+if [ "$joined" = yes ] || [ $(($(date +%s) - began)) -gt "$read_for" ]; then rm -f "$output"; fi
 [ "$joined" = yes ]
