@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use super::host::DeployHost;
-use super::info::InstallKind;
 use super::look::{self, Installation};
 use super::output::{self, DeployError, ScriptCommand};
 use super::{CERTS_DIR, UNIT};
 use crate::fact::Fact;
+use crate::host_facts::InstallMethod;
 use crate::kwbase::parse::{self, StatusRow};
 use crate::kwbase::{HostError, Kwbase, KwbaseHost, Security, StatusOptions, quote};
 use crate::owner::Owner;
@@ -123,7 +123,7 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
         };
         let kwbase = self.kwbase.known(host)?;
         let mode = self.look(deploy, kwbase).await?.usable(deploy)?;
-        let argv = script(SHOW, [deploy.install_dir.clone(), terminal(mode.kind)]);
+        let argv = script(SHOW, [deploy.install_dir.clone(), terminal(mode.method)]);
         let output = self.kwbase.script(kwbase, (argv, kwbase.env.clone()), 2 * LOOK).await?;
         Ok(shown(&output.stdout))
     }
@@ -202,10 +202,10 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
                 return Err(DeployError::NotRunning.on(&deploy.name, ScriptCommand::Decommission));
             }
             only_these(deploy, &mode.host, &rows, nodes)?;
-            runs.push((deploy, host, mode.kind));
+            runs.push((deploy, host, mode.method));
         }
-        let runs = runs.into_iter().map(|(deploy, host, kind)| async move {
-            let argv = script(DECOMMISSION, [deploy.install_dir.clone(), terminal(kind)]);
+        let runs = runs.into_iter().map(|(deploy, host, method)| async move {
+            let argv = script(DECOMMISSION, [deploy.install_dir.clone(), terminal(method)]);
             let file = format!("{}/kwdb-scale.decommission.out", deploy.install_dir.trim_end_matches('/'));
             tracing::debug!(host = %host.name, dir = deploy.install_dir, "deploy.sh decommission");
             match self.detached(host, argv, &file, part).await? {
@@ -246,8 +246,8 @@ fn script(text: &str, arguments: impl IntoIterator<Item = String>) -> Vec<String
 }
 
 /// In containers the script runs `docker exec -it`, which wants a terminal.
-fn terminal(kind: InstallKind) -> String {
-    if kind == InstallKind::Container { "terminal".to_owned() } else { String::new() }
+fn terminal(method: InstallMethod) -> String {
+    if method == InstallMethod::Container { "terminal".to_owned() } else { String::new() }
 }
 
 /// The script marks every node whose SQL address has the host's address, whatever its port.
@@ -382,7 +382,7 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
             deploy.ca_dir().to_owned(),
             deploy.root.clone(),
             flag(deploy.keep_ca_key, "keep"),
-            terminal(mode.kind),
+            terminal(mode.method),
             file.clone(),
             node.deadline.as_secs().to_string(),
             // Given to `eval`: what the one quoting function made means exactly the argv.

@@ -13,7 +13,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use kwdb_scale_core::deploy::info;
+use kwdb_scale_core::host_facts::{MODE_FILE, NODE_FILE};
 use kwdb_scale_core::topology::StartMode;
 use kwdb_scale_core::version::{Capabilities, Version};
 
@@ -140,8 +140,8 @@ impl Standin {
         let mut files = vec![
             (self.install_dir.join("deploy.sh"), self.script(DEPLOY), 0o755),
             (self.at("/usr/bin/systemctl"), self.script(SYSTEMCTL), 0o755),
-            (self.at(info::MODE_FILE), self.mode_file(), 0o644),
-            (self.at(info::NODE_FILE), "\n22\nroot\n".to_owned(), 0o644),
+            (self.at(MODE_FILE), self.mode_file(), 0o644),
+            (self.at(NODE_FILE), "\n22\nroot\n".to_owned(), 0o644),
             (self.at("/etc/kaiwudb/script/kaiwudb_env"), start_arg, 0o644),
             (self.at("/etc/systemd/system/kaiwudb.service"), self.unit(), 0o644),
         ];
