@@ -406,6 +406,19 @@ pub struct UpArgs {
     /// As whom kwscale logs in on the hosts (--hosts netns).
     #[arg(long, value_enum, default_value = "root")]
     pub login: LoginArg,
+    /// With what nodes are started, marked and stopped (deploy.sh: --hosts netns).
+    #[arg(long, value_enum, default_value = "kwbase")]
+    pub method: MethodArg,
+}
+
+/// With what nodes of a lab are started, marked and stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum MethodArg {
+    /// The command line of kwbase.
+    Kwbase,
+    /// Stand-ins of deploy.sh, systemctl and kw-status, and the unit kaiwudb.
+    #[value(name = "deploy.sh")]
+    DeploySh,
 }
 
 /// What a lab's host is.

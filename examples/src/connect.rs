@@ -84,7 +84,7 @@ impl Cluster {
             settings: Arc::new(self.sql.clone()),
             control: self.commands.clone(),
             lifecycle: self.commands.clone(),
-            certificates: Some(self.kwbase.clone()),
+            certificates: Some(self.commands.clone()),
             journal,
             lock: Arc::new(self.lock()),
             clock: Arc::new(SystemClock::new()),
@@ -186,7 +186,7 @@ impl Cluster {
         let options = ObserveOptions {
             request: request.cloned(),
             inventory: self.config.inventory(),
-            certificates: Some(self.kwbase.clone()),
+            certificates: Some(self.commands.clone()),
         };
         let within = self.config.sql.observe_deadline;
         let facts: &dyn FactSource = &self.sql;

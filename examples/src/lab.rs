@@ -5,11 +5,11 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_sim::lab::{Lab, LabError, LabHost, LabInfo, LabOptions, Login};
+use kwdb_scale_sim::lab::{CERTS, INSTALL_DIR, Lab, LabError, LabHost, LabInfo, LabOptions, Login};
 
 /// Name of the file in a lab's directory.
 pub const CLUSTER_FILE: &str = "cluster.toml";
@@ -135,6 +135,11 @@ fn text(info: &LabInfo) -> String {
     if info.net.is_some() {
         let _ = writeln!(text, "\n[ssh]\nconfig = \"ssh_config\"");
     }
+    if info.net.is_some() && secure {
+        // The first host holds the authority's key, as the one from which a cluster is installed does.
+        let key = Path::new(CERTS).join("ca.key").display().to_string();
+        let _ = writeln!(text, "\n[certificates]\nca_host = \"n1\"\nca_key = {}", string(&key));
+    }
     let _ = writeln!(text, "\n[sql]\nuser = \"root\"\n\n[policy]");
     let (policy, default) = (policy(info.speed, info.real), Policy::default());
     for (name, value, default) in [
@@ -176,6 +181,10 @@ fn host_table(info: &LabInfo, host: &LabHost) -> String {
         line("max_sql_memory", "256MiB");
         if let Some(dir) = info.host_certs_dir() {
             line("certs_dir", &dir.display().to_string());
+        }
+        if net.deploy {
+            line("method", "deploy.sh");
+            line("install_dir", INSTALL_DIR);
         }
         if host.stores.len() > 1 {
             stores(&mut text, host);

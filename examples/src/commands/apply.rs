@@ -293,6 +293,12 @@ fn standing(ledger: &Ledger, reason: StopReason) -> Vec<String> {
     if ledger.cursor < steps {
         lines.push(format!("at hand: {}", ledger.plan.describe(ledger.cursor)));
     }
+    for certification in ledger.left_archives() {
+        lines.push(format!(
+            "the archive with the authority's private key may lie on host {}: `kwscale resume --undo` removes it",
+            certification.host
+        ));
+    }
     for (host, node) in &ledger.joined {
         lines.push(format!("node {} of host {host} has joined", node.0));
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use kwdb_scale_sim::lab::{Hosts, Lab, LabError, LabHost, LabOptions, Login, NetnsOptions};
 use serde_json::json;
 
-use crate::cli::{HostsArg, LabAdd, LabNode, LabRun, LoginArg, UpArgs};
+use crate::cli::{HostsArg, LabAdd, LabNode, LabRun, LoginArg, MethodArg, UpArgs};
 use crate::failure::{Exit, Failure};
 use crate::lab;
 use crate::ui::Ui;
@@ -58,15 +58,27 @@ pub(crate) async fn up(ui: &Ui, args: &UpArgs) -> Result<Exit, Failure> {
     {
         return Err(Failure::usage(format!("--kwbase {}: there is no such program", kwbase.display())));
     }
-    let hosts = match (args.hosts, args.login) {
-        (HostsArg::Netns, LoginArg::Root) => Hosts::Netns(NetnsOptions::default()),
-        (HostsArg::Netns, LoginArg::Kaiwudb) => {
-            Hosts::Netns(NetnsOptions { login: Login::Ordinary, ..NetnsOptions::default() })
+    let login = match args.login {
+        LoginArg::Root => Login::Root,
+        LoginArg::Kaiwudb => Login::Ordinary,
+    };
+    let deploy = args.method == MethodArg::DeploySh;
+    if deploy && args.stores_per_node > 1 {
+        return Err(Failure::usage(
+            "--method deploy.sh installs one store a node: leave --stores-per-node out",
+        ));
+    }
+    let hosts = match args.hosts {
+        HostsArg::Netns => Hosts::Netns(NetnsOptions { login, deploy, ..NetnsOptions::default() }),
+        HostsArg::Processes if deploy => {
+            return Err(Failure::usage(
+                "--method deploy.sh needs hosts with files of their own: add --hosts netns",
+            ));
         }
-        (HostsArg::Processes, LoginArg::Root) => Hosts::Processes,
-        (HostsArg::Processes, LoginArg::Kaiwudb) => {
+        HostsArg::Processes if login != Login::Root => {
             return Err(Failure::usage("--login is for hosts that have an sshd: add --hosts netns"));
         }
+        HostsArg::Processes => Hosts::Processes,
     };
     let options = LabOptions {
         hosts,
@@ -122,9 +134,11 @@ pub(crate) async fn up(ui: &Ui, args: &UpArgs) -> Result<Exit, Failure> {
             format!("\n  kwscale plan scale-in {} -o in.json\n  kwscale apply in.json", info.hosts.len())
         }
     };
+    // The script makes certificates itself, of the authority's key.
+    let archive = if deploy && args.secure { " --certificates archive" } else { "" };
     ui.say(format_args!(
         "{} nodes are up. Try:\n  export KWSCALE_CLUSTER={}\n  kwscale status\n  kwscale lab add --dir {dir}\n  \
-         kwscale plan scale-out n{next} -o out.json\n  kwscale apply out.json{scale_in}\n  kwscale lab down --dir {dir}",
+         kwscale plan{archive} scale-out n{next} -o out.json\n  kwscale apply out.json{scale_in}\n  kwscale lab down --dir {dir}",
         info.hosts.len(),
         file.display(),
     ));

@@ -18,6 +18,7 @@ mod change;
 mod exec;
 mod middle;
 mod netns;
+mod netns_deploy;
 mod refuse;
 mod ssh;
 // The sshd of the SSH crate's own tests.
@@ -50,6 +51,7 @@ const fn twin(name: &'static str, run: fn(&Case), why: &'static str) -> Entry {
     Entry { name, not_real: Some(why), run }
 }
 
+const REAL_FILES: &str = "a real node leaves logs and sockets of its own behind";
 const NO_CLUSTER: &str = "no cluster has a part in it";
 
 /// The longest first, so that none is left over at the end.
@@ -65,6 +67,8 @@ const CASES: &[Entry] = &[
         netns::out_and_in_killed_in_every_act,
         "a real node leaves logs and sockets of its own behind, and the other case does the same with one",
     ),
+    twin("netns_deploy_secure_out_and_in_by_sudo", netns_deploy::secure_out_and_in_by_sudo, REAL_FILES),
+    twin("netns_deploy_out_and_in_killed", netns_deploy::out_and_in_killed, REAL_FILES),
     twin(
         "netns_a_lab_killed_while_it_is_made",
         netns::a_lab_killed_while_it_is_made,

@@ -173,6 +173,15 @@ impl Archive {
     /// # Errors
     /// [`ArchiveError::Unreadable`]: it cannot be packed.
     pub fn pack(&self) -> Result<Vec<u8>, ArchiveError> {
+        self.pack_for("")
+    }
+
+    /// The same with files that belong to this user and the group of that name when root extracts them. `deploy.sh join`
+    /// extracts as root and makes certificates as its management user, who has to read the key.
+    ///
+    /// # Errors
+    /// As [`pack`](Self::pack); a name longer than 31 bytes.
+    pub fn pack_for(&self, owner: &str) -> Result<Vec<u8>, ArchiveError> {
         let unwritable = |e: std::io::Error| ArchiveError::Unreadable(e.to_string());
         let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
         for (name, mode) in [("ca.key", 0o600), ("ca.crt", 0o644)] {
@@ -180,6 +189,8 @@ impl Archive {
             let mut header = tar::Header::new_gnu();
             header.set_size(content.len() as u64);
             header.set_mode(mode);
+            header.set_username(owner).map_err(unwritable)?;
+            header.set_groupname(owner).map_err(unwritable)?;
             builder.append_data(&mut header, format!("./{name}"), content).map_err(unwritable)?;
         }
         let mut gzip = builder.into_inner().map_err(unwritable)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::on_host::{answer, content};
-use super::{Archive, CertificateSet, IssueOrder, archive, check_tag};
+use super::{Archive, CertificateSet, IssueOrder, archive, brief, check_tag};
 use crate::certificate::Certificate;
 use crate::kwbase::KwbaseHost;
 use crate::ports::{CertificateState, HostTransport, PortError, PortErrorKind};
@@ -129,8 +129,19 @@ case $verb in
   clean) recover ;;
   put)
     [ -d "$dir" ] || fail "$dir is no directory"
-    cat > "$dir/.$1.$tag" && mv -f -- "$dir/.$1.$tag" "$dir/$1" || { rm -f -- "$dir/.$1.$tag"; fail "$dir/$1 cannot be written"; } ;;
-  remove) rm -f -- "$dir/.$1.$tag" "$dir/$1" || fail "$dir/$1 cannot be removed" ;;
+    cat > "$dir/.$1.$tag" && [ "$(wc -c < "$dir/.$1.$tag")" -eq "$2" ] && mv -f -- "$dir/.$1.$tag" "$dir/$1" || { rm -f -- "$dir/.$1.$tag"; fail "$dir/$1 cannot be written"; } ;;
+  seek)
+    [ ! -e "$dir/.$1.$tag" ] || emit "L$dir/.$1.$tag"
+    if [ -e "$dir/$1" ] || [ -L "$dir/$1" ]; then
+      # The kind of each entry and the last word of its name.
+      emit "A$(tar -tvzf "$dir/$1" 2>/dev/null | head -c 4096 | sed 's/^\(.\).* \(\.\/\)\{0,1\}/\1 /' | sort)"
+      # By either of its names: tar complains of the one that is not there.
+      printf 'Fca.crt:' && tar -xzOf "$dir/$1" ca.crt ./ca.crt 2>/dev/null | head -c 65536 | tr -d '\000'
+      printf '\0'
+    fi ;;
+  remove)
+    rm -f -- "$dir/.$1.$tag" || fail "$dir/.$1.$tag cannot be removed"
+    [ "$2" = half ] || rm -f -- "$dir/$1" || fail "$dir/$1 cannot be removed" ;;
 esac || exit 1
 emit E
 "#;
@@ -246,6 +257,7 @@ impl<H: HostTransport + ?Sized> Installation<'_, H> {
             "commit" => "installation of certificates",
             "restore" => "restoration of certificates",
             "put" => "put of the archive",
+            "seek" => "look at the archive",
             "remove" => "removal of the archive",
             other => other,
         };
@@ -280,7 +292,7 @@ impl<H: HostTransport + ?Sized> Installation<'_, H> {
         owner: &str,
         keep_ca_key: bool,
     ) -> Result<[String; 3], PortError> {
-        let packed = packed(archive)?;
+        let packed = packed(archive, "")?;
         let life = super::lifetime(archive.authority(), order.now).unwrap_or_else(|| "43920h".to_owned());
         let keep = if keep_ca_key { "yes" } else { "no" };
         let fixed = ["archive", owner, keep, &self.host.program, &life, archive::NAME];
@@ -317,13 +329,14 @@ impl<H: HostTransport + ?Sized> Installation<'_, H> {
     }
 }
 
-fn packed(archive: &Archive) -> Result<Vec<u8>, PortError> {
-    archive.pack().map_err(|e| PortError::new(PortErrorKind::Other, e.to_string()))
+fn packed(archive: &Archive, owner: &str) -> Result<Vec<u8>, PortError> {
+    archive.pack_for(owner).map_err(|e| PortError::new(PortErrorKind::Other, e.to_string()))
 }
 
 /// Puts the archive into the directory `dir` of a host as `kaiwudb_certs.tar.gz`, with mode 0600, whole or not at all:
-/// what `deploy.sh join --tls` asks for. It holds the authority's private key: see that
-/// [`remove_archive`] is called whatever happens. `tag` names the temporary file. May be repeated.
+/// what `deploy.sh join --tls` asks for. `owner` is the user to whom its files belong when root extracts it. It holds the
+/// authority's private key: see that [`remove_archive`] is called whatever happens. `tag` names the temporary file. May be
+/// repeated.
 ///
 /// # Errors
 /// The directory is not there or cannot be written; those of the transport.
@@ -331,12 +344,60 @@ pub async fn put_archive<H: HostTransport + ?Sized>(
     transport: &Arc<H>,
     host: &KwbaseHost,
     dir: &str,
-    archive: &Archive,
+    (archive, owner): (&Archive, &str),
     tag: &str,
     deadline: Duration,
 ) -> Result<(), PortError> {
     let there = Installation { transport, host, dir, tag, deadline };
-    there.run("put", &[archive::NAME], Some(packed(archive)?)).await.map(drop)
+    let packed = packed(archive, owner)?;
+    // What a lost connection cut off would be taken for the whole.
+    let size = packed.len().to_string();
+    there.run("put", &[archive::NAME, &size], Some(packed)).await.map(drop)
+}
+
+/// What lies where [`put_archive`] puts it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct FoundArchive {
+    /// Whether something of that name is there.
+    pub(crate) there: bool,
+    /// Why `deploy.sh join` could not use it, or makes certificates of another authority of it.
+    pub(crate) faults: Vec<String>,
+    /// Half of one that an interruption left.
+    pub(crate) leftovers: Vec<String>,
+}
+
+/// Looks at the archive in the directory `dir` of a host. Its key is neither shown nor moved.
+pub(crate) async fn find_archive<H: HostTransport + ?Sized>(
+    transport: &Arc<H>,
+    host: &KwbaseHost,
+    dir: &str,
+    (tag, authority): (&str, &str),
+    deadline: Duration,
+) -> Result<FoundArchive, PortError> {
+    let there = Installation { transport, host, dir, tag, deadline };
+    let items = there.run("seek", &[archive::NAME], None).await?;
+    let place = format!("{}/{}", dir.trim_end_matches('/'), archive::NAME);
+    let entries = items.iter().find_map(|i| i.strip_prefix('A'));
+    let mut faults = Vec::new();
+    match entries {
+        None => faults.push(format!("{place} is not there")),
+        // The script extracts it as root, and with more in it fails.
+        Some(entries) if entries != "- ca.crt\n- ca.key" => {
+            faults.push(format!("{place} is no archive of ca.crt and ca.key alone"));
+        }
+        Some(_) => match Certificate::from_pem(content(&items, "ca.crt").unwrap_or_default()) {
+            Err(e) => faults.push(format!("ca.crt in {place}: {e}")),
+            Ok(ca) if ca.fingerprint != authority => faults.push(format!(
+                "{place} is of another authority ({}) than the cluster's ({})",
+                brief(&ca.fingerprint),
+                brief(authority)
+            )),
+            Ok(_) => {}
+        },
+    }
+    let leftovers = items.iter().filter_map(|i| i.strip_prefix('L'));
+    let leftovers = leftovers.map(|path| format!("{} on host {}", path.escape_debug(), host.name)).collect();
+    Ok(FoundArchive { there: entries.is_some(), faults, leftovers })
 }
 
 /// Removes what [`put_archive`] put there, also half of it. May be repeated.
@@ -351,5 +412,17 @@ pub async fn remove_archive<H: HostTransport + ?Sized>(
     deadline: Duration,
 ) -> Result<(), PortError> {
     let there = Installation { transport, host, dir, tag, deadline };
-    there.run("remove", &[archive::NAME], None).await.map(drop)
+    there.run("remove", &[archive::NAME, "all"], None).await.map(drop)
+}
+
+/// Removes what an interrupted [`put_archive`] left, and no archive that is whole. May be repeated.
+pub(crate) async fn remove_half<H: HostTransport + ?Sized>(
+    transport: &Arc<H>,
+    host: &KwbaseHost,
+    dir: &str,
+    tag: &str,
+    deadline: Duration,
+) -> Result<(), PortError> {
+    let there = Installation { transport, host, dir, tag, deadline };
+    there.run("remove", &[archive::NAME, "half"], None).await.map(drop)
 }

@@ -32,7 +32,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
 pub use archive::{Archive, ArchiveError};
-pub(crate) use install::Installation;
+pub(crate) use install::{Installation, find_archive, remove_half};
 pub use install::{put_archive, remove_archive};
 pub use on_host::IssueOnHost;
 

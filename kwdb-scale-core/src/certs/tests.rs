@@ -334,17 +334,48 @@ async fn the_documented_archive() {
         // As a file for deploy.sh.
         let dir = machine.root.join("tmp").display().to_string();
         let deadline = Duration::from_secs(20);
-        put_archive(&machine.transport, &machine.host, &dir, &archive, TAG, deadline).await.unwrap();
+        put_archive(&machine.transport, &machine.host, &dir, (&archive, "kaiwudb"), TAG, deadline)
+            .await
+            .unwrap();
         let file = machine.root.join("tmp").join(archive::NAME);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(Archive::open(&fs::read(&file).unwrap()).unwrap(), archive);
+        // With its key where it is, and for whom it will be.
+        let of = async |dir: &str, authority: &str| {
+            let found =
+                find_archive(&machine.transport, &machine.host, dir, (TAG, authority), deadline).await;
+            let found = found.unwrap();
+            assert_eq!(found.leftovers, Vec::<String>::new());
+            (found.there, found.faults.join("\n"))
+        };
+        assert_eq!(of(&dir, &archive.authority().fingerprint).await, (true, String::new()));
+        let (there, faults) = of(&dir, &"cd".repeat(32)).await;
+        assert!(there && faults.contains("another authority"), "{faults}");
+        let listed = std::process::Command::new("tar").arg("-tvzf").arg(&file).output().unwrap().stdout;
+        let listed = String::from_utf8(listed).unwrap();
+        assert_eq!(listed.matches("kaiwudb/kaiwudb").count(), 2, "{listed}");
+        for bad in [
+            packed(&[("ca.crt", tar::EntryType::Symlink, b""), ("ca.key", tar::EntryType::Regular, b"x")]),
+            packed(&[
+                ("../../ca.crt", tar::EntryType::Regular, b"x"),
+                ("ca.key", tar::EntryType::Regular, b"x"),
+            ]),
+            b"no archive".to_vec(),
+        ] {
+            fs::write(&file, bad).unwrap();
+            let (there, faults) = of(&dir, &archive.authority().fingerprint).await;
+            assert!(there && faults.contains("alone"), "{faults}");
+        }
         for _ in 0..2 {
             remove_archive(&machine.transport, &machine.host, &dir, TAG, deadline).await.unwrap();
         }
         assert_eq!(machine.temporary(), Vec::<PathBuf>::new());
+        assert!(!of(&dir, &archive.authority().fingerprint).await.0);
         let none = machine.root.join("none").display().to_string();
         assert!(
-            put_archive(&machine.transport, &machine.host, &none, &archive, TAG, deadline).await.is_err()
+            put_archive(&machine.transport, &machine.host, &none, (&archive, "kaiwudb"), TAG, deadline)
+                .await
+                .is_err()
         );
     }
 }

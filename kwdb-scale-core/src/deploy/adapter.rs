@@ -8,11 +8,11 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 
 use super::host::DeployHost;
-use super::info::InstallKind;
 use super::look::{self, Installation};
 use super::output::{self, DeployError, ScriptCommand};
 use super::{CERTS_DIR, UNIT};
 use crate::fact::Fact;
+use crate::host_facts::InstallMethod;
 use crate::kwbase::parse::{self, StatusRow};
 use crate::kwbase::{HostError, Kwbase, KwbaseHost, Security, StatusOptions, quote};
 use crate::owner::Owner;
@@ -30,7 +30,7 @@ const TIDY: &str = include_str!("tidy.sh");
 const SHOW: &str = include_str!("show.sh");
 
 /// For a command that only looks.
-const LOOK: Duration = Duration::from_secs(30);
+pub(super) const LOOK: Duration = Duration::from_secs(30);
 /// The script prints some hundred bytes.
 const OUTPUT_MAX: usize = 1 << 20;
 /// A mark is made of three parts: the look, the script, the count. Each gets so much of the deadline.
@@ -41,8 +41,8 @@ const PARTS: u32 = 3;
 /// Every node that stands on a host of the script's is owned by the unit `kaiwudb`, and stopped through it.
 #[derive(Debug)]
 pub struct DeployScript<H: HostTransport + ?Sized> {
-    kwbase: Kwbase<H>,
-    hosts: BTreeMap<HostName, DeployHost>,
+    pub(super) kwbase: Kwbase<H>,
+    pub(super) hosts: BTreeMap<HostName, DeployHost>,
 }
 
 impl<H: HostTransport + ?Sized> Clone for DeployScript<H> {
@@ -123,12 +123,16 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
         };
         let kwbase = self.kwbase.known(host)?;
         let mode = self.look(deploy, kwbase).await?.usable(deploy)?;
-        let argv = script(SHOW, [deploy.install_dir.clone(), terminal(mode.kind)]);
+        let argv = script(SHOW, [deploy.install_dir.clone(), terminal(mode.method)]);
         let output = self.kwbase.script(kwbase, (argv, kwbase.env.clone()), 2 * LOOK).await?;
         Ok(shown(&output.stdout))
     }
 
-    async fn look(&self, host: &DeployHost, kwbase: &KwbaseHost) -> Result<Installation, PortError> {
+    pub(super) async fn look(
+        &self,
+        host: &DeployHost,
+        kwbase: &KwbaseHost,
+    ) -> Result<Installation, PortError> {
         let output = self.kwbase.script(kwbase, (look::argv(host), kwbase.env.clone()), LOOK).await?;
         look::read(&output.stdout).ok_or_else(|| {
             let message = format!("the look at the installation on {} was cut off", host.name);
@@ -136,30 +140,32 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
         })
     }
 
-    /// Starts a script of ours detached, and fetches what it printed when it ended in time.
+    /// Starts a script of ours detached, which prints into a file.
     async fn detached(
         &self,
         host: &KwbaseHost,
         argv: Vec<String>,
         file: &str,
         wait: Duration,
-    ) -> Result<(Spawned, String), PortError> {
+    ) -> Result<Spawned, PortError> {
         let transport = self.kwbase.transport();
         // Without what an earlier run left there, which would be taken for this one's.
         transport.put(&host.name, file, b"", 0o600).await?;
         let mut command = Command::new(argv);
         command.env.clone_from(&host.env);
         let detached = Detached { command, output_file: file.to_owned(), wait };
-        let spawned = transport.spawn(&host.name, &detached).await?;
-        if let Spawned::Running(_) = spawned {
-            return Ok((spawned, String::new()));
-        }
+        transport.spawn(&host.name, &detached).await
+    }
+
+    /// What a script of ours printed, which is then removed.
+    async fn printed(&self, host: &KwbaseHost, file: &str) -> Result<String, PortError> {
+        let transport = self.kwbase.transport();
         let text = transport.get(&host.name, file, OUTPUT_MAX).await?;
         let rm = Command::new(["rm", "-f", file]).deadline(LOOK);
         if let Err(e) = transport.run(&host.name, &rm).await {
             tracing::info!(host = %host.name, file, error = %e.chain(), "an output file was left");
         }
-        Ok((spawned, String::from_utf8_lossy(&text).into_owned()))
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Runs `deploy.sh decommission` on the hosts of those of `nodes` that are not marked and stand on hosts of the
@@ -196,17 +202,20 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
                 return Err(DeployError::NotRunning.on(&deploy.name, ScriptCommand::Decommission));
             }
             only_these(deploy, &mode.host, &rows, nodes)?;
-            runs.push((deploy, host, mode.kind));
+            runs.push((deploy, host, mode.method));
         }
-        let runs = runs.into_iter().map(|(deploy, host, kind)| async move {
-            let argv = script(DECOMMISSION, [deploy.install_dir.clone(), terminal(kind)]);
+        let runs = runs.into_iter().map(|(deploy, host, method)| async move {
+            let argv = script(DECOMMISSION, [deploy.install_dir.clone(), terminal(method)]);
             let file = format!("{}/kwdb-scale.decommission.out", deploy.install_dir.trim_end_matches('/'));
             tracing::debug!(host = %host.name, dir = deploy.install_dir, "deploy.sh decommission");
             match self.detached(host, argv, &file, part).await? {
-                (Spawned::Ended(end), text) => output::judge(ScriptCommand::Decommission, end, &text)
-                    .map(drop)
-                    .map_err(|e| e.on(&deploy.name, ScriptCommand::Decommission)),
-                (Spawned::Running(pid), _) => {
+                Spawned::Ended(end) => {
+                    let text = self.printed(host, &file).await?;
+                    output::judge(ScriptCommand::Decommission, end, &text)
+                        .map(drop)
+                        .map_err(|e| e.on(&deploy.name, ScriptCommand::Decommission))
+                }
+                Spawned::Running(pid) => {
                     let message = format!(
                         "deploy.sh decommission on {} had not come back after {part:?}; it goes on as process {pid}",
                         deploy.name
@@ -237,8 +246,8 @@ fn script(text: &str, arguments: impl IntoIterator<Item = String>) -> Vec<String
 }
 
 /// In containers the script runs `docker exec -it`, which wants a terminal.
-fn terminal(kind: InstallKind) -> String {
-    if kind == InstallKind::Container { "terminal".to_owned() } else { String::new() }
+fn terminal(method: InstallMethod) -> String {
+    if method == InstallMethod::Container { "terminal".to_owned() } else { String::new() }
 }
 
 /// The script marks every node whose SQL address has the host's address, whatever its port.
@@ -373,7 +382,7 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
             deploy.ca_dir().to_owned(),
             deploy.root.clone(),
             flag(deploy.keep_ca_key, "keep"),
-            terminal(mode.kind),
+            terminal(mode.method),
             file.clone(),
             node.deadline.as_secs().to_string(),
             // Given to `eval`: what the one quoting function made means exactly the argv.
@@ -383,9 +392,12 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
         let argv = script(JOIN, arguments.into_iter().chain(more));
         tracing::debug!(host = %deploy.name, dir, "deploy.sh join");
         match self.detached(kwbase, argv, &file, node.deadline).await? {
-            (Spawned::Running(pid), _) => Ok(StartOutcome::StillStarting(pid)),
-            (Spawned::Ended(end), _) if end.success() => Ok(StartOutcome::Started),
-            (Spawned::Ended(end), text) => Ok(StartOutcome::Failed(failed_join(end, &text))),
+            Spawned::Running(pid) => Ok(StartOutcome::StillStarting(pid)),
+            // The script has removed its output then, also for a caller that is gone.
+            Spawned::Ended(end) if end.success() => Ok(StartOutcome::Started),
+            Spawned::Ended(end) => {
+                Ok(StartOutcome::Failed(failed_join(end, &self.printed(kwbase, &file).await?)))
+            }
         }
     }
 

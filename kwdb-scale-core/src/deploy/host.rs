@@ -16,7 +16,7 @@ pub struct DeployHost {
     /// installation directory when `None`, as on the manual's page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_dir: Option<String>,
-    /// Whether the CA's private key, which the archive brings, stays on the host after the join.
+    /// Whether the archive, and the CA's private key that it brings, stay on the host after the join.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub keep_ca_key: bool,
     /// Whether all members that are known as seeds are written into the unit after the join. The script writes one.

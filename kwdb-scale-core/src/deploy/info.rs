@@ -4,22 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::host_facts::{InstallMethod, Installed, MODE_FILE, NODE_FILE, Peers};
 use crate::topology::{Address, StartMode};
-
-/// Where the installer writes, below a host's root directory.
-pub const MODE_FILE: &str = "/etc/kaiwudb/info/MODE";
-/// The peers that were named at the installation. `deploy.sh cluster --init` needs it.
-pub const NODE_FILE: &str = "/etc/kaiwudb/info/NODE";
-
-/// How the installer put KWDB on the host.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InstallKind {
-    /// As packages, run by the unit as the management user.
-    Bare,
-    /// As a container that docker-compose runs for the unit.
-    Container,
-}
 
 /// What the installer was told of security.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -33,11 +19,22 @@ pub enum InstallSecurity {
     Tlcp,
 }
 
+impl InstallSecurity {
+    /// The word in the file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Insecure => "insecure",
+            Self::Tls => "tls",
+            Self::Tlcp => "tlcp",
+        }
+    }
+}
+
 /// The MODE file.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Mode {
     /// Line 1: `bare` or `container`.
-    pub kind: InstallKind,
+    pub method: InstallMethod,
     /// Line 2: `single`, `single-replication` or `multi-replication`, as the sub-command that it stands for.
     pub start_mode: StartMode,
     /// Line 3: `/usr/local/kaiwudb`, or the image's name.
@@ -65,15 +62,20 @@ impl Mode {
     }
 }
 
-/// The NODE file.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Peers {
-    /// Line 1: addresses of the other nodes, without ports.
-    pub hosts: Vec<String>,
-    /// Line 2: port of their sshd.
-    pub ssh_port: Option<u16>,
-    /// Line 3: the user for it.
-    pub ssh_user: Option<String>,
+impl From<Mode> for Installed {
+    fn from(mode: Mode) -> Self {
+        Self {
+            method: mode.method,
+            start_mode: mode.start_mode,
+            place: mode.program,
+            data_root: mode.data_root,
+            port: mode.port,
+            http_port: mode.http_port,
+            user: mode.user,
+            security: mode.security.word().to_owned(),
+            address: mode.host,
+        }
+    }
 }
 
 /// A file of the installer that cannot be understood.
@@ -112,9 +114,9 @@ pub fn mode(text: &str) -> Result<Mode, InfoError> {
         return Err(fail(last + 1, "there: the file has at least nine lines"));
     }
     Ok(Mode {
-        kind: match at(1) {
-            "bare" => InstallKind::Bare,
-            "container" => InstallKind::Container,
+        method: match at(1) {
+            "bare" => InstallMethod::Bare,
+            "container" => InstallMethod::Container,
             _ => return Err(fail(1, "bare or container")),
         },
         start_mode: match at(2) {
@@ -147,7 +149,7 @@ pub fn mode(text: &str) -> Result<Mode, InfoError> {
 /// Parses the NODE file. Its first line may be empty: no peer was named.
 pub fn peers(text: &str) -> Result<Peers, InfoError> {
     let mut lines = text.lines().map(str::trim);
-    let hosts = lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let addresses = lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let ssh_port = match lines.next().unwrap_or_default() {
         "" => None,
         port => Some(port.parse().map_err(|_| InfoError {
@@ -158,7 +160,7 @@ pub fn peers(text: &str) -> Result<Peers, InfoError> {
         })?),
     };
     let ssh_user = lines.next().filter(|user| !user.is_empty()).map(str::to_owned);
-    Ok(Peers { hosts, ssh_port, ssh_user })
+    Ok(Peers { addresses, ssh_port, ssh_user })
 }
 
 #[cfg(test)]
@@ -171,9 +173,22 @@ mod tests {
     #[test]
     fn an_installation() {
         let mode = mode(MODE).unwrap();
-        assert_eq!((mode.kind, mode.start_mode.clone()), (InstallKind::Bare, StartMode::MultiReplica));
+        assert_eq!((mode.method, mode.start_mode.clone()), (InstallMethod::Bare, StartMode::MultiReplica));
         assert_eq!((mode.security, mode.encrypted_store), (InstallSecurity::Insecure, Some(false)));
         assert_eq!(mode.address(), Address::new("10.0.0.4:26257"));
+        let installed = Installed::from(mode);
+        assert_eq!((installed.address.as_str(), installed.secure()), ("10.0.0.4", false));
+    }
+
+    #[test]
+    fn a_container_and_security() {
+        let text = MODE.replace("bare", "container").replace("multi", "single").replace("insecure", "tlcp");
+        let installed = Installed::from(mode(&text).unwrap());
+        assert_eq!(
+            (installed.method, installed.start_mode.clone()),
+            (InstallMethod::Container, StartMode::SingleReplica)
+        );
+        assert!(installed.secure());
     }
 
     #[test]
@@ -202,9 +217,9 @@ mod tests {
     #[test]
     fn peers_of_an_installation() {
         let found = peers("10.0.0.2 10.0.0.3\n22\nroot\n").unwrap();
-        assert_eq!(found.hosts, ["10.0.0.2", "10.0.0.3"]);
+        assert_eq!(found.addresses, ["10.0.0.2", "10.0.0.3"]);
         assert_eq!((found.ssh_port, found.ssh_user.as_deref()), (Some(22), Some("root")));
-        assert_eq!(peers("\n").unwrap().hosts, Vec::<String>::new());
+        assert_eq!(peers("\n").unwrap().addresses, Vec::<String>::new());
         assert!(peers("a\nport\n").is_err());
     }
 }

@@ -1,7 +1,7 @@
 # Runs deploy.sh join with the certificates, the unit and MODE kept aside, and puts them back when no node came of it.
 # It is started detached and goes on by itself: it ends when the truth is known.
 # Arguments: install directory, IP:PORT to join, tls or empty, directory of the archive, root of the tree, keep or empty
-# (the CA's key), terminal or empty, output file, seconds after which nobody reads that, shell line that asks the new node
+# (the CA's key and the archive), terminal or empty, output file, seconds after which nobody reads that, shell line that asks the new node
 # for its status; then more members to write into the unit.
 dir=$1 addr=$2 secure=$3 ca=$4 top=$5 keep=$6 terminal=$7 output=$8 read_for=$9
 shift 9
@@ -70,9 +70,12 @@ while [ -z "$dead" ]; do
   [ "$tries" -le 300 ] || break
   sleep 2
 done
+# Its certificates are made: nobody needs the archive with the CA's private key any more.
+if [ -z "$dead" ] && [ -n "$secure" ] && [ -z "$keep" ]; then
+  $root rm -f "$certs/ca.key" "$ca/kaiwudb_certs.tar.gz"
+fi
 if [ "$joined" = yes ]; then
   $root rm -rf "$kept" "${service}q"
-  [ -n "$keep" ] || [ -z "$secure" ] || $root rm -f "$certs/ca.key"
   for more do
     $root sed -i "s|^ExecStart=.*|& --join $more|" "$service"
   done
@@ -81,5 +84,5 @@ elif [ -n "$dead" ]; then
   $root journalctl -u kaiwudb -n 12 -o cat 2>/dev/null | sed 's/^/kwdb-scale log /'
   put_back || echo "kwdb-scale failed certificates, unit and MODE could not be put back from $kept"
 fi
-[ $(($(date +%s) - began)) -le "$read_for" ] || rm -f "$output"
+if [ "$joined" = yes ] || [ $(($(date +%s) - began)) -gt "$read_for" ]; then rm -f "$output"; fi
 [ "$joined" = yes ]

@@ -1,8 +1,9 @@
 //! What an installation looks like before the script is run: one round trip that changes nothing.
 
 use super::host::DeployHost;
-use super::info::{self, InstallKind, InstallSecurity, Mode};
+use super::info::{self, InstallSecurity, Mode};
 use super::{ARCHIVE, UNIT};
+use crate::host_facts::{InstallMethod, MODE_FILE};
 use crate::kwbase::KwbaseHost;
 use crate::ports::{PortError, PortErrorKind};
 use crate::topology::StartMode;
@@ -85,13 +86,13 @@ impl Installation {
             );
         }
         let Some(text) = &self.mode else {
-            return fail(PortErrorKind::NotFound, format!("{} cannot be read", info::MODE_FILE));
+            return fail(PortErrorKind::NotFound, format!("{} cannot be read", MODE_FILE));
         };
         let mode = match info::mode(text) {
             Ok(mode) => mode,
             Err(e) => return fail(PortErrorKind::Malformed, e.to_string()),
         };
-        if mode.kind == InstallKind::Container && !self.terminal {
+        if mode.method == InstallMethod::Container && !self.terminal {
             return fail(
                 PortErrorKind::Unsupported,
                 "it is a container installation, for which the script wants a terminal, and script(1) is not there to make \
@@ -164,7 +165,8 @@ impl Installation {
             );
         }
         // The look whether the store is empty must have been at this directory.
-        if mode.kind == InstallKind::Bare && !kwbase.data_directories().contains(&mode.data_root.as_str()) {
+        if mode.method == InstallMethod::Bare && !kwbase.data_directories().contains(&mode.data_root.as_str())
+        {
             return fail(format!(
                 "it is installed with its data in {} and the host is described with stores {}: correct one of them",
                 mode.data_root,

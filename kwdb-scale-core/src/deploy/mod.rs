@@ -15,6 +15,7 @@
 //! | [`output`] | what the script prints, and its errors with their cures |
 
 mod adapter;
+mod certificates;
 mod host;
 pub mod info;
 mod look;

@@ -21,6 +21,7 @@ pub const EVENT_SCHEMA: &str = "kwdb-scale.event/v1";
 
 /// Something that happened outside.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and nearly always it is the largest")]
 pub enum Event {
     /// Begin, or go on after a replay.
     Start,

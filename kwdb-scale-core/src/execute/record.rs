@@ -405,6 +405,16 @@ impl Ledger {
         self.certified.values().filter(|c| !self.started.contains(&c.host))
     }
 
+    /// Archives with the authority's private key that may lie on hosts where a node was started that did not join.
+    pub fn left_archives(&self) -> impl Iterator<Item = &Certification> {
+        let left = |c: &&Certification| {
+            c.method == Certificates::Archive
+                && self.started.contains(&c.host)
+                && !self.joined.contains_key(&c.host)
+        };
+        self.certified.values().filter(left)
+    }
+
     /// Whether a node was marked already when the plan was made.
     pub(super) fn was_marked_before(&self, node: &NodeId) -> bool {
         self.plan.fingerprint.nodes.get(node).is_some_and(|n| n.class == NodeClass::Leaving)

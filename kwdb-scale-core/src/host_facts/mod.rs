@@ -5,7 +5,6 @@
 //! machine itself. The look of [`Kwbase`](crate::kwbase::Kwbase) is one shell script in one round trip: `probe` holds
 //! the script, `read` reads its answer. Nothing that is secret is read: of keys only name, mode, owner and size.
 
-mod files;
 pub(crate) mod probe;
 pub(crate) mod read;
 #[cfg(test)]

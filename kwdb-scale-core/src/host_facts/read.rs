@@ -8,10 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::probe::Question;
 use super::{
-    CertificateDirectory, CertificateFile, ClockOffset, Container, FileSystem, Leftover, Limit, Limits,
-    Listener, Machine, NodeProcess, Space, StoreContent, StoreFacts, System, Unit, Writable, files,
+    CertificateDirectory, CertificateFile, ClockOffset, Container, FileSystem, Installed, Leftover, Limit,
+    Limits, Listener, Machine, NodeProcess, Space, StoreContent, StoreFacts, System, Unit, Writable,
 };
 use crate::certificate::Certificate;
+use crate::deploy::info::{self, InfoError};
 use crate::fact::Fact;
 use crate::kwbase::output;
 use crate::topology::{Address, StartMode};
@@ -144,8 +145,8 @@ fn read_items(
         },
         user: out.word("user", silent),
         sudo: Fact::from_option(out.one("sudo").map(|v| v == "yes"), silent),
-        installed: file(&out, "mode", silent, files::mode),
-        peers: file(&out, "node", silent, |lines| Ok(files::node(lines))),
+        installed: file(&out, "mode", silent, |text| info::mode(text).map(Installed::from)),
+        peers: file(&out, "node", silent, info::peers),
         deploy_scripts: listed_if(&out, "deploy-looked", silent, || {
             out.all("deploy").iter().map(|p| text(p)).collect()
         }),
@@ -303,11 +304,14 @@ fn file<T>(
     facts: &Facts<'_>,
     name: &str,
     silent: &str,
-    read: impl FnOnce(&[&str]) -> Result<T, String>,
+    read: impl FnOnce(&str) -> Result<T, InfoError>,
 ) -> Fact<Option<T>> {
     match facts.one(&format!("{name}-state")) {
         Some("absent") => Fact::Known(None),
-        Some("there") => read(facts.all(name)).map_or_else(Fact::Unknown, |found| Fact::Known(Some(found))),
+        Some("there") => match read(&facts.all(name).join("\n")) {
+            Ok(found) => Fact::Known(Some(found)),
+            Err(e) => Fact::Unknown(e.to_string()),
+        },
         Some(_) => Fact::unknown("it may not be read"),
         None => Fact::unknown(silent),
     }

@@ -113,7 +113,7 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
     }
 
     /// The transport.
-    pub(crate) fn transport(&self) -> &H {
+    pub(crate) fn transport(&self) -> &Arc<H> {
         &self.transport
     }
 

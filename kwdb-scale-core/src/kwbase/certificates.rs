@@ -1,7 +1,7 @@
 //! [`CertificateControl`] over a [`HostTransport`]: certificates are made by the configured issuer and installed with a
 //! shell on the new host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Authority {
 }
 
 impl<H: HostTransport + ?Sized> Kwbase<H> {
-    fn issuing(&self) -> Result<&Authority, PortError> {
+    pub(crate) fn issuing(&self) -> Result<&Authority, PortError> {
         self.authority.as_ref().ok_or_else(|| {
             let text = "nobody is configured who issues certificates; configure an authority, or put the certificates \
                         on the host yourself";
@@ -63,7 +63,7 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         Ok(Installation { transport: &self.transport, host, dir: certs_dir, tag: &job.tag, deadline })
     }
 
-    fn order(&self, job: &CertifyHost, deadline: Duration) -> Result<IssueOrder, PortError> {
+    pub(crate) fn order(&self, job: &CertifyHost, deadline: Duration) -> Result<IssueOrder, PortError> {
         let host = self.known(&job.host)?;
         let names =
             node_names(job.names.iter().cloned().chain(own_names(host)), &self.issuing()?.extra_names);
@@ -163,6 +163,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
             fingerprint: found.certificate.fingerprint,
             not_after: found.certificate.not_after,
             can_sign: found.can_sign,
+            archive_only: BTreeSet::new(),
             trusted,
         })
     }

@@ -1,6 +1,6 @@
 //! Certificates of a host that joins a secure cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -26,6 +26,10 @@ pub struct AuthorityFacts {
     pub can_sign: Fact<bool>,
     /// Fingerprint of the authority that each of these trusts, by a name for people: hosts of members, the operator.
     pub trusted: BTreeMap<String, Fact<String>>,
+    /// Hosts whose certificates can only be made there, of the [archive](Certificates::Archive): `deploy.sh join` replaces
+    /// whatever lies there by what it makes itself.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub archive_only: BTreeSet<HostName>,
 }
 
 /// A host for which certificates are wanted.
@@ -67,7 +71,7 @@ pub enum CertificateState {
 pub struct CertificateFacts {
     /// How far the installation got.
     pub state: CertificateState,
-    /// Files of a node's certificates that are there, such as `node.crt`.
+    /// Files of a node's certificates that are there, such as `node.crt`, or the archive of which they are to be made.
     pub present: Vec<String>,
     /// Why a node of the cluster could not run with them, one a line; empty when it could.
     pub faults: Vec<String>,

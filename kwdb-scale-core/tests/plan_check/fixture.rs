@@ -406,6 +406,7 @@ pub(crate) fn authority() -> AuthorityFacts {
         not_after: "2099-01-01T00:00:00Z".parse().unwrap(),
         can_sign: Fact::Known(true),
         trusted: trusted.into(),
+        archive_only: ["h7".into()].into(),
     }
 }
 

@@ -152,6 +152,15 @@ impl StartArgs {
         })
     }
 
+    /// Where others find its HTTP port: an address that means all of a machine's is the advertised one's.
+    fn advertised_http(&self) -> Address {
+        let all = self.http.host().parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+        match self.http.port().filter(|_| all) {
+            Some(port) => Address::new(format!("{}:{port}", self.advertise.host())),
+            None => self.http.clone(),
+        }
+    }
+
     /// The model's start of it. `host` keeps equal store paths of different machines apart; `ca` names the
     /// authority of the certificates.
     pub fn node_start(&self, host: &str, ca: Option<&str>, build: Option<&str>) -> NodeStart {
@@ -162,7 +171,7 @@ impl StartArgs {
         NodeStart {
             address: self.advertise.clone(),
             sql_address: self.sql.clone(),
-            http_address: Some(self.http.clone()),
+            http_address: Some(self.advertised_http()),
             locality: self.locality.clone(),
             mode: self.mode.clone(),
             // The node's own address in the list is no use to it.

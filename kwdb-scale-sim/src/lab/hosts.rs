@@ -2,24 +2,41 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
+use kwdb_scale_core::deploy::UNIT;
 use kwdb_scale_core::topology::{Address, HostName};
 
 use super::netns::{
     CERTS, HUB, HostFile, LabNet, Machine, NetnsOptions, STORE, Tools, prepare_operator, write_into,
 };
-use super::{Hosts, Lab, LabError, LabHost, LabOptions, append, io_error, netns};
+use super::start::START;
+use super::{Hosts, Lab, LabError, LabHost, LabOptions, append, io_error, last_lines, netns, proc};
 use crate::certs;
 use crate::process::lab::{Hub, LabAddress, SOCKET};
 use crate::process::wire::{Control, ControlReply};
+use crate::standin::Standin;
 
 /// The client certificate of root, and what shows whom to trust.
 const CLIENT: [(&str, u32); 3] = [("ca.crt", 0o644), ("client.root.crt", 0o644), ("client.root.key", 0o600)];
 /// The longest path of a socket that Linux takes.
 const LONGEST_SOCKET: usize = 107;
+
+/// What a host that is a machine of its own is made for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Role {
+    /// To run a node from the beginning.
+    Member,
+    /// To join later.
+    Spare,
+    /// To join later, with no certificates on it yet.
+    WithoutCertificates,
+}
 
 /// Whether this machine has what [`Hosts::Netns`](super::Hosts::Netns) needs, as far as that shows beforehand.
 ///
@@ -67,14 +84,17 @@ impl Lab {
         }
         fs::write(dir.join("hub/hosts"), "127.0.0.1 localhost\n").map_err(io_error("hub/hosts"))?;
         prepare_operator(&tools, &dir, how.login.user())?;
-        let net = LabNet::choose(&tools, how.login)?;
+        let net = LabNet::choose(&tools, how)?;
+        if how.deploy {
+            self.prepare_programs()?;
+        }
         // Known before it is made: `down` removes it whatever happens now.
         self.info.net = Some(net.clone());
         self.save()?;
         net.make(&tools)?;
         for _ in 0..nodes {
             self.go_on()?;
-            self.add_machine(&net, true)?;
+            self.add_machine(&net, Role::Member)?;
         }
         Ok(())
     }
@@ -85,10 +105,10 @@ impl Lab {
     /// As [`add`](Self::add); hosts that are directories, which share the certificates.
     pub fn add_without_certs(&mut self) -> Result<LabHost, LabError> {
         let net = self.info.net.clone().ok_or(LabError::NoMachines)?;
-        self.add_machine(&net, false)
+        self.add_machine(&net, Role::WithoutCertificates)
     }
 
-    pub(super) fn add_machine(&mut self, net: &LabNet, certs: bool) -> Result<LabHost, LabError> {
+    pub(super) fn add_machine(&mut self, net: &LabNet, role: Role) -> Result<LabHost, LabError> {
         let tools = Tools::find()?;
         let index = self.info.hosts.len();
         let address = net.host(index).ok_or_else(|| LabError::Unfit {
@@ -120,8 +140,11 @@ impl Lab {
         let made = || {
             machine.prepare(self.info.real)?;
             machine.prepare_sshd(&tools, address)?;
-            if certs && self.info.certs_dir.is_some() {
+            if role != Role::WithoutCertificates && self.info.certs_dir.is_some() {
                 self.prepare_certs(&machine, index, &[&address.to_string(), &name])?;
+            }
+            if net.deploy {
+                self.prepare_installation(&machine, address, role)?;
             }
             append(&dir.join("hub/hosts"))
                 .and_then(|mut file| writeln!(file, "{address} {name}"))
@@ -139,6 +162,77 @@ impl Lab {
             return Err(error);
         }
         Ok(host)
+    }
+
+    /// Programs that are the same on all hosts and lie beside the machine's own ones.
+    fn prepare_programs(&self) -> Result<(), LabError> {
+        let files = self.info.dir.join("files");
+        let standin = self.standin(std::net::Ipv4Addr::UNSPECIFIED, Role::Spare);
+        let make = || {
+            for (path, text, mode) in
+                standin.files().into_iter().filter(|(path, ..)| path.starts_with("/usr/bin"))
+            {
+                write_into(&files, &HostFile::new(path, text, mode)?)?;
+            }
+            let Some((target, link)) = standin.link() else { return Ok(()) };
+            let link = files.join(link.strip_prefix("/").map_err(std::io::Error::other)?);
+            // One that the lab was given comes first.
+            if link.symlink_metadata().is_ok() { Ok(()) } else { std::os::unix::fs::symlink(target, link) }
+        };
+        make().map_err(io_error("the hosts' programs"))
+    }
+
+    /// What the installer leaves on a host.
+    fn prepare_installation(
+        &self,
+        machine: &Machine<'_>,
+        address: std::net::Ipv4Addr,
+        role: Role,
+    ) -> Result<(), LabError> {
+        let write = || {
+            let files = self.standin(address, role).files();
+            for (path, text, mode) in files.into_iter().filter(|(path, ..)| !path.starts_with("/usr/bin")) {
+                write_into(&machine.own("/"), &HostFile::new(path, text, mode)?)?;
+            }
+            // The unit's user has to pass, and the directory is as the installer makes it.
+            fs::create_dir_all(machine.own(CERTS))
+        };
+        write().map_err(io_error(format!("installation of {}", machine.name())))
+    }
+
+    fn standin(&self, address: std::net::Ipv4Addr, role: Role) -> Standin {
+        let first = self.info.hosts.first().map(|host| host.address.to_string());
+        Standin {
+            mode: self.info.start_mode.clone(),
+            secure: self.info.certs_dir.is_some(),
+            user: netns::ORDINARY_USER.to_owned(),
+            start_arg: "--cache=256MiB --max-sql-memory=256MiB".to_owned(),
+            join: first.filter(|_| role == Role::Member),
+            ..Standin::new("", netns::INSTALL_DIR, netns::PROGRAM, address.to_string())
+        }
+    }
+
+    /// Starts a host's node from its unit, and comes back when something answers at its port.
+    pub(super) fn start_unit(&self, host: &LabHost) -> Result<(), LabError> {
+        let what = || format!("systemctl start {UNIT} on {}", host.name);
+        let output = proc::run(self.enter(host)?.args(["systemctl", "start", UNIT]), START)
+            .map_err(io_error(what()))?;
+        let deadline = Instant::now() + START;
+        while output.code == Some(0) && Instant::now() < deadline && self.runs(host.name.as_str())? {
+            let socket = host.address.as_str().parse().map_err(std::io::Error::other);
+            let socket = socket.map_err(io_error(what()))?;
+            if TcpStream::connect_timeout(&socket, Duration::from_secs(1)).is_ok() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        let log = self.info.seen_here(host.name.as_str(), "/run/kwdb-scale-standin/kaiwudb.log");
+        let log = fs::read_to_string(log).unwrap_or_default();
+        Err(LabError::Command {
+            command: what(),
+            end: format!("ended with {:?}, and its node does not answer", output.code),
+            words: format!("{} {}", output.stderr.trim(), last_lines(&log)),
+        })
     }
 
     /// The first host holds the CA's key, as the one from which a cluster was installed does.

@@ -71,12 +71,13 @@ use rustix::process::Signal;
 use crate::process::lab::{CONFIG, LabAddress};
 use crate::process::wire::Control;
 use crate::process::write_private;
+use hosts::Role;
 use netns::Machine;
 use proc::{Output, Process};
 
 pub use hosts::machines_can_be_made;
 pub use info::{LabError, LabHost, LabInfo, LabOptions};
-pub use netns::{CERTS, HostFile, Hosts, LabNet, Login, NetnsOptions, ORDINARY_USER, PROGRAM};
+pub use netns::{CERTS, HostFile, Hosts, INSTALL_DIR, LabNet, Login, NetnsOptions, ORDINARY_USER, PROGRAM};
 
 const STATE: &str = "lab.json";
 
@@ -133,7 +134,7 @@ impl Lab {
     /// The block of ports is used up; what a machine of its own needs.
     pub fn add(&mut self) -> Result<LabHost, LabError> {
         match self.info.net.clone() {
-            Some(net) => self.add_machine(&net, true),
+            Some(net) => self.add_machine(&net, Role::Spare),
             None => self.add_directory(),
         }
     }
@@ -382,12 +383,15 @@ fn remove(removed: io::Result<()>) -> Result<(), LabError> {
 }
 
 fn failed(args: &[&str], output: &Output) -> LabError {
-    // The last lines say what happened; before them there may be a page of usage.
-    let lines: Vec<&str> = output.stderr.trim().lines().collect();
-    let last = lines.get(lines.len().saturating_sub(12)..).unwrap_or_default();
     LabError::Command {
         command: format!("kwbase {}", args.join(" ")),
         end: output.code.map_or("was killed".to_owned(), |code| format!("ended with exit code {code}")),
-        words: last.join("\n"),
+        words: last_lines(&output.stderr),
     }
+}
+
+/// The last lines say what happened; before them there may be a page of usage.
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.trim().lines().collect();
+    lines.get(lines.len().saturating_sub(12)..).unwrap_or_default().join("\n")
 }

@@ -26,7 +26,7 @@ use crate::process::{LAB, ROLE, ROLE_DETACH, ROLE_KWBASE, ROLE_LAB, random, writ
 
 const POLL: Duration = Duration::from_millis(50);
 /// A start command comes back two seconds after the start at the latest, on an idle machine.
-const START: Duration = Duration::from_secs(60);
+pub(super) const START: Duration = Duration::from_secs(60);
 
 impl Lab {
     pub(super) fn prepare(options: &LabOptions) -> Result<Self, LabError> {
@@ -170,6 +170,9 @@ impl Lab {
     }
 
     pub(super) fn start(&self, host: &LabHost) -> Result<(), LabError> {
+        if self.info.net.as_ref().is_some_and(|net| net.deploy) {
+            return self.start_unit(host);
+        }
         let what = || format!("start of {}", host.name);
         let args = self.start_args(host);
         let output = append(&host.output_file).map_err(io_error(what()))?;

@@ -1,6 +1,6 @@
 //! Certificates of the simulated machines: who has some, and what an installation did to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -71,6 +71,7 @@ impl CertificateControl for SimCertificates {
             not_after: self.0.now() + Duration::from_secs(10 * 365 * 86_400),
             can_sign: Fact::Known(true),
             trusted,
+            archive_only: BTreeSet::new(),
         })
     }
 

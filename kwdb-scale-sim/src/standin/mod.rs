@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use kwdb_scale_core::host_facts::{MODE_FILE, NODE_FILE};
 use kwdb_scale_core::topology::StartMode;
 use kwdb_scale_core::version::{Capabilities, Version};
 
@@ -43,6 +44,8 @@ pub struct Standin {
     pub http_port: u16,
     /// Port of brpc.
     pub brpc_port: u16,
+    /// `--join` of the unit; this node's own address when `None`, as the installer leaves it.
+    pub join: Option<String>,
     /// The user of the unit.
     pub user: String,
     /// The password that the script asks for, where the user may not run sudo without one. With an empty root the real
@@ -75,6 +78,7 @@ impl Standin {
             port: 26257,
             http_port: 8080,
             brpc_port: 27257,
+            join: None,
             user: "kaiwudb".to_owned(),
             password: None,
             start_arg: String::new(),
@@ -113,41 +117,51 @@ impl Standin {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             }
         }
-        let bin = self.at("/usr/local/kaiwudb/bin");
-        for dir in [
-            self.install_dir.clone(),
-            bin.clone(),
-            self.at("/usr/bin"),
-            self.at("/etc/systemd/system"),
-            self.at("/etc/kaiwudb/info"),
-            self.at("/etc/kaiwudb/certs"),
-            self.at("/etc/kaiwudb/script"),
-            self.data_root(),
-        ] {
+        for dir in [self.at("/etc/kaiwudb/certs"), self.data_root()] {
             fs::create_dir_all(dir)?;
         }
-        self.script(&self.install_dir.join("deploy.sh"), DEPLOY)?;
-        self.script(&self.at("/usr/bin/systemctl"), SYSTEMCTL)?;
-        replace_link(&self.kwbase, &bin.join("kwbase"))?;
-        fs::write(self.at("/etc/kaiwudb/info/MODE"), self.mode_file())?;
-        fs::write(self.at("/etc/kaiwudb/info/NODE"), "\n22\nroot\n")?;
-        let start_arg = format!("KAIWUDB_START_ARG=\"{}\"\n", self.start_arg);
-        fs::write(self.at("/etc/kaiwudb/script/kaiwudb_env"), start_arg)?;
-        fs::write(self.at("/etc/systemd/system/kaiwudb.service"), self.unit())?;
-        if self.can().kw_status {
-            let script = bin.join("kw-status.sh");
-            self.script(&script, KW_STATUS)?;
-            replace_link(&script, &self.at("/usr/bin/kw-status"))?;
+        for (path, text, mode) in self.files() {
+            if let Some(dir) = path.parent() {
+                fs::create_dir_all(dir)?;
+            }
+            fs::write(&path, text)?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        }
+        replace_link(&self.kwbase, &self.at("/usr/local/kaiwudb/bin/kwbase"))?;
+        if let Some((target, link)) = self.link() {
+            replace_link(&target, &link)?;
         }
         Ok(())
     }
 
-    fn script(&self, path: &Path, text: &str) -> io::Result<()> {
+    /// Every file but kwbase: path, content and mode.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, String, u32)> {
+        let start_arg = format!("KAIWUDB_START_ARG=\"{}\"\n", self.start_arg);
+        let mut files = vec![
+            (self.install_dir.join("deploy.sh"), self.script(DEPLOY), 0o755),
+            (self.at("/usr/bin/systemctl"), self.script(SYSTEMCTL), 0o755),
+            (self.at(MODE_FILE), self.mode_file(), 0o644),
+            (self.at(NODE_FILE), "\n22\nroot\n".to_owned(), 0o644),
+            (self.at("/etc/kaiwudb/script/kaiwudb_env"), start_arg, 0o644),
+            (self.at("/etc/systemd/system/kaiwudb.service"), self.unit(), 0o644),
+        ];
+        if let Some((target, _)) = self.link() {
+            files.push((target, self.script(KW_STATUS), 0o755));
+        }
+        files
+    }
+
+    /// What `kw-status` is and the link by which it is called, where the release has it.
+    pub(crate) fn link(&self) -> Option<(PathBuf, PathBuf)> {
+        let target = || self.at("/usr/local/kaiwudb/bin/kw-status.sh");
+        self.can().kw_status.then(|| (target(), self.at("/usr/bin/kw-status")))
+    }
+
+    fn script(&self, text: &str) -> String {
         let yes = |is: bool| if is { "yes" } else { "no" };
         let root = self.root.display().to_string();
         let as_user = if root.is_empty() { format!("sudo -u {} ", self.user) } else { String::new() };
-        let text = text
-            .replace("@ROOT@", &root)
+        text.replace("@ROOT@", &root)
             .replace("@RELEASE@", &self.release.to_string())
             .replace("@PASSWORD@", self.password.as_deref().unwrap_or_default())
             .replace("@TLS@", yes(self.can().deploy_join_tls))
@@ -156,9 +170,7 @@ impl Standin {
             .replace("@PAUSE@", &self.waits.1.to_string())
             .replace("@SECURITY@", &self.security())
             .replace("@PORT@", &self.port.to_string())
-            .replace("@AS@", &as_user);
-        fs::write(path, text)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+            .replace("@AS@", &as_user)
     }
 
     fn security(&self) -> String {
@@ -203,12 +215,13 @@ impl Standin {
              Group={user}\nType=simple\nLimitMEMLOCK=infinity\nLimitNOFILE=1048576\nWorkingDirectory={bin}\n\
              EnvironmentFile={env}\nExecStart={bin}/kwbase {mode} $KAIWUDB_START_ARG {security} \
              --listen-addr=0.0.0.0:{port} --advertise-addr={address}:{port} --http-addr=0.0.0.0:{http_port} \
-             {brpc}--store={data}  --join {address}:{port}\nExecStop=/bin/kill $MAINPID\nKillMode=control-group\n{more}\
+             {brpc}--store={data}  --join {join}\nExecStop=/bin/kill $MAINPID\nKillMode=control-group\n{more}\
              [Install]\nWantedBy=multi-user.target\n",
             env = self.at("/etc/kaiwudb/script/kaiwudb_env").display(),
             mode = self.mode,
             security = self.security(),
             data = self.data_root().display(),
+            join = self.join.clone().unwrap_or_else(|| format!("{address}:{port}")),
         )
     }
 }

@@ -60,8 +60,8 @@ launch() {
   fi
   date +%s%N | cut -c 1-16 >"$state.started"
   rm -f "$state.pid"
-  # The group's number is the main process's.
-  eval "exec setsid $as sh -c 'echo \$\$ >\"\$0\"; exec \"\$@\"' '$state.pid' $(setting ExecStart)" </dev/null >>"$state.log" 2>&1 &
+  # The group's number is the main process's, which is written down by root before the unit's user takes over.
+  eval "exec setsid sh -c 'echo \$\$ >\"\$0\"; exec \"\$@\"' '$state.pid' $as $(setting ExecStart)" </dev/null >>"$state.log" 2>&1 &
   child=$!
   tries=0
   while [ ! -s "$state.pid" ] && [ $tries -lt 100 ]; do tries=$((tries + 1)); sleep 0.02; done

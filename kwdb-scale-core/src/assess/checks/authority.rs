@@ -1,5 +1,7 @@
 //! Checks on what makes the certificates of hosts that join, when the request asks for any.
 
+use std::collections::BTreeSet;
+
 use super::Problem;
 use crate::assess::{Context, Retry};
 use crate::certs::{EXPIRES_SOON, brief};
@@ -32,6 +34,20 @@ pub(super) fn authority(cx: &Context<'_>) -> Vec<Problem> {
             insecure.join(", ")
         );
         return vec![Problem::new(message).cure("ask for no certificates, or configure the hosts as secure")];
+    }
+    let own = match &cx.obs.authority {
+        Some(Fact::Known(facts)) if method == Certificates::Issue => &facts.archive_only,
+        _ => &BTreeSet::new(),
+    };
+    let own: Vec<String> =
+        cx.change.add.iter().filter(|h| own.contains(*h)).map(ToString::to_string).collect();
+    if !own.is_empty() {
+        let message = format!(
+            "certificates cannot be issued for {}: deploy.sh join makes them itself, of the authority's private key",
+            own.join(", ")
+        );
+        let cure = "ask for certificates of the method archive, or let the host join by the method kwbase";
+        return vec![Problem::new(message).cure(cure)];
     }
     let cure = "configure who issues certificates and where the authority's key lies, or put the certificates on the \
                 host yourself and ask for none";

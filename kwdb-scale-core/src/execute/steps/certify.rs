@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, Certification, StopReason};
+use crate::certs::archive::NAME;
 use crate::fact::Fact;
 use crate::ports::{CertificateState, CertifyHost};
 use crate::request::Certificates;
@@ -91,6 +92,11 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, host: &HostName, method: Certificates, au
             _ => String::new(),
         };
         let short = crate::certs::brief(authority);
+        if facts.present.iter().any(|name| name == NAME) {
+            return Verdict::Done(format!(
+                "host {host} has the archive of the cluster's authority ({short}), of which deploy.sh join makes certificates"
+            ));
+        }
         return Verdict::Done(format!(
             "host {host} has certificates of the cluster's authority ({short}) for its addresses{kept}"
         ));
@@ -136,15 +142,29 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, host: &HostName, method: Certificates, au
 
 /// What an undo has to look at.
 pub(super) fn look_undo(state: &State, at: Timestamp) -> Vec<CertifyHost> {
-    state.ledger.restorable_certificates().map(|c| job(state, at, c)).collect()
+    state
+        .ledger
+        .restorable_certificates()
+        .chain(state.ledger.left_archives())
+        .map(|c| job(state, at, c))
+        .collect()
 }
 
 /// Puts the old certificates back where no node was started. `None` when there is nothing left to do.
 pub(super) fn judge_undo(ctx: &mut Ctx<'_>) -> Option<Verdict> {
-    let begun: Vec<Certification> = ctx.state.ledger.restorable_certificates().cloned().collect();
+    let ledger = &ctx.state.ledger;
+    let begun: Vec<Certification> =
+        ledger.restorable_certificates().chain(ledger.left_archives()).cloned().collect();
     for certification in begun {
         let host = &certification.host;
+        let started = ctx.state.ledger.started.contains(host);
         match ctx.looked.certificates.get(host) {
+            // Where a node was started nothing changes but that the archive goes.
+            Some(Fact::Known(facts)) if started => {
+                if !facts.present.iter().any(|name| name == NAME) {
+                    continue;
+                }
+            }
             Some(Fact::Known(facts)) => {
                 let ours = certification.fresh && !facts.present.is_empty();
                 if facts.state == CertificateState::Untouched && facts.leftovers.is_empty() && !ours {

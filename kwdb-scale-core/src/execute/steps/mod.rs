@@ -119,6 +119,13 @@ fn standing(state: &State) -> Vec<String> {
             certification.host
         ));
     }
+    for certification in ledger.left_archives() {
+        lines.push(format!(
+            "the archive with the private key of the certificates' authority may lie on host {}: a join that succeeds removes \
+             it where it is deploy.sh's, and so does an undo",
+            certification.host
+        ));
+    }
     for (host, node) in &ledger.joined {
         lines.push(format!("node {} joined on host {host}", node.0));
     }

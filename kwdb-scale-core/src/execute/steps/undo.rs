@@ -113,6 +113,12 @@ pub(in super::super) fn summary(state: &State, note: String) -> Vec<String> {
     for certification in state.ledger.restorable_certificates() {
         lines.push(format!("host {} has the certificates that it had before", certification.host));
     }
+    for certification in state.ledger.left_archives() {
+        lines.push(format!(
+            "no archive with the authority's private key is left on host {}",
+            certification.host
+        ));
+    }
     let back = state.ledger.wanted_back();
     for (name, saved) in &back {
         let old = saved.old.as_deref().unwrap_or("what it was");

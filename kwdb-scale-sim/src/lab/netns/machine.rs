@@ -99,6 +99,8 @@ grep -q "^$user:" /etc/passwd || {
 echo "$user:*:19000:0:99999:7:::" >> /etc/shadow
 mkdir -p "/home/$user"
 chown "$user:" "/home/$user"
+# What the installer gives to the user of its unit.
+[ ! -e /etc/kaiwudb/info/MODE ] || chown -R "$user:" /etc/kaiwudb /var/lib/kaiwudb
 tar -C "$old$files" -cf - . | tar -C / --no-overwrite-dir --keep-directory-symlink -xf -
 
 umount -l "$old"

@@ -29,6 +29,8 @@ pub const ORDINARY_USER: &str = "kaiwudb";
 pub const PROGRAM: &str = "/usr/local/kaiwudb/bin/kwbase";
 /// The certificates on a host of a secure lab, where KWDB's packages keep them.
 pub const CERTS: &str = "/etc/kaiwudb/certs";
+/// The directory of `deploy.sh` on a host.
+pub const INSTALL_DIR: &str = "/opt/kwdb_install";
 /// The store on a host, where KWDB's packages keep it.
 pub(super) const STORE: &str = "/var/lib/kaiwudb";
 /// The first host's number in the subnet is this plus one.
@@ -52,6 +54,9 @@ pub enum Hosts {
 pub struct NetnsOptions {
     /// As whom the lab's ssh_config logs in.
     pub login: Login,
+    /// Whether hosts are as `deploy.sh` installs them: with stand-ins of the script, of `systemctl` and of `kw-status`
+    /// ([`standin`](crate::standin)), the files MODE and NODE, and the unit `kaiwudb`, from which nodes are run.
+    pub deploy: bool,
     /// Put on every host, also on those that are added later.
     pub files: Vec<HostFile>,
 }

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::super::{LabError, io_error};
-use super::{FIRST, Login, unfit};
+use super::{FIRST, Login, NetnsOptions, unfit};
 use crate::process::random;
 
 /// The operator's number in the subnet.
@@ -103,11 +103,14 @@ pub struct LabNet {
     pub subnet: [u8; 3],
     /// As whom the lab's ssh_config logs in.
     pub login: Login,
+    /// Whether hosts were installed with `deploy.sh`, and nodes run from the unit that it makes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deploy: bool,
 }
 
 impl LabNet {
     /// A name that nobody has, and a subnet that nothing of this machine knows a way to. Makes nothing.
-    pub(in crate::lab) fn choose(tools: &Tools, login: Login) -> Result<Self, LabError> {
+    pub(in crate::lab) fn choose(tools: &Tools, how: &NetnsOptions) -> Result<Self, LabError> {
         let taken = prefixes(&tools.ip(None, "addr show\nroute show table all\n")?);
         let subnet = free_subnet(&taken, random).ok_or_else(|| {
             unfit(
@@ -116,7 +119,12 @@ impl LabNet {
             )
         })?;
         let bits = random();
-        Ok(Self { id: format!("kw{:08x}", (bits >> 32) ^ (bits & 0xffff_ffff)), subnet, login })
+        Ok(Self {
+            id: format!("kw{:08x}", (bits >> 32) ^ (bits & 0xffff_ffff)),
+            subnet,
+            login: how.login,
+            deploy: how.deploy,
+        })
     }
 
     /// The operator's address.
@@ -257,7 +265,8 @@ mod tests {
 
     #[test]
     fn names_fit_an_interface() {
-        let net = LabNet { id: "kw01234567".to_owned(), subnet: [10, 1, 2], login: Login::Root };
+        let net =
+            LabNet { id: "kw01234567".to_owned(), subnet: [10, 1, 2], login: Login::Root, deploy: false };
         assert!(net.id.len() <= 15, "IFNAMSIZ");
         assert_eq!(net.host(0), Some(Ipv4Addr::new(10, 1, 2, 11)));
         assert_eq!((net.host(199).is_some(), net.host(200)), (true, None));

@@ -1,0 +1,177 @@
+//! The deploy.sh method over SSH: on hosts that are machines of their own, as the script installs them.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use rustix::process::Signal;
+
+use crate::netns::{PLACES, down, files, on, only_sshd_and, possible, up};
+use crate::support::{Case, TestLab};
+
+/// What the stand-in of systemd keeps of a unit, and what the script itself changes and leaves: the number that its loop
+/// wrote.
+const OF_OTHERS: &[&str] = &[
+    "/etc/kaiwudb/info/MODE",
+    "/etc/systemd/system/kaiwudb.service",
+    "/opt/kwdb_install/decommission_progress",
+    "/run/kwdb-scale-standin/kaiwudb.log",
+    "/run/kwdb-scale-standin/kaiwudb.started",
+    "/run/kwdb-scale-standin/kaiwudb.stopping",
+];
+
+fn all_files(lab: &TestLab<'_>) -> Vec<BTreeSet<String>> {
+    (1..=5).map(|n| files(lab, &format!("n{n}"))).collect()
+}
+
+/// Node 5 is removed, its unit stopped and disabled, and nothing is left on any host.
+#[track_caller]
+fn gone(case: &Case, lab: &TestLab<'_>, before: &[BTreeSet<String>]) {
+    let status = lab.status();
+    assert_eq!((status.members(), status.class(5)), (vec![1, 2, 3, 4], "removed"));
+    assert!(status.good());
+    let unit = on(lab, "n5", &["systemctl", "show", "-p", "ActiveState", "-p", "UnitFileState", "kaiwudb"]);
+    assert_eq!(unit, ["ActiveState=inactive", "UnitFileState=disabled"]);
+    for (index, had) in before.iter().enumerate() {
+        let host = format!("n{}", index + 1);
+        only_sshd_and(case, lab, &host, host != "n5");
+        let mut left: Vec<String> = files(lab, &host).difference(had).cloned().collect();
+        left.retain(|path| host != "n5" || !OF_OTHERS.contains(&path.as_str()));
+        assert_eq!(left, Vec::<String>::new(), "left on {host}");
+    }
+}
+
+/// Begins or goes on with an operation and ends it as a crash would, once that runs on n5.
+fn killed(case: &Case, lab: &TestLab<'_>, args: &[&str], when: &str) {
+    let mut running = lab.start(args);
+    case.until(when, 90, || {
+        assert!(running.runs(), "it ended too early:\n{}", running.stderr());
+        on(lab, "n5", &["ps", "-eo", "args="]).iter().any(|line| line.contains(when))
+    });
+    running.signal(Signal::KILL);
+    assert_eq!(running.end(case).code, None);
+}
+
+pub(crate) fn out_and_in_killed(case: &Case) {
+    if !possible("netns_deploy_out_and_in_killed") {
+        return;
+    }
+    let lab = up(case, &["--method", "deploy.sh"]);
+    lab.lab("add", &[]);
+    let before = all_files(&lab);
+    // Installed, and not started.
+    let installed = |path: &str| fs::read_to_string(lab.inside(&format!("hosts/n5/root{path}"))).unwrap();
+    let unit = || installed("/etc/systemd/system/kaiwudb.service");
+    let own = installed("/etc/kaiwudb/info/MODE").lines().last().unwrap().to_owned();
+    assert!(unit().contains(&format!("--join {own}:26257")), "{}", unit());
+    only_sshd_and(case, &lab, "n5", false);
+    on(&lab, "n5", &["systemctl", "enable", "kaiwudb"]);
+
+    let plan = lab.plan(&["scale-out", "n5"]);
+    killed(case, &lab, &["apply", &plan, "--yes"], "deploy.sh join");
+    lab.kwscale(&["resume", "--yes"]).exit(0).says(&["node 5 joined"]);
+    let status = lab.status();
+    assert_eq!((status.members(), status.good()), (vec![1, 2, 3, 4, 5], true));
+    // By the script, and by nothing else: the unit runs it, as its user, with one member to join.
+    only_sshd_and(case, &lab, "n5", true);
+    assert_eq!(unit().matches("--join").count(), 1, "{}", unit());
+    assert!(!unit().contains(&format!("--join {own}:26257")), "{}", unit());
+    let user = on(&lab, "n5", &["ps", "-C", "kwbase", "-o", "user="]);
+    assert_eq!(user, ["kaiwudb"]);
+
+    let plan = lab.plan(&["scale-in", "n5"]);
+    killed(case, &lab, &["apply", &plan, "--yes"], "deploy.sh decommission");
+    lab.kwscale(&["resume", "--yes"]).exit(0).says(&["node 5 is removed"]);
+    gone(case, &lab, &before);
+    down(lab);
+}
+
+/// Files on a host that hold the authority's private key or may hold it.
+fn keys(lab: &TestLab<'_>, host: &str) -> Vec<String> {
+    let key = fs::read_to_string(lab.inside("hosts/n1/root/etc/kaiwudb/certs/ca.key")).unwrap();
+    let line = key.lines().nth(1).unwrap();
+    let named = ["-name", "ca.key", "-o", "-name", "*.tar.gz", "-o", "-name", "*kwdb-scale*"];
+    let mut found = on(lab, host, &[&["find"], PLACES, &named].concat());
+    let search = format!(
+        "grep -rlF --exclude-dir=dpkg --exclude-dir=apt -e '{line}' {} || [ $? = 1 ]",
+        PLACES.join(" ")
+    );
+    found.extend(on(lab, host, &["sh", "-c", &search]));
+    found.retain(|path| !path.starts_with("/run/kwdb-scale-standin"));
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The authority's key is on its holder, and nowhere else: neither on a host nor with the operator.
+#[track_caller]
+fn only_its_holder_has_the_key(lab: &TestLab<'_>) {
+    const KEY: &str = "/etc/kaiwudb/certs/ca.key";
+    assert_eq!(keys(lab, "n1"), [KEY]);
+    for host in ["n2", "n3", "n4", "n5"] {
+        assert_eq!(keys(lab, host), Vec::<String>::new(), "on {host}");
+    }
+    let line = format!("sed -n 2p '{}'", lab.inside(&format!("hosts/n1/root{KEY}")).display());
+    let command = format!("grep -rlF --exclude-dir=hosts -e \"$({line})\" '{}'", lab.path(""));
+    let found = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
+    assert_eq!((found.status.code(), found.stdout), (Some(1), Vec::new()), "with the operator");
+}
+
+pub(crate) fn secure_out_and_in_by_sudo(case: &Case) {
+    const ARCHIVE: &str = "/opt/kwdb_install/kaiwudb_certs.tar.gz";
+    if !possible("netns_deploy_secure_out_and_in_by_sudo") {
+        return;
+    }
+    let lab = up(case, &["--method", "deploy.sh", "--secure", "--login", "kaiwudb"]);
+    lab.lab("add", &["--without-certs"]);
+    let before = all_files(&lab);
+    on(&lab, "n5", &["systemctl", "enable", "kaiwudb"]);
+    only_its_holder_has_the_key(&lab);
+
+    // The script makes the certificates itself: there is one way.
+    lab.kwscale(&["plan", "--certificates", "issue", "scale-out", "n5"]).exit(3).says(&[
+        "certificates-authority",
+        "deploy.sh join makes them itself",
+        "method archive",
+    ]);
+    let planned = |name: &str| {
+        let file = lab.path(name);
+        let args =
+            ["plan", "-o", &file, "--wait-healthy", "90s", "--certificates", "archive", "scale-out", "n5"];
+        lab.kwscale(&args).exit(0).says(&["private key", "leaves host n1 for host n5"]);
+        file
+    };
+
+    // A join that fails leaves the host as it was, but for the archive for another try, which an undo removes.
+    let environment = lab.inside("hosts/n5/root/etc/kaiwudb/script/kaiwudb_env");
+    let good = fs::read_to_string(&environment).unwrap();
+    fs::write(&environment, good.replace("--cache", "--no-such-flag=1 --cache")).unwrap();
+    let plan = planned("fails.json");
+    lab.kwscale(&["apply", &plan, "--yes"]).exit(5).says(&["may lie on host n5", "undo"]);
+    assert_eq!(keys(&lab, "n5"), [ARCHIVE]);
+    assert_eq!(on(&lab, "n5", &["stat", "-c", "%a %U", ARCHIVE]), ["600 root"]);
+    lab.kwscale(&["resume", "--undo", "--yes"])
+        .exit(0)
+        .says(&["no archive with the authority's private key"]);
+    only_its_holder_has_the_key(&lab);
+    assert_eq!(on(&lab, "n5", &["ls", "/etc/kaiwudb/certs"]), [""; 0]);
+    fs::write(&environment, good).unwrap();
+
+    // Ended while the script joins, which removes the key by itself.
+    let plan = planned("out.json");
+    killed(case, &lab, &["apply", &plan, "--yes"], "deploy.sh join");
+    lab.kwscale(&["resume", "--yes"]).exit(0).says(&["node 5 joined"]);
+    only_its_holder_has_the_key(&lab);
+    only_sshd_and(case, &lab, "n5", true);
+    let listed = on(&lab, "n5", &["ls", "/etc/kaiwudb/certs"]);
+    assert_eq!(listed, ["ca.crt", "client.root.crt", "client.root.key", "node.crt", "node.key"]);
+    let owner = on(&lab, "n5", &["stat", "-c", "%U", "/etc/kaiwudb/certs/node.key"]);
+    assert_eq!(owner, ["kaiwudb"]);
+
+    lab.change(&["scale-in", "n5"]).says(&["node 5 is removed"]);
+    only_its_holder_has_the_key(&lab);
+    // Its certificates stay.
+    let mut had = before;
+    had[4].extend(listed.into_iter().map(|name| format!("/etc/kaiwudb/certs/{name}")));
+    gone(case, &lab, &had);
+    down(lab);
+}
