@@ -135,6 +135,12 @@ fn text(info: &LabInfo) -> String {
     if info.net.is_some() {
         let _ = writeln!(text, "\n[ssh]\nconfig = \"ssh_config\"");
     }
+    // Before the tables of hosts, of which more are appended.
+    if let (Some(_), Some(host), Some(dir)) = (&info.net, info.hosts.first(), info.host_certs_dir()) {
+        let key = dir.join("ca.key").display().to_string();
+        let (host, key) = (string(host.name.as_str()), string(&key));
+        let _ = writeln!(text, "\n[certificates]\nca_host = {host}\nca_key = {key}");
+    }
     let _ = writeln!(text, "\n[sql]\nuser = \"root\"\n\n[policy]");
     let (policy, default) = (policy(info.speed, info.real), Policy::default());
     for (name, value, default) in [
