@@ -116,6 +116,17 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Pro
             .retry(retry()),
         );
     }
+    if cx.request.options.old_data == OldData::MoveAside {
+        for path in paths.iter().filter(|p| is_mounted(cx.obs, host, p)) {
+            found.push(
+                Problem::new(format!(
+                    "{path} of host {host} is a mount point, and cannot be moved aside as a whole"
+                ))
+                .cure("ask for its files to be deleted (kwscale: --wipe-old-data=delete), or clear it by hand")
+                .retry(retry()),
+            );
+        }
+    }
     let ids: Vec<NodeId> = old.nodes.iter().map(|n| n.id).collect();
     if !ids.is_empty() {
         let objections = safe_to_wipe(cx.obs, &ids).objections;
@@ -127,6 +138,17 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Pro
         }));
     }
     found
+}
+
+/// Whether a store is known to be a file system of its own; where it is not, the act finds out.
+fn is_mounted(obs: &Observation, host: &HostName, path: &str) -> bool {
+    let machine = obs.hosts.get(host).and_then(Fact::known).and_then(|facts| facts.machine.as_deref());
+    machine.is_some_and(|machine| {
+        machine.file_systems.iter().any(|f| {
+            f.directory == path
+                && f.space.known().is_some_and(|s| s.mount.trim_end_matches('/') == path.trim_end_matches('/'))
+        })
+    })
 }
 
 /// Whether a directory may be cleared at all: absolute, without detours, at least two levels deep, and none that every
