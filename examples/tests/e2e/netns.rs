@@ -13,7 +13,7 @@ const SPEED: u32 = 20;
 const RANGES: &str = "20";
 /// Where something could be left behind: every directory that a host has to itself, and where programs put what they
 /// need for a while. The walk would take too long over all of the machine.
-const PLACES: &[&str] = &[
+pub(crate) const PLACES: &[&str] = &[
     "/etc",
     "/home",
     "/opt/kwdb_install",
@@ -27,7 +27,7 @@ const PLACES: &[&str] = &[
 ];
 
 /// Whether such labs can be made. They must be in CI; elsewhere a case says why it was not run.
-fn possible(case: &str) -> bool {
+pub(crate) fn possible(case: &str) -> bool {
     let fit = lab::machines_can_be_made();
     if let Err(why) = &fit {
         assert!(std::env::var_os("CI").is_none(), "{why}");
@@ -41,13 +41,13 @@ fn up<'a>(case: &'a Case, more: &[&str]) -> TestLab<'a> {
 }
 
 /// The lines that a command prints on a host, which it is run on without SSH.
-fn on(lab: &TestLab<'_>, host: &str, command: &[&str]) -> Vec<String> {
+pub(crate) fn on(lab: &TestLab<'_>, host: &str, command: &[&str]) -> Vec<String> {
     let out = lab.lab("run", &[&[host, "--"], command].concat());
     out.stdout.lines().map(|line| line.trim().to_owned()).collect()
 }
 
 /// Every file that came to a host since it was made; those of a store belong to its node.
-fn files(lab: &TestLab<'_>, host: &str) -> BTreeSet<String> {
+pub(crate) fn files(lab: &TestLab<'_>, host: &str) -> BTreeSet<String> {
     let wanted = [
         "-path",
         "/var/lib/kaiwudb/*",
@@ -56,7 +56,8 @@ fn files(lab: &TestLab<'_>, host: &str) -> BTreeSet<String> {
         "!",
         "-type",
         "d",
-        "-newer",
+        // What comes out of an archive has the time of modification that it had elsewhere.
+        "-cnewer",
         "/etc/ssh/sshd_config",
         "-print",
     ];
@@ -65,7 +66,7 @@ fn files(lab: &TestLab<'_>, host: &str) -> BTreeSet<String> {
 
 /// Waits until nothing runs on a host but its first process, sshd and, if there is to be one, a node.
 #[track_caller]
-fn only_sshd_and(case: &Case, lab: &TestLab<'_>, host: &str, node: bool) {
+pub(crate) fn only_sshd_and(case: &Case, lab: &TestLab<'_>, host: &str, node: bool) {
     let mut wanted = vec!["init", "sshd"];
     wanted.extend(node.then_some("kwbase"));
     wanted.sort_unstable();
@@ -110,7 +111,7 @@ fn id(lab: &TestLab<'_>) -> String {
 
 /// Ends the lab and looks that nothing is left of it.
 #[track_caller]
-fn down(lab: TestLab<'_>) {
+pub(crate) fn down(lab: TestLab<'_>) {
     let (id, dir) = (id(&lab), lab.inside(""));
     assert!(id.len() > 8 && !traces(&id, &dir).is_empty(), "the test looks where something is");
     lab.lab("down", &[]);

@@ -122,7 +122,9 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Pro
                 Problem::new(format!(
                     "{path} of host {host} is a mount point, and cannot be moved aside as a whole"
                 ))
-                .cure("ask for its files to be deleted (kwscale: --wipe-old-data=delete), or clear it by hand")
+                .cure(
+                    "ask for its files to be deleted (kwscale: --wipe-old-data=delete), or clear it by hand",
+                )
                 .retry(retry()),
             );
         }
@@ -146,7 +148,9 @@ fn is_mounted(obs: &Observation, host: &HostName, path: &str) -> bool {
     machine.is_some_and(|machine| {
         machine.file_systems.iter().any(|f| {
             f.directory == path
-                && f.space.known().is_some_and(|s| s.mount.trim_end_matches('/') == path.trim_end_matches('/'))
+                && f.space
+                    .known()
+                    .is_some_and(|s| s.mount.trim_end_matches('/') == path.trim_end_matches('/'))
         })
     })
 }
