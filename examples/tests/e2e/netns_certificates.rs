@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -9,17 +10,16 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::netns::{PLACES, down, files, on, only_sshd_and, possible};
-use crate::support::{Case, Out, TestLab};
+use crate::support::{Case, Out, Running, TestLab};
 
 const SPEED: u32 = 40;
 const CERTS: &str = "/etc/kaiwudb/certs";
 const MADE: [&str; 5] = ["ca.crt", "client.root.crt", "client.root.key", "node.crt", "node.key"];
-/// On n1: a kwbase that takes its time when it is told to.
-const SLOW: &str = "/opt/kwdb_install/slow-kwbase";
-const SLOW_TEXT: &str = r#"#!/bin/sh
-dir=/opt/kwdb_install
-[ "$2" != create-client ] || [ ! -e $dir/be-slow ] || { touch $dir/seen; sleep 2; }
-exec /usr/local/kaiwudb/bin/kwbase "$@"
+/// A kwbase that takes its time with the last of the certificates when it is told to.
+const SLOW: &str = r#"#!/bin/sh
+bin=/usr/local/kaiwudb/bin
+[ "$2" != create-client ] || [ ! -e $bin/be-slow ] || { touch $bin/seen; sleep 3; }
+exec $bin/kwbase-itself "$@"
 "#;
 
 /// A secure lab of such hosts, and what was on each of them before.
@@ -85,7 +85,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn start(&self, args: &[&str]) -> crate::support::Running {
+    fn start(&self, args: &[&str]) -> Running {
         let file = self.lab.cluster_file();
         let all: Vec<&str> = ["--cluster", &file].into_iter().chain(args.iter().copied()).collect();
         self.case.start(&all, &[("TMPDIR", self.temp.to_str().unwrap())])
@@ -102,13 +102,13 @@ impl<'a> Scene<'a> {
         self.kwscale(&["apply", &plan, "--yes"]).exit(0)
     }
 
-    /// Ends a command with SIGKILL as soon as the newest journal holds that, and no sooner.
+    /// Ends a command with SIGKILL as soon as it holds.
     #[track_caller]
-    fn killed(&self, args: &[&str], moment: &str) {
+    fn killed_when(&self, args: &[&str], moment: &str, mut holds: impl FnMut(&Running) -> bool) {
         let mut running = self.start(args);
         let end = Instant::now() + Duration::from_secs(60);
         // Some moments are short.
-        while !self.journal().contains(moment) {
+        while !holds(&running) {
             assert!(running.runs(), "it ended before '{moment}':\n{}", running.stderr());
             assert!(Instant::now() < end, "not within a minute: {moment}");
             sleep(Duration::from_millis(5));
@@ -117,11 +117,46 @@ impl<'a> Scene<'a> {
         assert_eq!(running.end(self.case).code, None, "killed at '{moment}'");
     }
 
-    /// The newest journal.
-    fn journal(&self) -> String {
+    /// The same as soon as it has written that to a journal.
+    #[track_caller]
+    fn killed(&self, args: &[&str], moment: &str) {
+        let known = self.journal().len();
+        self.killed_when(args, moment, |_| {
+            self.journal().iter().skip(known).any(|line| line.contains(moment))
+        });
+    }
+
+    /// Where a host's kwbase is.
+    fn bin(&self, host: &str) -> PathBuf {
+        self.lab.inside(&format!("hosts/{host}/root/usr/local/kaiwudb/bin"))
+    }
+
+    /// Has a host's kwbase make certificates slowly when told so.
+    fn take_time(&self, host: &str) {
+        let own = self.bin(host).join("kwbase");
+        fs::rename(&own, self.bin(host).join("kwbase-itself")).unwrap();
+        fs::write(&own, SLOW).unwrap();
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The lines of all journals but those that hold plans.
+    fn journal(&self) -> Vec<String> {
         let entries = fs::read_dir(self.lab.inside("kwscale-journal")).into_iter().flatten().flatten();
-        let newest = entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "jsonl")).max();
-        newest.map_or_else(String::new, |path| fs::read_to_string(path).unwrap())
+        let mut paths: Vec<PathBuf> =
+            entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "jsonl")).collect();
+        // Their names begin with the time.
+        paths.sort();
+        let texts = paths.iter().map(|path| fs::read_to_string(path).unwrap());
+        let lines = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+        lines.filter(|line| !line.contains("\"begun\"")).collect()
+    }
+
+    /// Resumes, and it comes to its end.
+    #[track_caller]
+    fn finished(&self, more: &[&str]) {
+        let known = self.journal().len();
+        self.kwscale(&[&["resume", "--yes"], more].concat()).exit(0);
+        assert!(self.journal().iter().skip(known).any(|line| line.contains("\"ended\"")), "it did not end");
     }
 }
 
@@ -222,72 +257,71 @@ pub(crate) fn killed_in_every_phase(case: &Case) {
         return;
     }
     let mut scene = Scene::new(case);
-    let slow = scene.lab.inside(&format!("hosts/n1/root{SLOW}"));
-    let told = slow.with_file_name("be-slow");
-    fs::write(&slow, SLOW_TEXT).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(&slow, mode).unwrap();
     let file = scene.lab.cluster_file();
     let text = fs::read_to_string(&file).unwrap();
-    let program = format!("[certificates]\nprogram = \"{SLOW}\"\n");
     // A start that was cut off is waited for so long before another is tried.
-    let text = text.replace("[certificates]\n", &program);
-    fs::write(&file, text.replace("[policy]\n", "[policy]\nstart_deadline = \"5s\"\n")).unwrap();
+    let policy = "[policy]\nstart_deadline = \"5s\"\n";
+    let text = text.replace("[policy]\n", policy).replace("stays_down = \"500ms\"", "stays_down = \"3s\"");
+    fs::write(&file, text).unwrap();
+    scene.take_time("n1");
+    assert_eq!(scene.lab.lab("add", &["--without-certs"]).stdout.trim(), "n5");
+    scene.take_time("n5");
     scene.before.clear();
-    (1..=4).for_each(|number| scene.look(&format!("n{number}")));
-    scene.add("n5");
-    let plan = || scene.lab.plan(&["scale-out", "n5", "--certificates", "issue", "--no-await-balance"]);
-    let seen = slow.with_file_name("seen");
-    // In the middle of the making of certificates, while their temporary files are there.
-    let killed_making = |args: &[&str]| {
+    (1..=5).for_each(|number| scene.look(&format!("n{number}")));
+
+    let plan =
+        |method: &str| scene.lab.plan(&["scale-out", "n5", "--certificates", method, "--no-await-balance"]);
+    // In the middle of the making of certificates, while temporary files are there.
+    let killed_making = |args: &[&str], at: &str| {
+        let (told, seen) = (scene.bin(at).join("be-slow"), scene.bin(at).join("seen"));
         fs::write(&told, "").unwrap();
-        let mut running = scene.start(args);
-        case.until("certificates are made", 60, || {
-            assert!(running.runs(), "it ended too early:\n{}", running.stderr());
-            seen.exists()
-        });
-        running.signal(Signal::KILL);
-        assert_eq!(running.end(case).code, None);
+        scene.killed_when(args, "certificates are made", |_| seen.exists());
         fs::remove_file(&told).unwrap();
         fs::remove_file(&seen).unwrap();
+        assert!(!scene.came(at).is_empty(), "the test looks where something is");
     };
-    let undone = || {
-        scene.kwscale(&["resume", "--undo", "--yes"]).exit(0);
+
+    // Before anything is done, and while certificates are made here or there: taken back.
+    scene.killed(&["apply", &plan("issue"), "--yes"], "\"admitted\"");
+    scene.finished(&["--undo"]);
+    scene.is_left(&[], &["n5"]);
+    for (method, at) in [("issue", "n1"), ("archive", "n5")] {
+        killed_making(&["apply", &plan(method), "--yes"], at);
+        let key = on(&scene.lab, "n5", &["find", "/etc/kaiwudb", "-name", "ca.key"]);
+        assert_eq!(key.is_empty(), method == "issue", "{key:?}");
+        scene.finished(&["--undo"]);
         scene.is_left(&[], &["n5"]);
-    };
+    }
 
-    // Before anything is done.
-    scene.killed(&["apply", &plan(), "--yes"], "\"begun\"");
-    undone();
-    killed_making(&["apply", &plan(), "--yes"]);
-    undone();
-
-    killed_making(&["apply", &plan(), "--yes"]);
-    scene.killed(&["resume", "--yes"], "{\"start\"");
-    scene.killed(&["resume", "--yes"], "\"joined\"");
-    finished(&scene, "out");
+    // Gone on with, whenever it ends.
+    killed_making(&["apply", &plan("archive"), "--yes"], "n5");
+    scene.killed(&["resume", "--yes"], "{\"act\":{\"start\"");
+    scene.killed(&["resume", "--yes"], "{\"joined\"");
+    scene.finished(&[]);
     assert_eq!(scene.lab.status().members(), [1, 2, 3, 4, 5]);
     scene.is_left(&[("n5", &installed(&[START_LOG]))], &[]);
 
     let plan = scene.lab.plan(&["scale-in", "n5"]);
-    scene.killed(&["apply", &plan, "--yes"], "{\"mark\"");
-    // The bit is set, and replicas are waited for.
+    scene.killed(&["apply", &plan, "--yes"], "{\"act\":{\"mark\"");
+    // Replicas are waited for.
     scene.killed(&["resume", "--yes"], "marked, seen through");
-    scene.killed(&["resume", "--yes"], "{\"stop\"");
-    scene.killed(&["resume", "--yes"], "node 5 is removed");
-    finished(&scene, "in");
+    scene.killed(&["resume", "--yes"], "{\"act\":{\"stop\"");
+    // The proof of the end has to wait for a member that cannot be reached.
+    let mut cut = false;
+    scene.killed_when(&["resume", "--yes"], "verify waits", |running| {
+        let said = running.stderr();
+        if !cut && said.contains("to stay down for another") {
+            scene.lab.lab("cut", &["n4"]);
+            cut = true;
+        }
+        said.split_once("] verify from nodes").is_some_and(|(_, after)| after.contains("waiting: "))
+    });
+    assert!(cut);
+    scene.lab.lab("heal", &["n4"]);
+    scene.finished(&[]);
     let status = scene.lab.status();
     assert_eq!((status.members(), status.class(5)), (vec![1, 2, 3, 4], "removed"));
     assert!(status.good());
     scene.is_left(&[("n5", &installed(&[START_LOG]))], &["n5"]);
     down(scene.lab);
-}
-
-/// Resumes to the end, once; where the last moment was so late that nothing is left to resume, that is the end.
-#[track_caller]
-fn finished(scene: &Scene<'_>, what: &str) {
-    let before = scene.journal().lines().count();
-    scene.kwscale(&["resume", "--yes"]).exit(0);
-    let journal = scene.journal();
-    assert!(journal.contains("\"ended\"") && journal.lines().count() > before, "scale-{what} did not end");
 }
