@@ -53,7 +53,7 @@ pub(super) fn store_empty(cx: &Context<'_>) -> Vec<Problem> {
                 Fact::Known(StoreContent::InUse(files)) => found.push(
                     Problem::new(format!("store {} of host {host} holds a node's files", store.path))
                         .evidence([format!("found: {}", files.join(", "))])
-                        .cure("clear the directory when its data is needed no more: a node comes back only as a new one")
+                        .cure("clear the directory when its data is needed no more (kwscale: --wipe-old-data): a node comes back only as a new one")
                         .retry(Retry::WhenFactChanges(format!("store of host {host}"))),
                 ),
                 Fact::Unknown(why) => found.push(
@@ -297,7 +297,7 @@ pub(super) fn credentials(cx: &Context<'_>) -> Vec<Problem> {
             Fact::Known(true) => None,
             Fact::Known(false) => Some(
                 Problem::new(format!("root's client certificate and key cannot be read on host {host}"))
-                    .cure("put the certificates there (kaiwudb_certs.tar.gz) before starting"),
+                    .cure("ask for certificates of the method issue (kwscale: --certificates issue), or put client.root.crt and client.root.key there before starting"),
             ),
             Fact::Unknown(why) => {
                 Some(Problem::unknown(&format!("whether commands on host {host} can authenticate is"), why))
