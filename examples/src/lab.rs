@@ -5,11 +5,11 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_sim::lab::{CERTS, INSTALL_DIR, Lab, LabError, LabHost, LabInfo, LabOptions, Login};
+use kwdb_scale_sim::lab::{INSTALL_DIR, Lab, LabError, LabHost, LabInfo, LabOptions, Login};
 
 /// Name of the file in a lab's directory.
 pub const CLUSTER_FILE: &str = "cluster.toml";
@@ -135,10 +135,11 @@ fn text(info: &LabInfo) -> String {
     if info.net.is_some() {
         let _ = writeln!(text, "\n[ssh]\nconfig = \"ssh_config\"");
     }
-    if info.net.is_some() && secure {
-        // The first host holds the authority's key, as the one from which a cluster is installed does.
-        let key = Path::new(CERTS).join("ca.key").display().to_string();
-        let _ = writeln!(text, "\n[certificates]\nca_host = \"n1\"\nca_key = {}", string(&key));
+    // Before the tables of hosts, of which more are appended.
+    if let (Some(_), Some(host), Some(dir)) = (&info.net, info.hosts.first(), info.host_certs_dir()) {
+        let key = dir.join("ca.key").display().to_string();
+        let (host, key) = (string(host.name.as_str()), string(&key));
+        let _ = writeln!(text, "\n[certificates]\nca_host = {host}\nca_key = {key}");
     }
     let _ = writeln!(text, "\n[sql]\nuser = \"root\"\n\n[policy]");
     let (policy, default) = (policy(info.speed, info.real), Policy::default());

@@ -120,6 +120,16 @@ fn act_text(act: &Act) -> String {
     match act {
         Act::SetSetting { name, value, .. } => format!("set {name} = {value}"),
         Act::RestoreSetting { name, value } => format!("restore {name} = {value}"),
+        Act::ClearData { host, directories } => {
+            let all: Vec<String> = directories
+                .iter()
+                .map(|dir| match &dir.aside {
+                    Some(aside) => format!("move {} to {aside}", dir.path),
+                    None => format!("delete what {} holds", dir.path),
+                })
+                .collect();
+            format!("on host {host} {}", all.join(", "))
+        }
         Act::Certify { job } => format!("make certificates for host {} ({})", job.host, job.method),
         Act::RestoreCertificates { job } => format!("put back the certificates of host {}", job.host),
         Act::CleanCertificates { job } => format!("remove temporary files of {}'s certificates", job.host),
@@ -147,6 +157,17 @@ fn replicas_text(left: u64, of: u64, per_minute: f64, eta: Option<SignedDuration
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_cleared_is_told() {
+        let of = |path: &str, aside: Option<&str>| kwdb_scale_core::plan::OldDirectory {
+            path: path.to_owned(),
+            aside: aside.map(str::to_owned),
+        };
+        let directories = vec![of("/d/a", Some("/d/a.node-5")), of("/d/b", None)];
+        let act = Act::ClearData { host: kwdb_scale_core::topology::HostName::new("n5"), directories };
+        assert_eq!(act_text(&act), "on host n5 move /d/a to /d/a.node-5, delete what /d/b holds");
+    }
 
     #[test]
     fn an_estimate_is_shown_only_when_there_is_one() {

@@ -12,7 +12,7 @@ use kwdb_scale_core::host_facts::*;
 use kwdb_scale_core::observation::{Reach, Service};
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::ports::PortState;
-use kwdb_scale_core::request::Operation;
+use kwdb_scale_core::request::{OldData, Operation};
 use kwdb_scale_core::topology::{Address, StartMode};
 use machine::*;
 use support::*;
@@ -329,6 +329,30 @@ fn keys_of_the_authority() {
     scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "/etc/kaiwudb/info/NODE"]);
     scene.machine(1).peers = Fact::Known(Some(peers));
     assert!(!scene.assess(scale_in(&[5])).refused());
+}
+
+#[test]
+fn a_mount_point_is_not_moved_aside() {
+    let mut scene = Scene::new();
+    scene.cluster.remove(5);
+    scene.machine(5).processes = Fact::Known(Vec::new());
+    let said = |scene: &Scene, old_data: OldData| {
+        let mut observation = scene.cluster.observe();
+        observation.reach = scene.reach.clone();
+        let mut request = scene.cluster.request(scale_out(&[5]));
+        request.options.old_data = old_data;
+        let all = assess(&observation, &request, &Policy::default()).findings;
+        let of_store: Vec<_> = all.into_iter().filter(|f| f.check == "host-store-empty").collect();
+        of_store.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(said(&scene, OldData::MoveAside), "");
+    let Fact::Known(space) = &mut scene.machine(5).file_systems[0].space else { panic!() };
+    space.mount = "/data/n5".into();
+    let text = said(&scene, OldData::MoveAside);
+    for word in ["/data/n5 of host h5 is a mount point", "delete", "by hand"] {
+        assert!(text.contains(word), "'{word}' is not in: {text}");
+    }
+    assert_eq!(said(&scene, OldData::Delete), "");
 }
 
 #[test]

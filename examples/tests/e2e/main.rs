@@ -18,6 +18,7 @@ mod change;
 mod exec;
 mod middle;
 mod netns;
+mod netns_certificates;
 mod netns_deploy;
 mod refuse;
 mod ssh;
@@ -58,6 +59,16 @@ const NO_CLUSTER: &str = "no cluster has a part in it";
 const CASES: &[Entry] = &[
     both("out_in_out_in", change::out_in_out_in),
     both("secure_out_and_in", change::secure_out_and_in),
+    twin(
+        "netns_certificates_killed_in_every_phase",
+        netns_certificates::killed_in_every_phase,
+        "it counts on how fast the twin is, and a real node leaves logs and sockets of its own behind",
+    ),
+    twin(
+        "netns_certificates_issued_and_carried",
+        netns_certificates::issued_and_carried,
+        "a real node leaves logs and sockets of its own behind, and another case issues certificates for one",
+    ),
     both("certificates_are_made", certificates::certificates_are_made),
     both("two_of_six_at_once", change::two_of_six_at_once),
     both("out_by_two_then_factor_five_shrinks", change::out_by_two_then_factor_five_shrinks),

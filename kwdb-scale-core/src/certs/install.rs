@@ -80,7 +80,7 @@ case $verb in
         esac
       done
     else
-      cat > "$new/$archive" && (cd -- "$new" && tar -xzf "$archive" && rm -f -- "$archive") ||
+      cat > "$new/$archive" && (cd -- "$new" && tar -xzmf "$archive" && rm -f -- "$archive") ||
         fail "the archive cannot be extracted to $new"
       "$program" cert create-node "--certs-dir=$new" "--ca-key=$new/ca.key" "--lifetime=$life" -- "$@" >&2 || exit 1
       "$program" cert create-client "--certs-dir=$new" "--ca-key=$new/ca.key" "--lifetime=$life" -- root >&2 || exit 1

@@ -29,7 +29,7 @@
 //! a private layer above them, so that `/usr/local/kaiwudb/bin/kwbase`, `/etc/kaiwudb` and `/var/lib/kaiwudb` are each
 //! host's own; processes and a host name; an sshd with its own key. What a host writes into `/etc/kaiwudb`, `/etc/ssh`,
 //! `/etc/systemd/system`, `/home`, `/opt/kwdb_install`, `/root`, `/run`, `/tmp`, `/usr/local/kaiwudb`,
-//! `/var/lib/kaiwudb` and `/var/log` is seen in `hosts/NAME/root` of the lab's directory. The operator is this machine: the
+//! `/var/lib` and `/var/log` is seen in `hosts/NAME/root` of the lab's directory. The operator is this machine: the
 //! lab's directory holds its key, `ssh_config` and `known_hosts`, and `certs/` its client certificate.
 //!
 //! ```no_run

@@ -51,7 +51,7 @@ pub(super) fn usable(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     for new in secure(cx) {
         let retry = || Retry::WhenFactChanges(format!("certificates of host {}", new.host));
-        let cure = "issue a node certificate for the host where the key of the cluster's CA lies (kwbase cert create-node), and put ca.crt, node.crt and node.key there";
+        let cure = "ask for certificates of the method issue (kwscale: --certificates issue); or make a node certificate for the host where the key of the cluster's CA lies (kwbase cert create-node), and put ca.crt, node.crt and node.key there";
         let lines = match &new.machine.certificates {
             Fact::Unknown(_) => continue,
             Fact::Known(None) => vec!["the certificate directory does not exist".to_owned()],

@@ -53,7 +53,7 @@ pub(super) fn store_empty(cx: &Context<'_>) -> Vec<Problem> {
                 Fact::Known(StoreContent::InUse(files)) => found.push(
                     Problem::new(format!("store {} of host {host} holds a node's files", store.path))
                         .evidence([format!("found: {}", files.join(", "))])
-                        .cure("clear the directory when its data is needed no more: a node comes back only as a new one")
+                        .cure("clear the directory when its data is needed no more (kwscale: --wipe-old-data): a node comes back only as a new one")
                         .retry(Retry::WhenFactChanges(format!("store of host {host}"))),
                 ),
                 Fact::Unknown(why) => found.push(
@@ -116,6 +116,19 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Pro
             .retry(retry()),
         );
     }
+    if cx.request.options.old_data == OldData::MoveAside {
+        for path in paths.iter().filter(|p| is_mounted(cx.obs, host, p)) {
+            found.push(
+                Problem::new(format!(
+                    "{path} of host {host} is a mount point, and cannot be moved aside as a whole"
+                ))
+                .cure(
+                    "ask for its files to be deleted (kwscale: --wipe-old-data=delete), or clear it by hand",
+                )
+                .retry(retry()),
+            );
+        }
+    }
     let ids: Vec<NodeId> = old.nodes.iter().map(|n| n.id).collect();
     if !ids.is_empty() {
         let objections = safe_to_wipe(cx.obs, &ids).objections;
@@ -127,6 +140,19 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Pro
         }));
     }
     found
+}
+
+/// Whether a store is known to be a file system of its own; where it is not, the act finds out.
+fn is_mounted(obs: &Observation, host: &HostName, path: &str) -> bool {
+    let machine = obs.hosts.get(host).and_then(Fact::known).and_then(|facts| facts.machine.as_deref());
+    machine.is_some_and(|machine| {
+        machine.file_systems.iter().any(|f| {
+            f.directory == path
+                && f.space
+                    .known()
+                    .is_some_and(|s| s.mount.trim_end_matches('/') == path.trim_end_matches('/'))
+        })
+    })
 }
 
 /// Whether a directory may be cleared at all: absolute, without detours, at least two levels deep, and none that every
@@ -271,7 +297,7 @@ pub(super) fn credentials(cx: &Context<'_>) -> Vec<Problem> {
             Fact::Known(true) => None,
             Fact::Known(false) => Some(
                 Problem::new(format!("root's client certificate and key cannot be read on host {host}"))
-                    .cure("put the certificates there (kaiwudb_certs.tar.gz) before starting"),
+                    .cure("ask for certificates of the method issue (kwscale: --certificates issue), or put client.root.crt and client.root.key there before starting"),
             ),
             Fact::Unknown(why) => {
                 Some(Problem::unknown(&format!("whether commands on host {host} can authenticate is"), why))

@@ -30,7 +30,8 @@ const OWN: &[&str] = &[
     "run",
     "tmp",
     "usr/local/kaiwudb",
-    "var/lib/kaiwudb",
+    // Not the store itself, which could not be moved aside as a mount point.
+    "var/lib",
     "var/log",
 ];
 
@@ -147,7 +148,7 @@ impl<'a> Machine<'a> {
         self.home().join("root").join(path.trim_start_matches('/'))
     }
 
-    /// Makes its directories, which are empty but for the twin's `kwbase`.
+    /// Makes its directories, which are empty but for the twin's `kwbase` and an empty store.
     pub(in crate::lab) fn prepare(&self, real: bool) -> Result<(), LabError> {
         let home = self.home();
         let making = |path: &Path| io_error(format!("cannot make {}", path.display()));
@@ -160,7 +161,7 @@ impl<'a> Machine<'a> {
         }
         let sudo = format!("{} ALL=(ALL:ALL) NOPASSWD: ALL\n", super::ORDINARY_USER);
         let mut files = vec![(HostFile::new("/etc/sudoers.d/kwdb-lab", sudo, 0o440), "sudoers")];
-        for dir in ["usr/local/kaiwudb/bin", "usr/local/kaiwudb/lib"] {
+        for dir in ["usr/local/kaiwudb/bin", "usr/local/kaiwudb/lib", super::STORE] {
             fs::create_dir_all(self.own(dir)).map_err(making(&home))?;
         }
         if !real {
