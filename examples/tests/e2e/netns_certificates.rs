@@ -109,7 +109,10 @@ impl<'a> Scene<'a> {
         let end = Instant::now() + Duration::from_secs(60);
         // Some moments are short.
         while !holds(&running) {
-            assert!(running.runs(), "it ended before '{moment}':\n{}", running.stderr());
+            if !running.runs() {
+                let out = running.end(self.case);
+                panic!("it ended with {:?} before '{moment}'", out.code);
+            }
             assert!(Instant::now() < end, "not within a minute: {moment}");
             sleep(Duration::from_millis(5));
         }
