@@ -3,7 +3,8 @@
 //! A new set is complete in a directory beside the certificate directory (`<dir>.new-<tag>`) before anything is
 //! replaced. Copies of what it replaces are made in there too. Then a file `commit` is made: until then nothing has
 //! changed, and from then on the change is finished by whoever comes next, so that an interruption leaves the old set
-//! or the new one, never a mixture that lasts. The copies are kept as `<dir>.old-<tag>`, with mode 0700.
+//! or the new one, never a mixture that lasts. Whoever comes next waits for a run whose operator is gone and that goes on
+//! all the same: both would write into one directory. The copies are kept as `<dir>.old-<tag>`, with mode 0700.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,17 @@ finish() {
   done
   rm -rf -- "$new" || fail "$new cannot be removed"
 }
+alone() {
+  tries=60
+  while read -r pid 2>/dev/null < "$new/pid" && [ "$pid" != "$$" ] &&
+    tr '\0' ' ' 2>/dev/null < "/proc/$pid/cmdline" | grep -qF -- "$tag"; do
+    [ "$tries" -gt 0 ] || fail "an earlier run (process $pid) still works in $new; try again when it has ended"
+    tries=$((tries - 1))
+    sleep 1
+  done
+}
 recover() {
+  alone
   if [ -e "$new/commit" ]; then finish; elif [ -e "$new" ]; then rm -rf -- "$new"; fi || fail "$new is in the way"
   rm -rf -- "$gone" || fail "$gone cannot be removed"
 }
@@ -71,6 +82,7 @@ case $verb in
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    echo "$$" > "$new/pid" || exit 1
     if [ "$how" = issue ]; then
       out=
       while IFS= read -r line; do
@@ -98,6 +110,7 @@ case $verb in
   commit)
     drop=$1 fresh=$2
     [ -e "$new/owner" ] || fail "nothing is staged in $new"
+    echo "$$" > "$new/pid" || exit 1
     for name in $set5 ca.key; do
       [ "$fresh" = no ] && [ -e "$dir/$name" ] || continue
       [ "$name" != ca.key ] || [ -e "$new/$name" ] || [ "$drop" = yes ] || continue

@@ -109,7 +109,7 @@ impl Machine {
         }
         let program = root.join("kwbase");
         let text = format!(
-            "#!/bin/sh\nhere=${{0%/*}}\ndir=${{3#--certs-dir=}}\necho \"$@\" >> \"$here/log\"\n[ ! -e \"$here/broken\" ] || exit 1\n\
+            "#!/bin/sh\nhere=${{0%/*}}\ndir=${{3#--certs-dir=}}\necho \"$@\" >> \"$here/log\"\n[ ! -e \"$here/slow\" ] || {{ rm \"$here/slow\"; sleep 2; }}\n[ ! -e \"$here/broken\" ] || exit 1\n\
              [ \"$2\" = create-node ] && name=node || name=client.root\n\
              cp \"$here/$name.crt\" \"$dir/\" && printf '%s' '{KEY}' > \"$dir/$name.key\"\n"
         );
@@ -311,6 +311,34 @@ async fn an_interruption_leaves_old_or_new() {
             assert!(there.look().await.unwrap().leftovers.is_empty(), "{stop}");
         }
     }
+}
+
+/// An operator that is ended does not end what it began over there.
+#[tokio::test]
+async fn whoever_comes_next_waits_for_a_run_that_goes_on() {
+    let machine = Machine::new("alone");
+    let order = order(&["10.0.0.5"]);
+    let archive = machine.issuer().archive(&order).await.unwrap();
+    let slow = machine.root.join("slow");
+    fs::write(&slow, "").unwrap();
+    std::thread::scope(|scope| {
+        let stage = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(machine.there().stage_archive(&archive, &order, "", false)).unwrap();
+        };
+        let first = scope.spawn(stage);
+        while slow.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // In the middle of the first one's.
+        scope.spawn(stage).join().unwrap();
+        first.join().unwrap();
+    });
+    let log = fs::read_to_string(machine.root.join("log")).unwrap();
+    let made: Vec<&str> = log.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    assert_eq!(made, ["create-node", "create-client", "create-node", "create-client"]);
+    machine.there().commit(false, true).await.unwrap();
+    assert!(machine.there().look().await.unwrap().leftovers.is_empty());
 }
 
 #[tokio::test]
