@@ -98,7 +98,8 @@ pub trait CertificateControl: Debug + Send + Sync {
     async fn install(&self, job: &CertifyHost) -> Result<(), PortError>;
 
     /// Puts the old set back, or removes the new one where there was none, and removes everything temporary. May be
-    /// repeated. Never for a host whose node was started.
+    /// repeated. Not called for a host on which a node was started, unless [`look`](Self::look) tells of an archive there,
+    /// which alone is then removed.
     async fn restore(&self, job: &CertifyHost) -> Result<(), PortError>;
 
     /// Removes everything temporary that interrupted installations left, everywhere. May be repeated.

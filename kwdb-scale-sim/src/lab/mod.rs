@@ -32,6 +32,9 @@
 //! `/var/lib` and `/var/log` is seen in `hosts/NAME/root` of the lab's directory. The operator is this machine: the
 //! lab's directory holds its key, `ssh_config` and `known_hosts`, and `certs/` its client certificate.
 //!
+//! With [`NetnsOptions::deploy`] they are as KWDB's `deploy.sh` installs them, by [stand-ins](crate::standin) at the real
+//! places, and nodes run from the unit `kaiwudb`.
+//!
 //! ```no_run
 //! use kwdb_scale_sim::lab::{HostFile, Hosts, Lab, LabOptions, NetnsOptions};
 //!

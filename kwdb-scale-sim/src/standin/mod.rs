@@ -117,7 +117,7 @@ impl Standin {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             }
         }
-        for dir in [self.at("/etc/kaiwudb/certs"), self.data_root()] {
+        for dir in [self.at("/etc/kaiwudb/certs"), self.at("/usr/local/kaiwudb/bin"), self.data_root()] {
             fs::create_dir_all(dir)?;
         }
         for (path, text, mode) in self.files() {

@@ -119,9 +119,16 @@ pub(super) fn key_travels(cx: &Context<'_>) -> Vec<Problem> {
     if !wanted(cx) || cx.request.options.certificates != Certificates::Archive {
         return Vec::new();
     }
-    let place = match &cx.obs.authority {
-        Some(Fact::Known(facts)) => facts.place.clone(),
-        _ => "its holder".to_owned(),
+    let (place, only) = match &cx.obs.authority {
+        Some(Fact::Known(facts)) => {
+            (facts.place.clone(), cx.change.add.iter().all(|h| facts.archive_only.contains(h)))
+        }
+        _ => ("its holder".to_owned(), false),
+    };
+    let cure = if only {
+        "let them join by the method kwbase with certificates of the method issue, with which the key stays where it is"
+    } else {
+        "ask for certificates of the method issue, with which the key stays where it is"
     };
     let hosts: Vec<String> = cx.change.add.iter().map(|h| format!("host {h}")).collect();
     let message =
@@ -129,6 +136,6 @@ pub(super) fn key_travels(cx: &Context<'_>) -> Vec<Problem> {
     vec![
         Problem::new(message)
             .evidence(["who holds it can pass for any node and any user of the cluster".to_owned()])
-            .cure("ask for certificates of the method issue, with which the key stays where it is"),
+            .cure(cure),
     ]
 }
