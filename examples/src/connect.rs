@@ -27,8 +27,6 @@ pub struct Cluster {
     pub config: Arc<Config>,
     /// Facts and settings.
     pub sql: SqlSource,
-    /// kwbase on the hosts, and who issues certificates.
-    pub kwbase: Arc<Kwbase<Hosts>>,
     /// The command line on the hosts: `deploy.sh` where that is a host's method, kwbase on the others.
     pub commands: Arc<DeployScript<Hosts>>,
 }
@@ -71,9 +69,9 @@ impl Cluster {
             let authority = certificates.authority(&config.hosts, &transport, &dir.join("ca.crt"));
             kwbase = kwbase.with_authority(authority.map_err(|e| usage(e.chain()))?);
         }
-        let commands = DeployScript::new(kwbase.clone(), config.deploy.clone())
-            .map_err(|e| usage(format!("[[host]] {e}")))?;
-        Ok(Self { sql, kwbase: Arc::new(kwbase), commands: Arc::new(commands), config: Arc::new(config) })
+        let commands =
+            DeployScript::new(kwbase, config.deploy.clone()).map_err(|e| usage(format!("[[host]] {e}")))?;
+        Ok(Self { sql, commands: Arc::new(commands), config: Arc::new(config) })
     }
 
     /// The ports with a journal. The lock is the one in the cluster's own directory of journals, wherever this journal

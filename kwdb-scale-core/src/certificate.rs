@@ -13,6 +13,8 @@ use x509_cert::der::{Decode, DecodePem, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, SubjectKeyIdentifier};
 
+use crate::canonical::hex;
+
 /// What one certificate says.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Certificate {
@@ -115,10 +117,6 @@ impl Certificate {
 
 fn key(bytes: &OctetString) -> String {
     hex(bytes.as_bytes())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn name(name: &GeneralName) -> Option<String> {

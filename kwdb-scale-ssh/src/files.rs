@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use kwdb_scale_core::canonical::hex;
 use kwdb_scale_core::ports::{PortError, PortErrorKind};
 use sha2::{Digest, Sha256};
 
@@ -163,7 +164,7 @@ fn check(path: &str) -> Result<(), PortError> {
 }
 
 fn sum(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(content))
 }
 
 fn said(finished: &Finished) -> String {

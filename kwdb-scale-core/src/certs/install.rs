@@ -424,8 +424,7 @@ pub async fn remove_archive<H: HostTransport + ?Sized>(
     tag: &str,
     deadline: Duration,
 ) -> Result<(), PortError> {
-    let there = Installation { transport, host, dir, tag, deadline };
-    there.run("remove", &[archive::NAME, "all"], None).await.map(drop)
+    remove(&Installation { transport, host, dir, tag, deadline }, "all").await
 }
 
 /// Removes what an interrupted [`put_archive`] left, and no archive that is whole. May be repeated.
@@ -436,6 +435,9 @@ pub(crate) async fn remove_half<H: HostTransport + ?Sized>(
     tag: &str,
     deadline: Duration,
 ) -> Result<(), PortError> {
-    let there = Installation { transport, host, dir, tag, deadline };
-    there.run("remove", &[archive::NAME, "half"], None).await.map(drop)
+    remove(&Installation { transport, host, dir, tag, deadline }, "half").await
+}
+
+async fn remove<H: HostTransport + ?Sized>(there: &Installation<'_, H>, what: &str) -> Result<(), PortError> {
+    there.run("remove", &[archive::NAME, what], None).await.map(drop)
 }

@@ -96,12 +96,7 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
             }
             kwbase.set_owner(&host.name, unit);
             if let Some(twice) = map.insert(host.name.clone(), host) {
-                return Err(HostError {
-                    host: twice.name,
-                    field: "name".to_owned(),
-                    reason: "stands there twice".to_owned(),
-                    cure: "give each host a name of its own".to_owned(),
-                });
+                return Err(HostError::twice(twice.name));
             }
         }
         Ok(Self { kwbase, hosts: map })

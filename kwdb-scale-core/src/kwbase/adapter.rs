@@ -68,12 +68,7 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         for host in hosts {
             host.validate()?;
             if let Some(twice) = map.insert(host.name.clone(), host) {
-                return Err(HostError {
-                    host: twice.name,
-                    field: "name".to_owned(),
-                    reason: "stands there twice".to_owned(),
-                    cure: "give each host a name of its own".to_owned(),
-                });
+                return Err(HostError::twice(twice.name));
             }
         }
         Ok(Self { transport, hosts: map, control: None, clock: None, authority: None })

@@ -91,14 +91,13 @@ pub(super) fn read(host: &KwbaseHost, output: &CommandOutput) -> Result<String, 
     let items: Vec<&str> = output.stdout.split_terminator('\0').collect();
     let done: Vec<&str> = items.iter().filter_map(|item| item.strip_prefix('C')).collect();
     let before = if done.is_empty() { String::new() } else { format!(" (before that {})", done.join(", ")) };
+    let words = output.stderr.trim().lines().last().unwrap_or_default();
     if let Some(why) = items.iter().find_map(|item| item.strip_prefix('F')) {
-        let words = output.stderr.trim().lines().last().unwrap_or_default();
         let words = if words.is_empty() { String::new() } else { format!(": {words}") };
         let message = format!("host {}: {}{words}{before}", host.name, why.escape_debug());
         return Err(PortError::new(PortErrorKind::CommandFailed, message));
     }
     if items.last() != Some(&"E") || !output.end.success() {
-        let words = output.stderr.trim().lines().last().unwrap_or_default();
         let message = format!(
             "host {} did not say that it cleared the data ({}: {words}){before}",
             host.name, output.end

@@ -171,6 +171,18 @@ pub struct HostError {
     pub cure: String,
 }
 
+impl HostError {
+    /// Two descriptions have one name.
+    pub(crate) fn twice(host: HostName) -> Self {
+        Self {
+            host,
+            field: "name".to_owned(),
+            reason: "stands there twice".to_owned(),
+            cure: "give each host a name of its own".to_owned(),
+        }
+    }
+}
+
 fn default_program() -> String {
     PROGRAM.to_owned()
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use kwdb_scale_core::canonical::hex;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
     AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost, PortError,
@@ -49,7 +50,7 @@ impl SimCertificates {
 /// A stand-in for the SHA-256 of an authority's certificate.
 fn fingerprint(security: &Security) -> Fact<String> {
     let Security::Ca(ca) = security else { return Fact::unknown("it is insecure") };
-    let digits: String = ca.bytes().map(|b| format!("{b:02x}")).collect();
+    let digits = hex(ca.as_bytes());
     Fact::Known(format!("{digits:0<64}").chars().take(64).collect())
 }
 
