@@ -36,7 +36,7 @@ pub(crate) async fn spawn(
     let mark = script::mark();
     let line = script::spawn(&mark, &host.privilege, argv, &detached.command.env, output_file)?;
     let sudo = host.privilege.password().cloned();
-    let order = Order { line, mark, stdin: None, sudo, terminal: None, cap: 0 };
+    let order = Order { line, mark, stdin: None, held: false, sudo, terminal: None, cap: 0 };
     let until = Instant::now() + START;
     let (connection, session) = in_time(host, until, pool.session(host)).await?;
     let lost = |c: &Connection| c.lost(&format!("starting '{program}'"));

@@ -2,6 +2,8 @@
 
 use kwdb_scale_core::ports::{CommandEnd, PortError, PortErrorKind};
 use kwdb_scale_core::secret::Secret;
+use std::time::Duration;
+
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -14,6 +16,8 @@ use crate::script::{Process, Said, find, find_bare, prompt};
 const NOISE: usize = 64 << 10;
 /// Longer than any line with the mark.
 const LINE: usize = 256;
+/// How long a command may take before its watcher on the host begins to count.
+const HOLD: Duration = Duration::from_secs(1);
 /// Of a terminal's output, looked through for a prompt.
 const PROMPT_TAIL: usize = 4 << 10;
 
@@ -29,6 +33,7 @@ pub(crate) struct Exchange {
     pub(crate) err: Capture,
     mark: String,
     stdin: Option<Vec<u8>>,
+    held: bool,
     /// Whether sudo may ask for a password.
     asks: bool,
     sudo: Option<Secret>,
@@ -44,6 +49,8 @@ pub(crate) struct Exchange {
 
 enum Feed {
     Bytes(Vec<u8>),
+    /// The end of input, but not before [`HOLD`] is over or the next is fed.
+    HeldEof,
     Eof,
 }
 
@@ -52,6 +59,8 @@ pub(crate) struct Order {
     pub(crate) line: String,
     pub(crate) mark: String,
     pub(crate) stdin: Option<Vec<u8>>,
+    /// Whether a watcher waits for the end of input, and nobody else.
+    pub(crate) held: bool,
     pub(crate) sudo: Option<Secret>,
     /// `Some`: on a terminal.
     pub(crate) terminal: Option<Vec<Answer>>,
@@ -87,6 +96,7 @@ impl Exchange {
             mark: order.mark,
             // A terminal has no end of input: it stays open.
             stdin: if terminal { None } else { Some(order.stdin.unwrap_or_default()) },
+            held: order.held,
             asks: order.sudo.is_some(),
             sudo: order.sudo,
             next: answers.next(),
@@ -129,10 +139,10 @@ impl Exchange {
                 self.look(Vec::new(), data.len());
             }
             Some(ChannelMsg::ExitStatus { exit_status }) => {
-                self.end = Some(CommandEnd::Exit(i32::try_from(exit_status).unwrap_or(-1)));
+                self.ended(CommandEnd::Exit(i32::try_from(exit_status).unwrap_or(-1)));
             }
             Some(ChannelMsg::ExitSignal { signal_name, .. }) => {
-                self.end = Some(CommandEnd::Signal(number(&signal_name)));
+                self.ended(CommandEnd::Signal(number(&signal_name)));
             }
             Some(ChannelMsg::Failure) => self.refused = true,
             Some(ChannelMsg::Close) | None => {
@@ -148,6 +158,14 @@ impl Exchange {
         if self.refused { Step::Closed } else { Step::More }
     }
 
+    fn ended(&mut self, end: CommandEnd) {
+        self.end = Some(end);
+        // OpenSSH ends the input by itself now; another server may not.
+        if self.held {
+            self.send(Feed::Eof);
+        }
+    }
+
     /// Looks at what came, so many bytes, for the mark and for prompts.
     fn look(&mut self, fresh: Vec<u8>, came: usize) {
         if self.said.is_none() {
@@ -156,8 +174,10 @@ impl Exchange {
                 let rest = self.out.begin(seen + at);
                 self.said = Some(said);
                 if let Some(bytes) = self.stdin.take() {
-                    self.send(Feed::Bytes(bytes));
-                    self.send(Feed::Eof);
+                    if !bytes.is_empty() {
+                        self.send(Feed::Bytes(bytes));
+                    }
+                    self.send(if self.held { Feed::HeldEof } else { Feed::Eof });
                 }
                 self.expect(&rest);
             } else if self.asks {
@@ -273,6 +293,10 @@ async fn write_all(writer: impl tokio::io::AsyncWrite + Send, mut fed: mpsc::Unb
         let result = match feed {
             Feed::Bytes(bytes) => writer.write_all(&bytes).await,
             Feed::Eof => writer.shutdown().await,
+            Feed::HeldEof => {
+                let _ = tokio::time::timeout(HOLD, fed.recv()).await;
+                writer.shutdown().await
+            }
         };
         if let Err(e) = result {
             // A command that does not read its input to the end is no failure: its exit says what is.

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::config::SshHost;
 use crate::error::config;
 use crate::pool::Pool;
-use crate::run::{Finished, script};
+use crate::run::{Finished, copy};
 use crate::script::mark;
 
 /// For one file; ours are small.
@@ -20,18 +20,19 @@ const TRIES: usize = 3;
 /// What `get` says before the content.
 const HEADER: usize = 256;
 
-/// `sum`: the SHA-256 of standard input, or `-` where the host has no program for it.
+/// `sum`: puts the SHA-256 of standard input into `h`, or `-` where the host has no program for it.
 const SHA: &str = r#"sum() {
-if command -v sha256sum >/dev/null; then s=$(sha256sum)
-elif command -v shasum >/dev/null; then s=$(shasum -a 256)
-elif command -v openssl >/dev/null; then s=$(openssl dgst -sha256 -r)
-else s=-; cat >/dev/null; fi
-printf '%s\n' "${s%% *}"
+if command -v sha256sum >/dev/null; then h=$(sha256sum)
+elif command -v shasum >/dev/null; then h=$(shasum -a 256)
+elif command -v openssl >/dev/null; then h=$(openssl dgst -sha256 -r)
+else h=-; cat >/dev/null; fi
+h=${h%% *}
 }
 "#;
 
 /// `$1` path, `$2` mode, `$3` owner or nothing, `$4` size, `$5` SHA-256, `$6` a name that nobody else has. The size
-/// is compared where the sum cannot be.
+/// is compared where the sum cannot be. Every program that is started here costs as much as the rest: one reads,
+/// writes and syncs the content, one sums it up, one sets the mode, one renames, one syncs the name.
 const PUT: &str = r#"set -C
 case $1 in */*) d=${1%/*}/ ;; *) d=./ ;; esac
 [ -d "$d" ] || { echo no-directory; exit 0; }
@@ -40,13 +41,12 @@ umask 077
 t=$d.$6.tmp
 trap 'rm -f -- "$t"' EXIT
 trap 'exit 1' HUP INT TERM
-cat >"$t" || { echo not-written; exit 0; }
-h=$(sum <"$t") w=$5
-[ "$h" != - ] || { h=$(wc -c <"$t" | tr -d ' ') w=$4; }
+: >"$t" && dd bs=64k conv=fsync,notrunc status=none of="$t" || { echo not-written; exit 0; }
+sum <"$t"; w=$5
+[ "$h" != - ] || { h=$(($(wc -c <"$t"))) w=$4; }
 [ "$h" = "$w" ] || { echo differs; exit 0; }
 if [ -n "$3" ]; then chown -- "$3" "$t" || { echo not-owned; exit 0; }; fi
 chmod "$2" "$t" || { echo not-written; exit 0; }
-sync "$t" || sync || { echo not-synced; exit 0; }
 mv -f -- "$t" "$1" || { echo not-written; exit 0; }
 trap - EXIT
 sync "$d" || sync || { echo not-synced; exit 0; }
@@ -61,9 +61,10 @@ exit 0
 fi
 [ -f "$1" ] || { echo no-file; exit 0; }
 [ -r "$1" ] || { echo denied; exit 0; }
-z=$(wc -c <"$1" | tr -d ' ')
+z=$(($(wc -c <"$1")))
 [ "$z" -le "$2" ] || { echo long; exit 0; }
-echo "content $z $(head -c "$z" <"$1" | sum)"
+h=$(head -c "$z" <"$1" | { sum; echo "$h"; })
+echo "content $z $h"
 head -c "$z" <"$1"
 "#;
 
@@ -85,7 +86,7 @@ pub(crate) async fn put(
     let text = format!("{SHA}{PUT}");
     let (mode, size, sum) = (format!("{:o}", mode & 0o7777), content.len().to_string(), sum(content));
     let args = [path, &mode, owner.unwrap_or_default(), &size, &sum, &mark()];
-    let finished = script(pool, host, &text, &args, Some(content.to_vec()), HEADER, DEADLINE).await?;
+    let finished = copy(pool, host, &text, &args, Some(content.to_vec()), HEADER, DEADLINE).await?;
     let failed = |kind, why: &str| {
         Err(PortError::new(kind, format!("'{path}' was not written on '{}': {why}", host.shown())))
     };
@@ -127,7 +128,7 @@ pub(crate) async fn get(
     let limit = max.min(i64::MAX as usize).to_string();
     for _ in 0..TRIES {
         let finished =
-            script(pool, host, &text, &[path, &limit], None, max.saturating_add(HEADER), DEADLINE).await?;
+            copy(pool, host, &text, &[path, &limit], None, max.saturating_add(HEADER), DEADLINE).await?;
         let out = &finished.outputs.out;
         let (header, content) = match out.iter().position(|b| *b == b'\n') {
             Some(at) => (out.get(..at).unwrap_or_default(), out.get(at + 1..).unwrap_or_default()),

@@ -15,7 +15,7 @@ use crate::connection::Connection;
 use crate::error::unreachable;
 use crate::exchange::{Exchange, Order, Step};
 use crate::pool::Pool;
-use crate::script::{self, Input, Process, Said};
+use crate::script::{self, Backstop, Input, Process, Said};
 
 /// For the outputs to reach their end once the command itself has ended.
 const PIPE_GRACE: Duration = Duration::from_secs(2);
@@ -57,6 +57,16 @@ pub(crate) async fn run(
     command: &Command,
     terminal: Option<Vec<Answer>>,
 ) -> Result<Finished, PortError> {
+    run_with(pool, host, command, terminal, Backstop::Watcher(command.deadline)).await
+}
+
+async fn run_with(
+    pool: &Arc<Pool>,
+    host: &SshHost,
+    command: &Command,
+    terminal: Option<Vec<Answer>>,
+    backstop: Backstop,
+) -> Result<Finished, PortError> {
     let program = script::program(&command.argv)?.to_owned();
     let mark = script::mark();
     let input = match (&terminal, &command.stdin) {
@@ -64,12 +74,12 @@ pub(crate) async fn run(
         (None, Some(_)) => Input::Given,
         (None, None) => Input::Empty,
     };
-    let line =
-        script::run(&mark, &host.privilege, &command.argv, &command.env, input, Some(command.deadline))?;
+    let (line, held) = script::run(&mark, &host.privilege, &command.argv, &command.env, input, backstop)?;
     let order = Order {
         line,
         mark,
         stdin: command.stdin.clone(),
+        held,
         sudo: host.privilege.password().cloned(),
         terminal,
         cap: command.output_cap,
@@ -225,6 +235,7 @@ impl Supervised {
             line,
             mark,
             stdin: None,
+            held: false,
             sudo: self.host.privilege.password().cloned(),
             terminal: None,
             cap: 0,
@@ -253,8 +264,8 @@ pub(crate) fn no_program(host: &str, program: &str) -> PortError {
     )
 }
 
-/// Runs one of our own scripts as `sh -c TEXT sh ARGS…` and gives what it left.
-pub(crate) async fn script(
+/// Copies a file: runs a script of ours that does nothing else, and gives what it left.
+pub(crate) async fn copy(
     pool: &Arc<Pool>,
     host: &SshHost,
     text: &str,
@@ -265,5 +276,5 @@ pub(crate) async fn script(
 ) -> Result<Finished, PortError> {
     let argv = ["sh", "-c", text, "sh"].into_iter().chain(args.iter().copied()).map(str::to_owned).collect();
     let command = Command { argv, env: BTreeMap::new(), stdin, deadline, output_cap: cap };
-    run(pool, host, &command, None).await
+    run_with(pool, host, &command, None, Backstop::Itself).await
 }

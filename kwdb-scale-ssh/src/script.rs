@@ -18,6 +18,8 @@ use crate::error::config;
 
 /// Linux takes no longer argument (`MAX_ARG_STRLEN`), and the line is one.
 const LONGEST_LINE: usize = (128 << 10) - 1;
+/// What our shells call themselves (`$0`).
+const OWN_NAME: &str = "kwdb-scale";
 /// What the watcher on the host leaves us to end the command ourselves, so that its end can be told.
 const WATCH_MARGIN: Duration = Duration::from_secs(2);
 
@@ -49,18 +51,21 @@ esac
 "#;
 
 /// Ends the group at the deadline even when nobody can reach the host any more. It is nobody's child, holds no
-/// descriptor of the command, and looks once a second whether there is anything left to watch. It stays in the group,
-/// so that the group's number cannot become somebody else's meanwhile.
+/// descriptor that the command has, and looks once a second whether there is anything left to watch. It stays in the
+/// group, so that the group's number cannot become somebody else's meanwhile.
 const WATCHER: &str = r#"( (
 trap '' TERM HUP INT
-c=0
+HELDc=0
 while [ $c -lt "$w" ] && kill -0 $$ 2>/dev/null; do sleep 1; c=$((c+1)); done
 if kill -0 $$; then
 t=$$; [ "$g" = 0 ] || t=-$g
 kill -s TERM -- $t; sleep 1; kill -s KILL -- $t
 fi
-) </dev/null >/dev/null 2>&1 & )
-"#;
+) </dev/null >/dev/null 2>&1 & )"#;
+/// The watcher of a command without input has the session's input to itself, and sleeps until that ends: when the
+/// command has ended, when the connection is gone, or when we end it because the command takes its time
+/// ([`crate::exchange`]). So a short command costs the host no clock.
+const HELD: &str = "read -r c <&3\n";
 
 /// Both outputs begin here: whatever a login script said before is not the command's.
 const START: &str = r#"printf '%s start %s %s\n' "$n" $$ "$g"
@@ -86,42 +91,71 @@ pub(crate) fn mark() -> String {
 /// How the command gets its standard input.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Input {
+    /// Nothing; the session's own input is the watcher's.
     Empty,
     Given,
     Terminal,
 }
 
-/// The line that runs a command to its end.
+/// What ends a command that has not ended by its deadline, should nobody reach the host then.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Backstop {
+    /// A watcher on the host, started with the command.
+    Watcher(Duration),
+    /// It ends by itself when the connection goes, because all it does is to copy from or to it.
+    Itself,
+}
+
+/// The line that runs a command to its end, and whether its watcher waits for the end of the session's input.
 pub(crate) fn run(
     mark: &str,
     privilege: &Privilege,
     argv: &[String],
     env: &BTreeMap<String, String>,
     input: Input,
-    deadline: Option<Duration>,
-) -> Result<String, PortError> {
+    backstop: Backstop,
+) -> Result<(String, bool), PortError> {
+    program(argv)?;
+    // One more shell would be no better than the one that is there.
+    let own = match argv {
+        [sh, c, text, rest @ ..] if sh == "sh" && c == "-c" => Some((text, rest)),
+        _ => None,
+    };
     let mut text = format!("{IDENTITY}w=$1; shift\n{ENVIRONMENT}");
     exports(env, &mut text)?;
-    text += PROGRAM;
+    if own.is_none() {
+        text += PROGRAM;
+    }
     // A deadline of years needs no watcher.
-    let watch = deadline
-        .map(|d| d.saturating_add(WATCH_MARGIN).as_millis().div_ceil(1000))
-        .and_then(|seconds| i32::try_from(seconds).ok())
-        .unwrap_or(0);
+    let watch = match backstop {
+        Backstop::Watcher(deadline) => deadline.saturating_add(WATCH_MARGIN).as_millis().div_ceil(1000),
+        Backstop::Itself => 0,
+    };
+    let watch = i32::try_from(watch).unwrap_or(0);
+    let held = watch > 0 && input == Input::Empty && privilege.password().is_none();
     if watch > 0 {
-        text += WATCHER;
+        text += &WATCHER.replace("HELD", if held { HELD } else { "" });
+        text += if held { " 3<&0\n" } else { "\n" };
     }
     text += START;
     if input != Input::Terminal {
         text += START_STDERR;
     }
-    text += match input {
-        Input::Empty => "exec \"$@\" </dev/null",
-        Input::Given | Input::Terminal => "exec \"$@\"",
+    let from = if input == Input::Empty { "</dev/null" } else { "" };
+    let (name, args) = match own {
+        Some((script, rest)) => {
+            text += &format!("exec {from}\np=$1; shift; unset n l g w; eval \"unset p\n$p\"");
+            let (name, args) = rest.split_first().map_or(("sh", rest), |(name, args)| (name.as_str(), args));
+            (name, [std::slice::from_ref(script), args].concat())
+        }
+        None => {
+            text += &format!("exec \"$@\" {from}");
+            (OWN_NAME, argv.to_vec())
+        }
     };
-    program(argv)?;
     let watch = watch.to_string();
-    line(mark, privilege, &text, std::iter::once(watch.as_str()).chain(argv.iter().map(String::as_str)))
+    let line = line(name, mark, privilege, &text, std::iter::once(&watch).chain(&args))?;
+    Ok((line, held))
 }
 
 /// The line that starts a command whose descriptors all lead away from the connection.
@@ -142,14 +176,15 @@ pub(crate) fn spawn(
     text += START_STDERR;
     text += r#"exec "$@" </dev/null >>"$o" 2>&1"#;
     program(argv)?;
-    line(mark, privilege, &text, std::iter::once(output_file).chain(argv.iter().map(String::as_str)))
+    let args = std::iter::once(output_file).chain(argv.iter().map(String::as_str));
+    line(OWN_NAME, mark, privilege, &text, args)
 }
 
 /// The line that ends what [`run`] started.
 pub(crate) fn end(mark: &str, privilege: &Privilege, process: Process) -> Result<String, PortError> {
     let text = format!("{IDENTITY}{START}{START_STDERR}{END}");
     let (pid, group) = (process.pid.to_string(), process.group.to_string());
-    line(mark, privilege, &text, [pid.as_str(), group.as_str()])
+    line(OWN_NAME, mark, privilege, &text, [pid, group])
 }
 
 /// The program's name, for messages: never an argument, which could hold anything.
@@ -176,14 +211,15 @@ fn exports(env: &BTreeMap<String, String>, text: &mut String) -> Result<(), Port
     Ok(())
 }
 
-fn line<'a>(
+fn line(
+    name: &str,
     mark: &str,
     privilege: &Privilege,
     text: &str,
-    args: impl IntoIterator<Item = &'a str>,
+    args: impl IntoIterator<Item = impl AsRef<str>>,
 ) -> Result<String, PortError> {
     let mut words = privilege.prefix(&prompt(mark));
-    words.extend(["sh", "-c", text, "kwdb-scale", mark].map(str::to_owned));
+    words.extend(["sh", "-c", text, name, mark].map(str::to_owned));
     let line = format!("exec {} \"$$\" {}", quote::line(words), quote::line(args));
     if line.contains('\0') {
         return Err(config("an argument or a variable holds a NUL byte"));

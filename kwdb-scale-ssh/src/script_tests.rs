@@ -30,7 +30,7 @@ fn words(argv: &[&str]) -> Vec<String> {
 }
 
 fn plain(argv: &[&str]) -> String {
-    run("MARK", &Privilege::AsIs, &words(argv), &BTreeMap::new(), Input::Empty, None).unwrap()
+    run("MARK", &Privilege::AsIs, &words(argv), &BTreeMap::new(), Input::Empty, Backstop::Itself).unwrap().0
 }
 
 /// What the command itself said.
@@ -56,6 +56,29 @@ fn the_command_becomes_the_process_of_the_login_shell() {
     }
 }
 
+/// A text for `sh -c` is run by our shell itself: it must not be able to tell.
+#[test]
+fn a_shell_text_runs_as_in_a_shell_of_its_own() {
+    let watched = |argv: &[&str]| {
+        let backstop = Backstop::Watcher(Duration::from_secs(30));
+        run("MARK", &Privilege::AsIs, &words(argv), &BTreeMap::new(), Input::Empty, backstop).unwrap()
+    };
+    for shell in shells() {
+        let text = r#"wait; echo "$0 $# $1 $2:${n-}${l-}${g-}${w-}${p-}:$(cat)"; exit 7"#;
+        let (line, held) = watched(&["sh", "-c", text, "name", "a b", "-n"]);
+        assert!(held);
+        let output = login(shell, &line);
+        assert_eq!(output.status.code(), Some(7), "{shell}");
+        let (_, out, err) = said(&output);
+        assert_eq!((out.as_str(), err.as_str()), ("name 2 a b -n::\n", ""), "{shell}");
+
+        let output = login(shell, &watched(&["sh", "-c", "set -e; false; echo no"]).0);
+        assert_eq!((output.status.code(), said(&output).1.as_str()), (Some(1), ""), "{shell}");
+        let output = login(shell, &watched(&["sh", "-c", "echo (", "name"]).0);
+        assert_eq!((output.status.code(), said(&output).1.as_str()), (Some(2), ""), "{shell}");
+    }
+}
+
 #[test]
 fn a_group_that_is_not_ours_alone_is_not_told() {
     let output = Command::new("sh").args(["-c", &format!("( {} )", plain(&["true"]))]).output().unwrap();
@@ -72,7 +95,8 @@ fn programs_that_are_not_there() {
         }
     }
     for argv in [&[][..], &[""], &["-c"]] {
-        let error = run("MARK", &Privilege::AsIs, &words(argv), &BTreeMap::new(), Input::Empty, None);
+        let error =
+            run("MARK", &Privilege::AsIs, &words(argv), &BTreeMap::new(), Input::Empty, Backstop::Itself);
         assert!(error.is_err(), "{argv:?}");
     }
 }
@@ -82,22 +106,29 @@ fn the_environment() {
     let env: BTreeMap<_, _> =
         [("A".to_owned(), "it's\n$x".to_owned()), ("KWBASE_B".to_owned(), "b".to_owned())].into();
     for shell in shells() {
-        let line = run("MARK", &Privilege::AsIs, &words(&["env"]), &env, Input::Empty, None).unwrap();
+        let line =
+            run("MARK", &Privilege::AsIs, &words(&["env"]), &env, Input::Empty, Backstop::Itself).unwrap().0;
         let (_, out, _) = said(&login(shell, &line));
         let has = |line: &str| out.lines().any(|l| l == line);
         assert!(has("A=it's") && has("$x") && has("KWBASE_B=b") && has("LC_ALL=C"), "{shell}: {out}");
         assert!(!out.contains("KWBASE_LEFT_OVER"), "{shell}: {out}");
     }
     let bad = [("A B".to_owned(), String::new())].into();
-    assert!(run("MARK", &Privilege::AsIs, &words(&["env"]), &bad, Input::Empty, None).is_err());
+    assert!(run("MARK", &Privilege::AsIs, &words(&["env"]), &bad, Input::Empty, Backstop::Itself).is_err());
 }
 
 #[test]
 fn limits_of_a_line() {
     let long = "x".repeat(LONGEST_LINE);
     for arg in ["a\0hunter2", &long] {
-        let error =
-            run("MARK", &Privilege::AsIs, &words(&["echo", arg]), &BTreeMap::new(), Input::Empty, None);
+        let error = run(
+            "MARK",
+            &Privilege::AsIs,
+            &words(&["echo", arg]),
+            &BTreeMap::new(),
+            Input::Empty,
+            Backstop::Itself,
+        );
         let error = error.unwrap_err().to_string();
         assert!(!error.contains("hunter2") && !error.contains("xxx"), "{error}");
     }
@@ -107,8 +138,9 @@ fn limits_of_a_line() {
 fn sudo_stands_in_front() {
     let user = Some("kaiwudb".to_owned());
     let argv = words(&["true"]);
-    let line =
-        |privilege: &Privilege| run("MARK", privilege, &argv, &BTreeMap::new(), Input::Empty, None).unwrap();
+    let line = |privilege: &Privilege| {
+        run("MARK", privilege, &argv, &BTreeMap::new(), Input::Empty, Backstop::Itself).unwrap().0
+    };
     assert!(line(&Privilege::Sudo { user: None }).starts_with("exec sudo -n -- sh -c "));
     assert!(line(&Privilege::Sudo { user: user.clone() }).starts_with("exec sudo -n -u kaiwudb -- sh -c "));
     let password = kwdb_scale_core::secret::Secret::new("hunter2");
@@ -154,7 +186,7 @@ proptest! {
     fn arguments_arrive(args in prop::collection::vec("[^\0]{0,40}|[ -~\n\t'\"\\\\$`!*?~]{0,40}", 0..6)) {
         let mut argv = words(&["printf", "%s\\0", "first"]);
         argv.extend(args.iter().cloned());
-        let line = run("MARK", &Privilege::AsIs, &argv, &BTreeMap::new(), Input::Empty, None).unwrap();
+        let line = run("MARK", &Privilege::AsIs, &argv, &BTreeMap::new(), Input::Empty, Backstop::Itself).unwrap().0;
         for shell in shells() {
             let (_, out, err) = said(&login(shell, &line));
             let arrived: Vec<&str> = out.split_terminator('\0').skip(1).collect();
