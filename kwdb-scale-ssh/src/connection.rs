@@ -11,8 +11,8 @@ use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{Channel, ChannelId, ChannelOpenFailure, Disconnect, Preferred};
 use tokio::io::BufReader;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::sleep;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 
 use crate::config::{SshHost, SshLimits};
 use crate::error::{HandshakeError, blocking, unreachable};
@@ -27,7 +27,7 @@ const UNANSWERED: usize = 3;
 const SPARE: usize = 2;
 /// Between two tries to open a session when the server allows no more.
 const CROWDED_PAUSE: Duration = Duration::from_millis(100);
-/// For the server's words on a refusal, which come right behind it.
+/// For the server's words on a refusal to be taken, which is a matter of two tasks of this process.
 const WORDS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection that is logged in. Dropping the last handle closes it.
@@ -37,8 +37,7 @@ pub(crate) struct Connection {
     sessions: Arc<Semaphore>,
     /// See [`SPARE`].
     spare: Arc<Semaphore>,
-    /// One at a time: what the server says of a refused forwarding does not say which one it was.
-    forwarding: Mutex<mpsc::UnboundedReceiver<String>>,
+    refusals: Mutex<mpsc::UnboundedReceiver<Words>>,
     retired: AtomicBool,
     lost: Arc<StdMutex<Option<String>>>,
     /// The connection through which this one goes.
@@ -50,6 +49,17 @@ impl fmt::Debug for Connection {
         f.debug_struct("Connection").field("to", &self.shown).finish_non_exhaustive()
     }
 }
+
+/// What the server says of a refusal. The library does not tell to which of the channels being opened it belongs, and
+/// goes on to the next message once it was taken: so it belongs to the one that was refused just now.
+#[derive(Debug)]
+struct Words {
+    text: String,
+    _taken: oneshot::Sender<()>,
+}
+
+/// A refusal to open a channel, and the server's words.
+type Refusal = (russh::Error, String);
 
 /// Why no channel was opened.
 #[derive(Debug)]
@@ -85,7 +95,7 @@ impl Connection {
         let loading = host.clone();
         let check = blocking(move || HostCheck::load(&loading)).await?;
         let config = Arc::new(configuration(&check, limits));
-        let (words, forwarding) = mpsc::unbounded_channel();
+        let (words, refusals) = mpsc::unbounded_channel();
         let lost = Arc::new(StdMutex::new(None));
         let client = Client { check, words, lost: Arc::clone(&lost) };
         let shown = host.shown();
@@ -101,7 +111,7 @@ impl Connection {
             shown,
             sessions: Arc::new(Semaphore::new(limits.sessions)),
             spare: Arc::new(Semaphore::new(SPARE)),
-            forwarding: Mutex::new(forwarding),
+            refusals: Mutex::new(refusals),
             retired: AtomicBool::new(false),
             lost,
             _via: via,
@@ -141,17 +151,19 @@ impl Connection {
     async fn session_of(self: &Arc<Self>, of: &Arc<Semaphore>) -> Result<Session, OpenError> {
         let permit = Arc::clone(of).acquire_owned().await.map_err(|_| OpenError::Gone)?;
         loop {
-            let connection = Arc::clone(self);
-            let opening = Opening::start(async move { connection.handle.channel_open_session().await });
+            let opening = Opening::start(self, |c| async move { c.handle.channel_open_session().await });
             match opening.channel().await {
                 Ok(channel) => return Ok(Session { channel, permit }),
-                Err(russh::Error::ChannelOpenFailure(
-                    ChannelOpenFailure::ConnectFailed | ChannelOpenFailure::ResourceShortage,
+                Err((
+                    russh::Error::ChannelOpenFailure(
+                        ChannelOpenFailure::ConnectFailed | ChannelOpenFailure::ResourceShortage,
+                    ),
+                    _,
                 )) => {
                     tracing::debug!(host = self.shown, "the server allows no more sessions for now");
                     sleep(CROWDED_PAUSE).await;
                 }
-                Err(russh::Error::ChannelOpenFailure(failure)) => {
+                Err((russh::Error::ChannelOpenFailure(failure), _)) => {
                     return Err(OpenError::Refused(PortError::new(
                         PortErrorKind::Denied,
                         format!("'{}' refused to open a session: {}", self.shown, failure.description()),
@@ -162,23 +174,19 @@ impl Connection {
         }
     }
 
-    /// Asks the host to connect to `address`. A caller that goes away before the answer must
-    /// [`retire`](Self::retire) the connection, because the answer that is still to come would be taken for that to
-    /// the next question.
+    /// Asks the host to connect to `address`. Any number may be asked at once: one address that does not answer keeps
+    /// no other waiting.
     pub(crate) async fn forward(self: &Arc<Self>, address: &str, port: u16) -> Result<Forwarding, OpenError> {
-        let mut words = self.forwarding.lock().await;
-        while words.try_recv().is_ok() {}
-        let (connection, to) = (Arc::clone(self), address.to_owned());
-        let opening = Opening::start(async move {
-            connection.handle.channel_open_direct_tcpip(to, port.into(), "127.0.0.1", 0).await
+        let to = address.to_owned();
+        let opening = Opening::start(self, move |c| async move {
+            c.handle.channel_open_direct_tcpip(to, port.into(), "127.0.0.1", 0).await
         });
         match opening.channel().await {
             Ok(channel) => Ok(Forwarding::Open(channel)),
-            Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::ConnectFailed)) => {
-                let words = tokio::time::timeout(WORDS_PATIENCE, words.recv()).await;
-                Ok(Forwarding::Failed(words.ok().flatten().unwrap_or_default()))
+            Err((russh::Error::ChannelOpenFailure(ChannelOpenFailure::ConnectFailed), words)) => {
+                Ok(Forwarding::Failed(words))
             }
-            Err(russh::Error::ChannelOpenFailure(failure)) => Err(OpenError::Refused(PortError::new(
+            Err((russh::Error::ChannelOpenFailure(failure), _)) => Err(OpenError::Refused(PortError::new(
                 PortErrorKind::Unsupported,
                 format!(
                     "'{}' does not connect to other addresses for us ({}): allow it in its sshd_config \
@@ -193,11 +201,7 @@ impl Connection {
 
     /// A stream through this connection to the next host.
     pub(crate) async fn tunnel(self: &Arc<Self>, host: &SshHost) -> Result<Stream, PortError> {
-        // Retires the jump connection unless it answers, as `forward` demands.
-        let mut pending = Pending { connection: self, answered: false };
-        let result = self.forward(&host.address, host.port).await;
-        pending.answered = true;
-        match result {
+        match self.forward(&host.address, host.port).await {
             Ok(Forwarding::Open(channel)) => Ok(Stream::Through(channel)),
             Ok(Forwarding::Failed(words)) => Err(unreachable(format!(
                 "'{}' cannot be reached from '{}': {}",
@@ -213,35 +217,36 @@ impl Connection {
     }
 }
 
-/// Retires a connection whose answer was not waited for.
-pub(crate) struct Pending<'a> {
-    pub(crate) connection: &'a Connection,
-    pub(crate) answered: bool,
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.connection.retire();
-        }
-    }
-}
-
 /// A channel that is being opened, in a task of its own. When the caller goes away, one stays that closes it.
-struct Opening(Option<tokio::task::JoinHandle<Result<Channel<Msg>, russh::Error>>>);
+struct Opening(Option<tokio::task::JoinHandle<Result<Channel<Msg>, Refusal>>>);
 
 impl Opening {
-    fn start(opening: impl Future<Output = Result<Channel<Msg>, russh::Error>> + Send + 'static) -> Self {
-        Self(Some(tokio::spawn(opening)))
+    fn start<F>(connection: &Arc<Connection>, open: impl FnOnce(Arc<Connection>) -> F) -> Self
+    where
+        F: Future<Output = Result<Channel<Msg>, russh::Error>> + Send + 'static,
+    {
+        let connection = Arc::clone(connection);
+        let opening = open(Arc::clone(&connection));
+        Self(Some(tokio::spawn(async move {
+            match opening.await {
+                Ok(channel) => Ok(channel),
+                Err(e @ russh::Error::ChannelOpenFailure(_)) => {
+                    let mut refusals = connection.refusals.lock().await;
+                    let words = timeout(WORDS_PATIENCE, refusals.recv()).await;
+                    Err((e, words.ok().flatten().map(|words| words.text).unwrap_or_default()))
+                }
+                Err(e) => Err((e, String::new())),
+            }
+        })))
     }
 
-    async fn channel(mut self) -> Result<Channel<Msg>, russh::Error> {
+    async fn channel(mut self) -> Result<Channel<Msg>, Refusal> {
         let result = match self.0.as_mut() {
-            Some(opening) => opening.await.unwrap_or(Err(russh::Error::Disconnect)),
-            None => Err(russh::Error::Disconnect),
+            Some(opening) => opening.await.ok(),
+            None => None,
         };
         self.0 = None;
-        result
+        result.unwrap_or_else(|| Err((russh::Error::Disconnect, String::new())))
     }
 }
 
@@ -293,7 +298,7 @@ fn configuration(check: &HostCheck, limits: &SshLimits) -> client::Config {
 #[derive(Debug)]
 pub(crate) struct Client {
     check: HostCheck,
-    words: mpsc::UnboundedSender<String>,
+    words: mpsc::UnboundedSender<Words>,
     lost: Arc<StdMutex<Option<String>>>,
 }
 
@@ -312,7 +317,12 @@ impl client::Handler for Client {
         _: &str,
         _: &mut client::Session,
     ) -> Result<(), HandshakeError> {
-        let _ = self.words.send(description.chars().filter(|c| !c.is_control()).take(200).collect());
+        let text = description.chars().filter(|c| !c.is_control()).take(200).collect();
+        let (_taken, taken) = oneshot::channel();
+        if self.words.send(Words { text, _taken }).is_ok() {
+            // Ends with an error, which says that the words were taken and dropped.
+            let _ = timeout(WORDS_PATIENCE, taken).await;
+        }
         Ok(())
     }
 

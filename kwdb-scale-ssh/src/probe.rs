@@ -9,7 +9,7 @@ use kwdb_scale_core::topology::Address;
 use tokio::time::timeout;
 
 use crate::config::SshHost;
-use crate::connection::{Forwarding, OpenError, Pending};
+use crate::connection::{Forwarding, OpenError};
 use crate::error::{config, unreachable};
 use crate::pool::Pool;
 use crate::run::run;
@@ -30,23 +30,19 @@ pub(crate) async fn probe(
     loop {
         // The deadline is that of the probe; a host that cannot be reached is an error of its own.
         let connection = pool.connection(host).await?;
-        let mut pending = Pending { connection: &connection, answered: false };
         let answer = match timeout(deadline, connection.forward(name, port)).await {
             Ok(answer) => answer,
             Err(_) => return Ok(PortState::NoAnswer),
         };
         match answer {
             Ok(Forwarding::Open(channel)) => {
-                pending.answered = true;
                 let _ = channel.close().await;
                 return Ok(PortState::Open);
             }
             Ok(Forwarding::Failed(words)) => {
-                pending.answered = true;
                 return state(host, name, &words);
             }
             Err(OpenError::Refused(error)) => {
-                pending.answered = true;
                 return by_bash(pool, host, name, port, deadline, error).await;
             }
             Err(OpenError::Gone) if tries == 0 => tries += 1,

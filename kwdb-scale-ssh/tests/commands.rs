@@ -366,6 +366,32 @@ async fn a_host_that_does_not_forward() {
     assert!(error.to_string().contains("AllowTcpForwarding"), "{error}");
 }
 
+/// Each of many probes at once gets the words that were said of it.
+#[tokio::test]
+async fn probes_at_once() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "");
+    let ssh = sshd.transport();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let open = listener.local_addr().unwrap().to_string();
+    let addresses = [open.as_str(), "127.0.0.1:1", "no-such-host.invalid:1"];
+    let mut at_once = tokio::task::JoinSet::new();
+    for n in 0..30 {
+        let (ssh, address) = (ssh.clone(), addresses[n % 3].into());
+        at_once.spawn(async move {
+            (n % 3, ssh.probe(&n1(), &address, PATIENCE).await.map_err(|e| e.to_string()))
+        });
+    }
+    for (kind, state) in at_once.join_all().await {
+        match kind {
+            0 => assert_eq!(state, Ok(PortState::Open)),
+            1 => assert_eq!(state, Ok(PortState::Closed)),
+            _ => assert!(state.unwrap_err().contains("no-such-host.invalid")),
+        }
+    }
+    assert_eq!(sshd.logins(), 1);
+}
+
 #[tokio::test]
 async fn jump_hosts() {
     let Some(program) = installed() else { return };
