@@ -494,8 +494,8 @@ pub fn main() -> ExitCode {
         }
         Err(e) => Err(Failure::other(format!("the runtime cannot be started: {e}"))),
     };
-    match result {
-        Ok(exit) => exit.into(),
+    let exit = match result {
+        Ok(exit) => exit,
         Err(failure) => {
             ui.say(format_args!("kwscale: {failure}"));
             if ui.json() {
@@ -510,7 +510,15 @@ pub fn main() -> ExitCode {
                 }
                 ui.print(format_args!("{object:#}"));
             }
-            failure.exit.into()
+            failure.exit
+        }
+    };
+    match (ui.lost(), exit) {
+        (None, exit) => exit.into(),
+        // The other codes say more than that.
+        (Some(why), exit) => {
+            ui.say(format_args!("kwscale: the result was lost: standard output cannot be written: {why}"));
+            if exit == Exit::Done { Exit::Failed.into() } else { exit.into() }
         }
     }
 }

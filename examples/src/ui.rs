@@ -1,7 +1,8 @@
 //! Results on standard output, talk on standard error.
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use kwdb_scale_core::assess::{Finding, Severity};
@@ -18,6 +19,9 @@ pub enum Format {
     /// One JSON value.
     Json,
 }
+
+/// The first failure to write a result. Standard output is one for the whole process.
+static LOST: OnceLock<String> = OnceLock::new();
 
 /// Where words go, and how they look there.
 #[derive(Clone, Copy, Debug)]
@@ -65,8 +69,17 @@ impl Ui {
     pub fn print(&self, text: impl Display) {
         let text = text.to_string();
         let end = if text.ends_with('\n') { "" } else { "\n" };
-        // A reader that went away (`| head`) is no failure.
-        let _ = write!(std::io::stdout().lock(), "{text}{end}");
+        let mut out = std::io::stdout().lock();
+        match write!(out, "{text}{end}").and_then(|()| out.flush()) {
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => drop(LOST.set(e.to_string())),
+            // A reader that went away (`| head`) is no failure.
+            _ => {}
+        }
+    }
+
+    /// Why a result did not reach standard output, if one did not: a full disk, for example.
+    pub fn lost(&self) -> Option<&'static str> {
+        LOST.get().map(String::as_str)
     }
 
     /// A JSON value on standard output.

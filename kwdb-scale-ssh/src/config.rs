@@ -32,6 +32,8 @@ pub struct SshHost {
     pub(crate) logins: Vec<Login>,
     pub(crate) host_keys: HostKeyPolicy,
     pub(crate) known_as: Option<String>,
+    pub(crate) revoked: Vec<PathBuf>,
+    pub(crate) connect_timeout: Option<Duration>,
     pub(crate) via: Option<Box<SshHost>>,
     pub(crate) privilege: Privilege,
 }
@@ -46,6 +48,8 @@ impl SshHost {
             logins: Vec::new(),
             host_keys,
             known_as: None,
+            revoked: Vec::new(),
+            connect_timeout: None,
             via: None,
             privilege: Privilege::AsIs,
         }
@@ -61,6 +65,20 @@ impl SshHost {
     /// (`MaxAuthTries`, 6 by default, where every key of an agent counts).
     pub fn login(mut self, login: impl Into<Login>) -> Self {
         self.logins.push(login.into());
+        self
+    }
+
+    /// How long this host may take to answer and let us in, instead of [`SshLimits::connect`] (`ConnectTimeout`).
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = Some(timeout);
+        self
+    }
+
+    /// A file of host keys and authorities that are never accepted, whatever else is known of them: public keys, one
+    /// a line (`RevokedHostKeys`). Read anew for every connection, which fails when the file cannot be read or holds
+    /// anything else: a binary revocation list of `ssh-keygen -k` is not understood.
+    pub fn revoked_keys(mut self, file: impl Into<PathBuf>) -> Self {
+        self.revoked.push(file.into());
         self
     }
 

@@ -40,7 +40,8 @@ case $1 in */*) d=${1%/*}/ ;; *) d=./ ;; esac
 umask 077
 t=$d.$6.tmp
 trap 'rm -f -- "$t"' EXIT
-trap 'exit 1' HUP INT TERM
+# PIPE: when the connection goes, the next word to it must not end this before it has tidied up.
+trap 'exit 1' HUP INT TERM PIPE
 : >"$t" && dd bs=64k conv=fsync,notrunc status=none of="$t" || { echo not-written; exit 0; }
 sum <"$t"; w=$5
 [ "$h" != - ] || { h=$(($(wc -c <"$t"))) w=$4; }

@@ -109,9 +109,17 @@ impl HostCheck {
             Some(name) => name.to_ascii_lowercase(),
             None => lookup_name(&host.address, host.port),
         };
-        let known = known_hosts::read(&host.host_keys.files(), &name).map_err(|(file, e)| {
+        let mut known = known_hosts::read(&host.host_keys.files(), &name).map_err(|(file, e)| {
             local_file(format!("the known_hosts file '{}' cannot be read", file.display()), e)
         })?;
+        for file in &host.revoked {
+            let shown = || format!("the file of revoked host keys '{}'", file.display());
+            let bytes =
+                std::fs::read(file).map_err(|e| local_file(format!("{} cannot be read", shown()), e))?;
+            known.revoke(file, &String::from_utf8_lossy(&bytes)).map_err(|line| {
+                config(format!("line {line} of {} is not a public key: list one a line", shown()))
+            })?;
+        }
         Ok(Self { policy: host.host_keys.clone(), shown: host.shown(), name, principal, known })
     }
 
@@ -143,38 +151,37 @@ impl HostCheck {
     }
 
     fn check_key(&self, key: &KeyData) -> Result<(), PortError> {
-        if let HostKeyPolicy::Pinned { fingerprints } = &self.policy {
-            let fingerprint = key.fingerprint(HashAlg::Sha256);
-            if fingerprints.iter().any(|pin| pin.parse().is_ok_and(|pin| fingerprint == pin)) {
-                return Ok(());
+        match (self.known.judge(key), &self.policy) {
+            (Verdict::Revoked(place), _) => Err(self.refusal(key, &format!("which {place} revokes"))),
+            (_, HostKeyPolicy::Pinned { fingerprints }) => {
+                let fingerprint = key.fingerprint(HashAlg::Sha256);
+                match fingerprints.iter().any(|pin| pin.parse().is_ok_and(|pin| fingerprint == pin)) {
+                    true => Ok(()),
+                    false => {
+                        Err(self.refusal(key, "which is not one of those pinned: if it is right, pin it"))
+                    }
+                }
             }
-            return Err(self.refusal(key, "which is not one of those pinned: if it is right, pin it"));
-        }
-        match self.known.judge(key) {
-            Verdict::Trusted => Ok(()),
-            Verdict::Changed(place) => Err(self.refusal(
+            (Verdict::Trusted, _) => Ok(()),
+            (Verdict::Changed(place), _) => Err(self.refusal(
                 key,
                 &format!(
                     "but {place} has another: somebody may be listening in; if the key was changed on purpose, \
                      correct that line"
                 ),
             )),
-            Verdict::Revoked(place) => Err(self.refusal(key, &format!("which {place} revokes"))),
-            Verdict::Unknown => match &self.policy {
-                HostKeyPolicy::AcceptNew { file, .. } => self.record(file, key),
-                _ => {
-                    let files: Vec<String> =
-                        self.policy.files().iter().map(|f| f.display().to_string()).collect();
-                    Err(self.refusal(
-                        key,
-                        &format!(
-                            "and '{}' is not in {}: compare the fingerprint with the host's and add the key",
-                            self.name,
-                            files.join(" nor in ")
-                        ),
-                    ))
-                }
-            },
+            (Verdict::Unknown, HostKeyPolicy::AcceptNew { file, .. }) => self.record(file, key),
+            (Verdict::Unknown, HostKeyPolicy::Strict { files }) => {
+                let files: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
+                Err(self.refusal(
+                    key,
+                    &format!(
+                        "and '{}' is not in {}: compare the fingerprint with the host's and add the key",
+                        self.name,
+                        files.join(" nor in ")
+                    ),
+                ))
+            }
         }
     }
 

@@ -50,6 +50,30 @@ fn strict_trusts_what_is_known_and_names_what_speaks_against() {
 }
 
 #[test]
+fn revoked_keys_are_never_accepted() {
+    let (key, other) = (private(), private());
+    let (_known, policy) = strict(&format!("[node.example.com]:2222 {}\n", text(&key)));
+    let pinned = HostKeyPolicy::Pinned { fingerprints: vec![key.fingerprint(HashAlg::Sha256).to_string()] };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let load = |policy: &HostKeyPolicy, content: &str| {
+        std::fs::write(file.path(), content).unwrap();
+        let host = SshHost::new("Node.Example.com", "root", policy.clone()).port(2222);
+        HostCheck::load(&host.revoked_keys(file.path()))
+    };
+    for policy in [&policy, &pinned] {
+        load(policy, &format!("{}\n", text(&other))).unwrap().check(&plain(&key)).unwrap();
+        let error =
+            load(policy, &format!("# gone\n{}\n", text(&key))).unwrap().check(&plain(&key)).unwrap_err();
+        assert_eq!(error.kind(), PortErrorKind::Authentication);
+        assert!(error.to_string().contains(&format!("{}:2 revokes", file.path().display())), "{error}");
+    }
+    let error = load(&policy, &format!("{}\nSSHKRL\n", text(&other))).unwrap_err();
+    assert!(error.to_string().starts_with("line 2 of the file of revoked host keys"), "{error}");
+    let gone = SshHost::new("h", "root", policy).revoked_keys("/nonexistent/revoked");
+    assert!(HostCheck::load(&gone).unwrap_err().to_string().contains("/nonexistent/revoked"));
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_not_an_empty_one() {
     let dir = tempfile::tempdir().unwrap();
     let policy = HostKeyPolicy::Strict { files: vec![dir.path().into()] };

@@ -90,6 +90,22 @@ impl Known {
         }
     }
 
+    /// Takes the keys of `text`, the content of `file` with one public key a line, as revoked. Gives the number of the
+    /// first line that is none: what cannot be read cannot be kept to.
+    pub(crate) fn revoke(&mut self, file: &Path, text: &str) -> Result<(), usize> {
+        let file: Arc<Path> = file.into();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let key = PublicKey::from_openssh(line).map_err(|_| index + 1)?.into();
+            let place = Place { file: Arc::clone(&file), line: index + 1 };
+            self.entries.push(Entry { place, marker: Marker::Revoked, key });
+        }
+        Ok(())
+    }
+
     /// The verdict on a plain key.
     pub(crate) fn judge(&self, key: &KeyData) -> Verdict {
         if let Some(place) = self.revoked(key) {

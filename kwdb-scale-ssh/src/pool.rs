@@ -66,30 +66,31 @@ impl Pool {
         };
         let mut right = self.right().await?;
         let connecting = async {
-            let stream = match &via {
-                Some(jump) => jump.tunnel(host).await?,
-                None => {
-                    let mut dialling = pin!(connection::dial(host));
-                    match timeout(DIAL_PATIENCE, &mut dialling).await {
-                        Ok(stream) => stream?,
-                        Err(_) => {
-                            drop(right);
-                            let stream = dialling.await?;
-                            right = self.right().await?;
-                            stream
-                        }
-                    }
+            let opening = async {
+                match &via {
+                    Some(jump) => jump.tunnel(host).await,
+                    None => connection::dial(host).await,
                 }
             };
-            let connection = Connection::open(host, stream, via, &self.limits, &self.keys).await;
+            let mut opening = pin!(opening);
+            let stream = match timeout(DIAL_PATIENCE, &mut opening).await {
+                Ok(stream) => stream?,
+                Err(_) => {
+                    drop(right);
+                    let stream = opening.await?;
+                    right = self.right().await?;
+                    stream
+                }
+            };
+            let connection = Connection::open(host, stream, via.clone(), &self.limits, &self.keys).await;
             drop(right);
             connection
         };
-        let connection = timeout(self.limits.connect, connecting).await.unwrap_or_else(|_| {
+        let patience = host.connect_timeout.unwrap_or(self.limits.connect);
+        let connection = timeout(patience, connecting).await.unwrap_or_else(|_| {
             Err(unreachable(format!(
-                "'{}' did not answer, or not let us in, within {:?}",
-                host.shown(),
-                self.limits.connect
+                "'{}' did not answer, or not let us in, within {patience:?}",
+                host.shown()
             )))
         })?;
         *current = Some(Arc::clone(&connection));

@@ -21,9 +21,9 @@ const MOST_JUMPS: usize = 8;
 
 /// Reads hosts out of an ssh_config by asking `ssh -G`, which must be installed.
 ///
-/// Taken over are HostName, User, Port, HostKeyAlias, IdentityFile (those that exist), CertificateFile,
-/// IdentitiesOnly, IdentityAgent, ProxyJump, UserKnownHostsFile, GlobalKnownHostsFile and StrictHostKeyChecking, of
-/// which `no` and `ask` mean `yes`, because nobody can be asked. A ProxyCommand is refused with
+/// Taken over are HostName, User, Port, ConnectTimeout, HostKeyAlias, IdentityFile (those that exist), CertificateFile,
+/// IdentitiesOnly, IdentityAgent, ProxyJump, UserKnownHostsFile, GlobalKnownHostsFile, RevokedHostKeys (a list of keys)
+/// and StrictHostKeyChecking, of which `no` and `ask` mean `yes`, because nobody can be asked. A ProxyCommand is refused with
 /// [`Unsupported`](PortErrorKind::Unsupported). Everything else is left to this crate.
 ///
 /// ```no_run
@@ -190,6 +190,12 @@ impl Settings {
         let mut host = SshHost::new(address, user, self.policy(&expand)?).port(port);
         if let Some(alias) = self.one("hostkeyalias") {
             host = host.known_as(alias);
+        }
+        if let Some(seconds) = self.one("connecttimeout").and_then(|t| t.parse().ok()).filter(|s| *s > 0) {
+            host = host.connect_timeout(Duration::from_secs(seconds));
+        }
+        for file in self.all("revokedhostkeys").iter().filter(|f| *f != "none") {
+            host = host.revoked_keys(expand(file)?);
         }
         if self.one("pubkeyauthentication") == Some("no") || self.one("pubkeyauthentication") == Some("false")
         {

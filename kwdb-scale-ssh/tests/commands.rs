@@ -343,6 +343,26 @@ async fn owners() {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_cut_off_leaves_nothing() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "");
+    let ssh = sshd.transport();
+    let dir = sshd.path("uploads");
+    std::fs::create_dir(&dir).unwrap();
+    let names = || std::fs::read_dir(&dir).unwrap().count();
+    let (path, content) = (dir.join("file"), vec![7; 64 << 20]);
+    let cut = async {
+        until("it has begun", async || (names() > 0).then_some(())).await;
+        sshd.cut();
+    };
+    let (host, path) = (n1(), path.to_str().unwrap());
+    let (result, ()) = tokio::join!(ssh.put(&host, path, &content, 0o600), cut);
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), PortErrorKind::ConnectionLost, "{}", error.chain());
+    until("the host has tidied up", async || (names() == 0).then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_host_that_does_not_forward() {
     let Some(program) = installed() else { return };
     let sshd = Sshd::start(&program, "AllowTcpForwarding no");

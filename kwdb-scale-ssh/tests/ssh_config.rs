@@ -4,9 +4,9 @@
 
 mod sshd;
 
-use kwdb_scale_core::ports::PortErrorKind;
+use kwdb_scale_core::ports::{Command, HostTransport as _, PortErrorKind};
 use kwdb_scale_ssh::SshConfig;
-use sshd::{Sshd, installed, sh, transport, user};
+use sshd::{Sshd, installed, n1, sh, transport, user};
 
 #[tokio::test]
 async fn hosts_of_a_file() {
@@ -28,6 +28,11 @@ Host bastion
   IdentityFile {}
   StrictHostKeyChecking accept-new
   UserKnownHostsFile {}
+Host revoked
+  Port {}
+  IdentityFile {}
+  UserKnownHostsFile {}
+  RevokedHostKeys {}
 Host commanded
   ProxyCommand nc %h %p
 Host circle
@@ -44,8 +49,18 @@ Host *
         bastion.port,
         id(&bastion),
         new.display(),
+        node.port,
+        id(&node),
+        known(&node),
+        node.path("revoked").display(),
     );
     std::fs::write(&file, text).unwrap();
+    let (_, key) = std::fs::read_to_string(node.known_hosts())
+        .unwrap()
+        .split_once(' ')
+        .map(|(name, key)| (name.to_owned(), key.to_owned()))
+        .unwrap();
+    std::fs::write(node.path("revoked"), key).unwrap();
     let config = SshConfig::in_file(&file);
     sh(&transport(config.host("direct").await.unwrap()), "true").await;
     assert_eq!((bastion.logins(), node.logins()), (0, 1));
@@ -61,6 +76,26 @@ Host *
         let error = config.host(name).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{name}: {}", error.chain());
     }
+    let revoked = transport(config.host("revoked").await.unwrap());
+    let error = revoked.run(&n1(), &Command::new(["true"])).await.unwrap_err();
+    assert_eq!(error.kind(), PortErrorKind::Authentication, "{}", error.chain());
+    assert!(error.to_string().contains("revoked:1 revokes"), "{error}");
+
+    // Listens, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "Host *\n  HostName 127.0.0.1\n  Port {}\n  ConnectTimeout 1\n  IdentityFile {}\n  IdentityAgent none\n",
+        silent.local_addr().unwrap().port(),
+        id(&node)
+    );
+    std::fs::write(&file, text).unwrap();
+    let error =
+        transport(config.host("x").await.unwrap()).run(&n1(), &Command::new(["true"])).await.unwrap_err();
+    assert!(
+        error.kind() == PortErrorKind::Unreachable && error.to_string().ends_with("within 1s"),
+        "{error}"
+    );
+
     std::fs::write(&file, "NoSuchKeyword x\n").unwrap();
     let error = config.host("x").await.unwrap_err();
     assert!(error.kind() == PortErrorKind::Config && error.to_string().contains("line 1"), "{error}");

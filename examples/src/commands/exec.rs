@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,9 @@ const PASSPHRASE: &str = "KWSCALE_KEY_PASSPHRASE";
 const ENDING: Duration = Duration::from_secs(2);
 /// A script or file is held in memory, once.
 const LARGEST: u64 = 256 << 20;
+/// A longer script is not an argument of the host's shell but its input: Linux takes arguments of 128 KiB, and every
+/// quote in it takes four bytes.
+const LONGEST_TEXT: usize = 24 << 10;
 
 /// What is done on every host.
 enum Work {
@@ -214,9 +218,17 @@ fn work(args: &ExecArgs) -> Result<Work, Failure> {
     let deadline = Duration::try_from(args.deadline)
         .map_err(|_| Failure::usage(format!("--deadline {:#} is not a time to wait", args.deadline)))?;
     if let Some(script) = &args.script {
-        let mut command = Command::new(["sh", "-s"]).deadline(deadline);
-        command.stdin = Some(read("the script", script)?.0);
-        return Ok(Work::Run(command));
+        let script = read("the script", script)?.0;
+        return Ok(Work::Run(match String::from_utf8(script) {
+            Ok(text) if text.len() <= LONGEST_TEXT && !text.contains('\0') => {
+                Command::new(["sh", "-c", &text, "sh"]).deadline(deadline)
+            }
+            other => {
+                let mut command = Command::new(["sh", "-s"]).deadline(deadline);
+                command.stdin = Some(other.map_or_else(FromUtf8Error::into_bytes, String::into_bytes));
+                command
+            }
+        }));
     }
     if let Some(file) = &args.put {
         let (content, mode) = read("the file", file)?;
@@ -248,6 +260,9 @@ fn read(what: &str, path: &Path) -> Result<(Vec<u8>, u32), Failure> {
     let found = std::fs::metadata(path).map_err(fail)?;
     if found.is_dir() {
         return Err(fail(ErrorKind::IsADirectory.into()));
+    }
+    if !found.is_file() {
+        return Err(Failure::usage(format!("{what} {shown} is not a regular file: name one")));
     }
     if found.len() > LARGEST {
         return Err(Failure::usage(format!(
@@ -298,7 +313,12 @@ fn user(args: &ExecArgs) -> Result<String, Failure> {
 }
 
 fn key_file(path: &Path) -> KeyFile {
-    let key = KeyFile::new(path);
+    let mut beside = path.as_os_str().to_owned();
+    beside.push("-cert.pub");
+    let key = match Path::new(&beside).is_file() {
+        true => KeyFile::new(path).certificate(beside),
+        false => KeyFile::new(path),
+    };
     match std::env::var(PASSPHRASE) {
         Ok(passphrase) if !passphrase.is_empty() => key.passphrase(Secret::new(passphrase)),
         _ => key,
