@@ -107,11 +107,15 @@ async fn run(
         _ => None,
     };
     let http = bind("--http-addr", start.http.as_str()).await?;
-    // Nothing is said there in the twin; the port is taken as the real one takes it.
-    let _brpc = match brpc_address(args, start.listen.host()) {
-        Some(address) => Some(bind("--brpc-addr", &address).await?),
-        None => None,
-    };
+    // Nothing is said there in the twin; the port takes connections as the real one does.
+    if let Some(address) = brpc_address(args, start.listen.host()) {
+        let brpc = bind("--brpc-addr", &address).await?;
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = brpc.accept().await {
+                drop(connection);
+            }
+        });
+    }
 
     let lab = LabAddress::read(lab).map_err(|e| format!("no lab is running in {}: {e}", lab.display()))?;
     let registration = Registration {
