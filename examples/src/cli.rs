@@ -53,7 +53,12 @@ enum Command {
     #[command(subcommand)]
     Lab(LabCommand),
     /// Show nodes, range health and settings.
-    Status,
+    Status {
+        /// Also show what deploy.sh, kw-status and decommission_progress say on the hosts of that method. Nothing is ever
+        /// decided by it.
+        #[arg(long)]
+        deploy: bool,
+    },
     /// Write a full observation as JSON.
     Observe {
         /// The file to write; standard output when left out.
@@ -140,11 +145,10 @@ pub struct RequestOptions {
 
 /// A time to wait: positive, and at most a year.
 fn wait(text: &str) -> Result<SignedDuration, String> {
-    let wait: SignedDuration = text.parse().map_err(|e: jiff::Error| e.to_string())?;
-    if !wait.is_positive() || wait > LONGEST {
-        return Err("write a time above nothing and up to a year, such as 30s, 10m or 1h".to_owned());
+    match text.parse::<SignedDuration>() {
+        Ok(wait) if wait.is_positive() && wait <= LONGEST => Ok(wait),
+        _ => Err("write a time above nothing and up to a year, such as 30s, 10m or 1h".to_owned()),
     }
-    Ok(wait)
 }
 
 /// See [`Redistribution`].
@@ -538,7 +542,7 @@ async fn run(cli: &Cli, ui: &Ui) -> Result<Exit, Failure> {
         Command::Lab(LabCommand::Kill(args)) => commands::lab::kill(ui, &args.dir, &args.name).await,
         Command::Lab(LabCommand::Restart(args)) => commands::lab::restart(ui, &args.dir, &args.name).await,
         Command::Lab(LabCommand::Down(args)) => commands::lab::down(ui, &args.dir).await,
-        Command::Status => commands::status::status(ui, global).await,
+        Command::Status { deploy } => commands::status::status(ui, global, *deploy).await,
         Command::Observe { output } => commands::status::observe(ui, global, output.as_deref()).await,
         Command::Hosts { hosts } => commands::hosts::hosts(ui, global, hosts).await,
         Command::Check { options, change } => commands::plan::check(ui, global, options, change).await,

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::SignedDuration;
 use kwdb_scale_core::execute::{Act, EventStream, Progress};
 
+use crate::report::ids;
 use crate::ui::Ui;
 
 /// Plain lines of one wait are no closer than this.
@@ -34,9 +35,7 @@ struct Show {
 impl Show {
     fn new(ui: Ui) -> Self {
         let bar = if ui.terminal {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            bar.enable_steady_tick(Duration::from_millis(120));
-            bar
+            ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
         } else {
             ProgressBar::hidden()
         };
@@ -82,6 +81,8 @@ impl Show {
                 self.last.clear();
                 self.line(&format!("{} {what}", self.head));
                 self.spinner(format!("{} {what}", self.head));
+                // Not before: a question may be asked first.
+                self.bar.enable_steady_tick(Duration::from_millis(120));
             }
             Progress::Acting { act } => self.line(&format!("      {}", act_text(act))),
             Progress::Replicas { left, of, per_minute, eta } => {
@@ -114,9 +115,6 @@ impl Show {
 }
 
 fn act_text(act: &Act) -> String {
-    let ids = |nodes: &[kwdb_scale_core::topology::NodeId]| {
-        nodes.iter().map(|n| n.0.to_string()).collect::<Vec<_>>().join(", ")
-    };
     match act {
         Act::SetSetting { name, value, .. } => format!("set {name} = {value}"),
         Act::RestoreSetting { name, value } => format!("restore {name} = {value}"),

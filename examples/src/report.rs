@@ -236,3 +236,7 @@ fn ranges(health: &RangeHealth) -> Ranges {
         examples: bad.take(10).collect(),
     }
 }
+/// Node ids, as a person lists them.
+pub(crate) fn ids(nodes: &[NodeId]) -> String {
+    nodes.iter().map(|n| n.0.to_string()).collect::<Vec<_>>().join(", ")
+}

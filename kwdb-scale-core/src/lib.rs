@@ -96,3 +96,6 @@ pub mod statement;
 pub mod topology;
 pub mod version;
 pub mod zone;
+
+/// The crate of the times in this API ([`ports::Clock`], [`rows`]): implement ports with this very version.
+pub use jiff;

@@ -44,6 +44,19 @@
 //! }
 //! ```
 //!
+//! What operates clusters is [`Kwbase`](kwdb_scale_core::kwbase::Kwbase), the kwbase command line, over this transport:
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use kwdb_scale_core::kwbase::{Kwbase, KwbaseHost};
+//! # fn f(transport: kwdb_scale_ssh::SshTransport, hosts: Vec<KwbaseHost>) -> Result<(), Box<dyn std::error::Error>> {
+//! // The hosts by the names that the transport knows them by: see `KwbaseHost`.
+//! let kwbase = Arc::new(Kwbase::new(Arc::new(transport), hosts)?);
+//! // It is a `DecommissionControl` and a `NodeLifecycle`: give it to `kwdb_scale_core::execute::Ports`.
+//! # let _ = kwbase;
+//! # Ok(()) }
+//! ```
+//!
 //! # What is where
 //!
 //! | item | says |
@@ -60,7 +73,7 @@
 //! # What a host needs
 //!
 //! An SSH server that starts each command in a session of its own, as OpenSSH does; a login shell that is a POSIX
-//! one (sh, dash, bash, ksh, zsh); the usual tools (`env`, `sed`, `sleep`, `kill`, `cat`, `head`, `wc`, `mv`,
+//! one (sh, dash, bash, ksh, zsh); the usual tools (`env`, `sed`, `sleep`, `kill`, `dd`, `head`, `wc`, `mv`,
 //! `chmod`, `sync`) and, for the comparison of files, `sha256sum`, `shasum` or `openssl`. A jump host must be allowed to
 //! forward TCP (`AllowTcpForwarding`); a host that is probed must be, too, or have `bash`. With a [`Privilege`] other
 //! than as is, sudo must allow `sh`.

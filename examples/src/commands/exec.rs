@@ -145,7 +145,8 @@ impl Outcome {
                     Kind::Denied => "allow it to that user on the host, or take another user",
                     Kind::Unsupported => "update the host's SSH server",
                     Kind::Config => {
-                        "correct what is named; KWSCALE_KEY_PASSPHRASE holds the passphrase of an encrypted key"
+                        "correct what is named; an encrypted key is opened with KWSCALE_KEY_PASSPHRASE where --key names it, \
+                         by an agent elsewhere"
                     }
                     _ => "correct what is named",
                 };

@@ -1,6 +1,6 @@
 //! `hosts`: what each host is and has, by one look at each. Changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use kwdb_scale_core::fact::Fact;
@@ -28,9 +28,11 @@ pub(crate) async fn hosts(ui: &Ui, global: &Global, names: &[String]) -> Result<
     let mut wanted: Vec<HostName> = names.iter().map(|n| HostName::new(n.clone())).collect();
     if let Some(stranger) = wanted.iter().find(|name| !known.contains(name)) {
         let list: Vec<&str> = known.iter().map(|h| h.as_str()).collect();
-        let file = cluster.config.path.display();
+        let (file, stranger) = (cluster.config.path.display(), stranger.as_str().escape_debug());
         return Err(Failure::usage(format!("{file} has no host '{stranger}'; it has {}", list.join(", "))));
     }
+    let mut seen = BTreeSet::new();
+    wanted.retain(|name| seen.insert(name.clone()));
     if wanted.is_empty() {
         wanted = known.into_iter().cloned().collect();
     }

@@ -59,7 +59,7 @@ fn named(
     };
     let refuse = |why: String| Failure::new(Exit::Refused, why);
     let entry = inventory.hosts.get(&host).ok_or_else(|| {
-        refuse(format!("host '{host}' is not in the cluster's file; add it or give the node id"))
+        Failure::usage(format!("host '{host}' is not in the cluster's file; add it or give the node id"))
     })?;
     let there = observation.nodes.values().filter(|n| n.address.known() == Some(&entry.address));
     let meant = there.filter(|n| question == Question::SafeToWipe || n.class != NodeClass::Removed);

@@ -1,27 +1,109 @@
 //! `status` and `observe`: look, and change nothing.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::Permissions;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use kwdb_scale_core::kwbase::parse::StatusRow;
+use kwdb_scale_core::topology::{HostName, NodeId};
+use serde::Serialize;
+
 use crate::cli::Global;
 use crate::connect::Cluster;
 use crate::failure::{Exit, Failure};
-use crate::report::Status;
+use crate::report::{Status, ids};
 use crate::ui::Ui;
 
-pub(crate) async fn status(ui: &Ui, global: &Global) -> Result<Exit, Failure> {
+/// What `--format json` prints.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    /// By host; left out unless it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deploy: Option<&'a BTreeMap<HostName, Said>>,
+}
+
+pub(crate) async fn status(ui: &Ui, global: &Global, deploy: bool) -> Result<Exit, Failure> {
     let cluster = Cluster::open(&global.cluster).await?;
     let observation = cluster.observe(None).await?;
     let config = &cluster.config;
     let status = Status::of(&config.label, &config.inventory(), &observation, config.policy.max_status_age);
+    let said = if deploy { Some(scripts(&cluster).await) } else { None };
     if ui.json() {
-        ui.print_json(&status)?;
-    } else {
-        ui.print(status.text());
+        ui.print_json(&Shown { status: &status, deploy: said.as_ref() })?;
+        return Ok(Exit::Done);
+    }
+    ui.print(status.text());
+    for (host, said) in said.iter().flatten() {
+        ui.print(format_args!("\n{host} by its deploy.sh (nothing is decided by it)\n{said}"));
+    }
+    if said.is_some_and(|said| said.is_empty()) {
+        ui.say("kwscale: no host of the file has method = \"deploy.sh\"");
     }
     Ok(Exit::Done)
+}
+
+/// What the script and its helpers say on one host, or why they cannot be asked.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Said {
+    Unknown(String),
+    Known {
+        running: Option<bool>,
+        decommission_progress: Option<u64>,
+        /// Nodes that `cluster --status` lists.
+        cluster_status: Vec<NodeId>,
+        /// Nodes that `kw-status` lists.
+        kw_status: Vec<NodeId>,
+    },
+}
+
+async fn scripts(cluster: &Cluster) -> BTreeMap<HostName, Said> {
+    let hosts = cluster.config.deploy.iter().map(|host| host.name.clone());
+    let ask = |host: HostName| async move {
+        let said = match cluster.commands.show(&host).await {
+            Err(e) => Said::Unknown(e.chain()),
+            Ok(shown) => {
+                let nodes = |rows: &[StatusRow]| rows.iter().map(|row| row.node_id).collect();
+                Said::Known {
+                    running: shown.running,
+                    decommission_progress: shown.progress,
+                    cluster_status: nodes(&shown.cluster),
+                    kw_status: nodes(&shown.kw_status),
+                }
+            }
+        };
+        (host, said)
+    };
+    futures_util::future::join_all(hosts.map(ask)).await.into_iter().collect()
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (running, progress, cluster, kw) = match self {
+            Self::Unknown(why) => return write!(f, "  unknown: {why}"),
+            Self::Known { running, decommission_progress, cluster_status, kw_status } => {
+                (running, decommission_progress, cluster_status, kw_status)
+            }
+        };
+        let running = running.map_or("does not say whether KWDB runs", |runs| match runs {
+            true => "KWDB runs",
+            false => "KWDB does not run",
+        });
+        let listed = |nodes: &[NodeId]| match nodes {
+            [] => "nothing".to_owned(),
+            nodes => format!("nodes {}", ids(nodes)),
+        };
+        writeln!(f, "  status                 {running}")?;
+        writeln!(f, "  cluster --status       lists {}", listed(cluster))?;
+        writeln!(f, "  kw-status              lists {}", listed(kw))?;
+        let progress = progress.map_or("nothing".to_owned(), |left| format!("{left} replicas left"));
+        write!(f, "  decommission_progress  {progress}")
+    }
 }
 
 pub(crate) async fn observe(ui: &Ui, global: &Global, output: Option<&Path>) -> Result<Exit, Failure> {

@@ -77,6 +77,12 @@ pub(crate) fn out_and_in_killed(case: &Case) {
     assert!(!unit().contains(&format!("--join {own}:26257")), "{}", unit());
     let user = on(&lab, "n5", &["ps", "-C", "kwbase", "-o", "user="]);
     assert_eq!(user, ["kaiwudb"]);
+    lab.kwscale(&["status", "--deploy"]).exit(0).says(&[
+        "n5 by its deploy.sh",
+        "KWDB runs",
+        "lists nodes 1, 2, 3, 4, 5",
+        "decommission_progress",
+    ]);
 
     let plan = lab.plan(&["scale-in", "n5"]);
     killed(case, &lab, &["apply", &plan, "--yes"], "deploy.sh decommission");
