@@ -72,6 +72,7 @@ pub fn rows(query: &Query, nodes: u32, ranges: u64) -> Rows {
                 replicate_purgatory: Some(0),
                 updated_at: Some(before(5)),
                 started_at: Some(before(86_400)),
+                node_address: Some(address(n)),
             })
             .collect(),
         ),

@@ -147,7 +147,7 @@ pub struct Node {
     pub upgrading: Fact<bool>,
     /// When the liveness record expires.
     pub expiration: Fact<Timestamp>,
-    /// Advertised RPC address.
+    /// Advertised RPC address: by gossip, or, where that has forgotten the node, by the status that the node wrote last.
     pub address: Fact<Address>,
     /// Advertised SQL address.
     pub sql_address: Fact<Address>,
@@ -470,6 +470,10 @@ fn build_nodes(
         };
         let own_stores: Vec<&StoreRow> =
             stores.known().into_iter().flat_map(|rows| rows.iter().filter(|s| s.node_id == id)).collect();
+        // The gossip forgets a node two hours after its end, or when all others restart; what the node wrote of itself
+        // stays.
+        let told = detail.and_then(|d| d.address.clone());
+        let address = told.or_else(|| own_stores.iter().find_map(|s| s.node_address.clone()));
         let replicas = node_replicas(id, &own_stores, &stores, &owned, &counts);
         let expired = row.expiration.map(|e| e <= now);
         let upgrading = Fact::from_option(row.upgrading, format!("upgrading of {id} is NULL"));
@@ -490,7 +494,7 @@ fn build_nodes(
             draining: Fact::from_option(row.draining, format!("draining of {id} is NULL")),
             upgrading,
             expiration: Fact::from_option(row.expiration, format!("expiration of {id} is NULL")),
-            address: Fact::from_option(detail.and_then(|d| d.address.clone()), text("address")),
+            address: Fact::from_option(address, text("address")),
             sql_address: Fact::from_option(detail.and_then(|d| d.sql_address.clone()), text("sql_address")),
             locality: Fact::from_option(detail.and_then(|d| d.locality.clone()), text("locality")),
             start_mode: Fact::from_option(detail.and_then(|d| d.start_mode.clone()), text("start_mode")),

@@ -22,7 +22,8 @@ pub enum Query {
     Liveness,
     /// `kwdb_internal.gossip_nodes`: addresses, localities, builds and start modes of nodes known by gossip.
     Nodes,
-    /// `kwdb_internal.kv_store_status` with the health metrics, and when the node wrote them.
+    /// `kwdb_internal.kv_store_status` with the health metrics, and from `kv_node_status` when the node wrote them and
+    /// at which address.
     Stores,
     /// Every range of `kwdb_internal.ranges_no_leases` (a scan of the meta ranges).
     Ranges,
@@ -164,6 +165,10 @@ pub struct StoreRow {
     pub updated_at: Option<Timestamp>,
     /// When the node's process started (`kv_node_status.started_at`).
     pub started_at: Option<Timestamp>,
+    /// The RPC address that the node advertised when it wrote this status (`kv_node_status.address`). It is kept when
+    /// the gossip has forgotten the node: two hours after its end, or at once when all others restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_address: Option<Address>,
 }
 
 /// Which engine keeps a range's data.

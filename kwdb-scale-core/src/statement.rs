@@ -154,6 +154,7 @@ pub fn columns(query: &Query) -> &'static [&'static str] {
             "replicate_purgatory",
             "updated_at",
             "started_at",
+            "node_address",
         ],
         Query::Ranges | Query::RangesOn { .. } => &[
             "server_time",
@@ -216,7 +217,7 @@ pub fn sql(query: &Query) -> String {
              s.lease_count, (s.metrics->>'ranges.unavailable')::DECIMAL::INT8 AS ranges_unavailable, \
              (s.metrics->>'ranges.underreplicated')::DECIMAL::INT8 AS ranges_underreplicated, \
              (s.metrics->>'queue.replicate.purgatory')::DECIMAL::INT8 AS replicate_purgatory, n.updated_at, \
-             n.started_at FROM kwdb_internal.kv_store_status AS s \
+             n.started_at, n.address AS node_address FROM kwdb_internal.kv_store_status AS s \
              LEFT JOIN kwdb_internal.kv_node_status AS n ON n.node_id = s.node_id"
                 .to_owned(),
             "r.store_id",

@@ -146,8 +146,11 @@ case!(new_host_at_a_leaving_node, 5, |c| { c.mark(5); scale_out(&[5, 6]) },
     refuse ["hosts-known", "none-leaving"], warn []);
 case!(replaced_by_itself, 4, |c| { replace(&[4], &[4]) }, refuse ["hosts-known"], warn []);
 case!(replace_without_hosts, 4, |c| { replace(&[4], &[]) }, refuse ["targets-known"], warn []);
-case!(reach_with_an_unknown_address, 5, |c| { c.node_row(5).address = None; reach(&[1, 2, 3, 4]) },
-    refuse ["targets-known"], warn []);
+case!(reach_with_an_unknown_address, 5, |c| {
+    c.node_row(5).address = None;
+    c.store_row(5).node_address = None;
+    reach(&[1, 2, 3, 4])
+},  refuse ["targets-known"], warn []);
 
 // ---- the cluster
 

@@ -12,13 +12,23 @@ use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::ports::{Journal as _, PortError, PortErrorKind};
 use kwdb_scale_core::request::{self, NodeRef, Options, Request};
 use kwdb_scale_core::rows::Rows;
+use kwdb_scale_core::safety::safe_to_wipe;
 use kwdb_scale_core::topology::{Address, HostName, NodeId, StartMode};
 use kwdb_scale_sim::memory::{Call, Fault, Faulty, MemJournal, MemLock, SimHost, Which, World};
 use kwdb_scale_sim::model::TableSpec;
 
 async fn planned(world: &World, ports: &Ports, operation: request::Operation) -> Result<Plan, Refusal> {
+    planned_with(world, ports, operation, Options::default()).await
+}
+
+async fn planned_with(
+    world: &World,
+    ports: &Ports,
+    operation: request::Operation,
+    options: Options,
+) -> Result<Plan, Refusal> {
     let inventory = world.inventory();
-    let request = Request { operation, inventory: inventory.clone(), options: Options::default() };
+    let request = Request { operation, inventory: inventory.clone(), options };
     let options = ObserveOptions { request: Some(request.clone()), inventory, ..ObserveOptions::default() };
     let observation = observe(&*ports.facts, Some(&*ports.lifecycle), &options).await.unwrap();
     // An operation that will not end by itself need not be watched for a day.
@@ -105,6 +115,31 @@ async fn out_in_out_in_on_one_cluster() {
     }
     let took = world.now().duration_since(began);
     assert!(took.as_secs() < 3600, "{took:?}");
+}
+
+/// Two hours after a node's end the gossip has forgotten its address. Its last status has not, so that the machine is
+/// still known for its own and comes back.
+#[tokio::test]
+async fn a_machine_comes_back_when_the_gossip_has_forgotten_it() {
+    let world = settled(4);
+    applied(&world, scale_in(&[4])).await;
+    world.advance(Duration::from_secs(3 * 3600));
+    let ports = world.ports();
+    let options = ObserveOptions::default();
+    let observation = observe(&*ports.facts, None, &options).await.unwrap();
+    let node = &observation.nodes[&NodeId(4)];
+    assert!(node.sql_address.known().is_none(), "the gossip remembers it: this shows nothing");
+    assert_eq!(node.address.known(), Some(&address(4)));
+    assert!(safe_to_wipe(&observation, &[NodeId(4)]).is_yes());
+
+    let options = Options { old_data: request::OldData::MoveAside, ..Options::default() };
+    let plan = planned_with(&world, &ports, scale_out(&["n4"]), options).await.unwrap();
+    assert!(plan.to_string().contains("move /data/n4 to /data/n4.node-4"), "{plan}");
+    let consent = plan.consent();
+    match Operation::begin_with_consent(plan, ports, consent.as_deref()).await.unwrap().run().await {
+        End::Done(_) => assert_eq!(world.node_on("n4"), Some(NodeId(5))),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]

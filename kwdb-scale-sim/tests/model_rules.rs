@@ -226,6 +226,36 @@ fn rows_of_a_dead_node_age_as_observed() {
     assert_eq!(liveness(&c, 1).len(), 4, "the record is not");
 }
 
+/// Seen on V3.2.1: after all others restarted, `gossip_nodes` lacks the removed node and `kv_node_status` keeps it.
+#[test]
+fn gossip_dies_with_the_last_that_heard_it_and_the_status_stays() {
+    let mut c = cluster(4);
+    c.decommission(&address(1), &[NodeId(4)]).unwrap();
+    until(&mut c, 600, |c| replicas(c, 4) == 0).unwrap();
+    c.stop_node(&address(4));
+    c.advance(seconds(60));
+    let known = |c: &kwdb_scale_sim::model::Cluster| nodes(c, 1).iter().any(|n| n.node_id == NodeId(4));
+    let restart = |c: &mut kwdb_scale_sim::model::Cluster, n: u32| {
+        c.start_node(start(n, &[1, 2, 3])).unwrap();
+        c.advance(seconds(30));
+    };
+    for n in 1..=3 {
+        c.kill_node(&address(n));
+        restart(&mut c, n);
+        assert!(known(&c), "one after another they tell each other");
+    }
+    for n in 1..=3 {
+        c.kill_node(&address(n));
+    }
+    c.advance(seconds(5));
+    for n in 1..=3 {
+        restart(&mut c, n);
+    }
+    assert!(!known(&c));
+    let row = stores(&c, 1).into_iter().find(|s| s.node_id == NodeId(4)).unwrap();
+    assert_eq!(row.node_address, Some(address(4)));
+}
+
 #[test]
 fn without_a_quorum_nothing_answers_until_it_is_back() {
     let mut c = cluster(3);

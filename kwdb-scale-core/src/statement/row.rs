@@ -94,6 +94,7 @@ pub(super) fn store(c: &Cells<'_>) -> Result<StoreRow, StatementError> {
         replicate_purgatory: c.count("replicate_purgatory")?,
         updated_at: c.timestamp("updated_at")?,
         started_at: c.timestamp("started_at")?,
+        node_address: c.filled("node_address").map(Address::from),
     })
 }
 
@@ -112,6 +113,7 @@ pub(super) fn store_cells(r: &StoreRow) -> Vec<Option<String>> {
         number(r.replicate_purgatory),
         r.updated_at.map(cell::timestamp),
         r.started_at.map(cell::timestamp),
+        r.node_address.as_ref().map(Address::to_string),
     ]
 }
 

@@ -96,8 +96,9 @@ fn answer() -> impl Strategy<Value = (Query, Rows)> {
             ranges: n,
             leases: n,
         });
-    let store = (any::<u32>(), any::<u32>(), vec(number(), 8), option::of(time()), option::of(time()))
-        .prop_map(|(node, store, n, updated_at, started_at)| StoreRow {
+    let at = option::of(word()).prop_map(|a| a.map(Address::from));
+    let store = (any::<u32>(), any::<u32>(), vec(number(), 8), option::of(time()), option::of(time()), at)
+        .prop_map(|(node, store, n, updated_at, started_at, node_address)| StoreRow {
             node_id: NodeId(node),
             store_id: StoreId(store),
             capacity: n[0],
@@ -110,6 +111,7 @@ fn answer() -> impl Strategy<Value = (Query, Rows)> {
             replicate_purgatory: n[7],
             updated_at,
             started_at,
+            node_address,
         });
     let zone =
         (any::<u64>(), any::<u64>(), vec(option::of(word()), 8)).prop_map(|(zone_id, subzone_id, t)| {

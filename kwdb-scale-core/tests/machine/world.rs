@@ -148,6 +148,7 @@ impl World {
                         replicate_purgatory: Some(0),
                         updated_at: Some(if n.up { started } else { past }),
                         started_at: Some(Timestamp::from_second(1_700_000_000).unwrap()),
+                        node_address: None,
                     })
                     .collect(),
             ),

@@ -90,6 +90,7 @@ pub(crate) fn store_row(n: u32, id: StoreId) -> StoreRow {
         replicate_purgatory: Some(0),
         updated_at: Some(ago(3)),
         started_at: Some(ago(3600 + i64::from(n))),
+        node_address: None,
     }
 }
 

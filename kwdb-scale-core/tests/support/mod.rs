@@ -195,6 +195,7 @@ impl Cluster {
                 replicate_purgatory: Some(0),
                 updated_at: Some(self.now - SignedDuration::from_secs(4)),
                 started_at: Some(self.now - SignedDuration::from_hours(1)),
+                node_address: Some(address(node)),
             });
         }
     }

@@ -326,6 +326,7 @@ impl Cluster {
                 replicate_purgatory: Some(s.purgatory.len() as u64),
                 updated_at: Some(now),
                 started_at: Some(started_at),
+                node_address: Some(member.address.clone()),
             })
             .collect();
         if let Some(member) = self.member_mut(node) {

@@ -166,6 +166,7 @@ impl Cluster {
         // A new entry for the same process, so that what was to happen before does not happen afterwards.
         let mut changed = p.clone();
         p.phase = Phase::Exited { code: 0, message: String::new() };
+        p.silent_since.get_or_insert(now);
         changed.frozen = frozen;
         changed.silent_since = frozen.then_some(now);
         changed.joined_at = now;

@@ -7,7 +7,7 @@ use kwdb_scale_core::topology::{Address, NodeId, RangeId, StoreId};
 
 use super::cluster::Cluster;
 use super::state::{Member, Process, Range};
-use super::time::{hash, nanos, spread};
+use super::time::{Nanos, hash, nanos, spread};
 use super::types::{Phase, QueryError};
 
 impl Cluster {
@@ -110,7 +110,7 @@ impl Cluster {
         if self.now < process.joined_at + lag {
             return None;
         }
-        if silent.is_some_and(|s| self.now > s + nanos(t.descriptor_ttl)) {
+        if silent.is_some_and(|s| self.now > s + nanos(t.descriptor_ttl) || !self.gossip_lived_on(s)) {
             return None;
         }
         let period = nanos(t.client_gossip_ttl) / 4;
@@ -140,6 +140,28 @@ impl Cluster {
             ranges: Some(gossiped.iter().map(|g| g.ranges).sum()),
             leases: Some(gossiped.iter().map(|g| g.leases).sum()),
         })
+    }
+
+    /// Whether since then there always was a node that gossiped, to hand on what it had heard: gossip is kept in memory
+    /// alone (observed: after all others restarted, a removed node's descriptor was gone).
+    fn gossip_lived_on(&self, since: Nanos) -> bool {
+        let mut until = since;
+        loop {
+            let goes_on = |p: &&Process| {
+                p.node.is_some() && p.joined_at <= until && p.silent_since.is_none_or(|s| s > until)
+            };
+            match self
+                .processes
+                .iter()
+                .filter(goes_on)
+                .map(|p| p.silent_since)
+                .max_by_key(|s| s.unwrap_or(Nanos::MAX))
+            {
+                None => return false,
+                Some(None) => return true,
+                Some(Some(silent)) => until = silent,
+            }
+        }
     }
 
     fn store_rows(&self) -> Vec<StoreRow> {
