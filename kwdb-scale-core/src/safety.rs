@@ -14,6 +14,7 @@ use crate::fact::Fact;
 use crate::health::range_health;
 use crate::observation::{Node, Observation};
 use crate::plan::ids;
+use crate::rows::RangeRow;
 use crate::topology::{NodeClass, NodeId, StoreId};
 
 /// Ranges that are named in one line of evidence.
@@ -251,24 +252,27 @@ fn removed(answer: &mut Answer, obs: &Observation, node: &Node) {
         );
         return;
     }
-    if node.stores.is_empty() {
-        answer.unknown(&format!("which stores {id} had is"), "no status row of it is left");
+    let expired = match (&node.expiration, &obs.server_time) {
+        (Fact::Known(end), Fact::Known(now)) => end <= now,
+        _ => false,
+    };
+    if node.decommissioning == Fact::Known(true) && expired {
+        answer.evidence.push(format!("{id} is marked, and its liveness has expired, by {}", obs.gateway));
+    } else {
+        answer.unknown(
+            &format!("whether {id} is removed is"),
+            "its class and its liveness contradict each other",
+        );
     }
-    match &node.replicas {
-        Fact::Known(0) => {}
-        Fact::Known(n) => answer.object(
-            format!("{n} ranges name a store of {id}"),
-            "wait until no range names it",
-            Retry::WhenFactChanges(format!("replicas of {id}")),
-        ),
-        Fact::Unknown(why) => answer.unknown(&format!("how many replicas {id} holds is"), why),
-    }
+    no_replica(answer, obs, node);
     for view in &obs.other_views {
         let (Fact::Known(rows), Fact::Known(now)) = (&view.liveness, &view.server_time) else { continue };
         let row = rows.iter().find(|r| r.node_id == id);
         let agrees =
             row.is_some_and(|r| r.decommissioning == Some(true) && r.expiration.is_some_and(|e| e <= *now));
-        if !agrees {
+        if agrees {
+            answer.evidence.push(format!("{} says the same of {id}", view.gateway));
+        } else {
             answer.object(
                 format!("{} does not hold {id} for removed", view.gateway),
                 "ask again when all members agree",
@@ -276,11 +280,31 @@ fn removed(answer: &mut Answer, obs: &Observation, node: &Node) {
             );
         }
     }
-    let stores: Vec<String> = node.stores.keys().map(|s| s.0.to_string()).collect();
-    answer.evidence.push(format!(
-        "{id} is removed: marked, its liveness expired, and no range names its stores ({})",
-        stores.join(", ")
-    ));
+}
+
+/// That no range names a store of the node: by its count, and by the table of ranges itself.
+fn no_replica(answer: &mut Answer, obs: &Observation, node: &Node) {
+    let id = node.id;
+    if node.stores.is_empty() {
+        answer.unknown(&format!("which stores {id} had is"), "no status row of it is left");
+        return;
+    }
+    let names =
+        |range: &&RangeRow| range.replicas.iter().chain(&range.learners).any(|s| node.stores.contains_key(s));
+    let named = obs.ranges.as_ref().map(|all| all.iter().filter(names).count() as u64);
+    match (&node.replicas, named) {
+        (Fact::Known(0), Fact::Known(0)) => {
+            let stores: Vec<String> = node.stores.keys().map(|s| s.0.to_string()).collect();
+            answer.evidence.push(format!("no range names a store of {id} ({})", stores.join(", ")));
+        }
+        (Fact::Unknown(why), _) => answer.unknown(&format!("how many replicas {id} holds is"), why),
+        (_, Fact::Unknown(why)) => answer.unknown(&format!("how many replicas {id} holds is"), &why),
+        (Fact::Known(counted), Fact::Known(named)) => answer.object(
+            format!("{} ranges name a store of {id}", named.max(*counted)),
+            "wait until no range names it",
+            Retry::WhenFactChanges(format!("replicas of {id}")),
+        ),
+    }
 }
 
 fn class(node: &Node) -> &'static str {
