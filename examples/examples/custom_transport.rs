@@ -34,6 +34,10 @@ impl<T> Audited<T> {
 
 #[async_trait]
 impl<T: HostTransport> HostTransport for Audited<T> {
+    async fn connect(&self, host: &HostName) -> Result<(), PortError> {
+        self.inner.connect(host).await
+    }
+
     async fn run(&self, host: &HostName, command: &Command) -> Result<CommandOutput, PortError> {
         self.note(host, &quote::line(&command.argv));
         self.inner.run(host, command).await

@@ -62,6 +62,10 @@ impl Hosts {
 
 #[async_trait]
 impl HostTransport for Hosts {
+    async fn connect(&self, host: &HostName) -> Result<(), PortError> {
+        self.to(host).connect(host).await
+    }
+
     async fn run(&self, host: &HostName, command: &Command) -> Result<CommandOutput, PortError> {
         self.to(host).run(host, command).await
     }

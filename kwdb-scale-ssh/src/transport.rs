@@ -124,6 +124,10 @@ impl SshTransport {
 
 #[async_trait]
 impl HostTransport for SshTransport {
+    async fn connect(&self, host: &HostName) -> Result<(), PortError> {
+        self.pool.connection(self.host(host)?).await.map(drop)
+    }
+
     async fn run(&self, host: &HostName, command: &Command) -> Result<CommandOutput, PortError> {
         run::run(&self.pool, self.host(host)?, command, None).await.map(Into::into)
     }

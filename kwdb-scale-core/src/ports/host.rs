@@ -121,6 +121,14 @@ pub enum PortState {
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait HostTransport: Debug + Send + Sync {
+    /// Makes ready what a command needs, such as a connection, so that the next one takes no longer than itself. May be
+    /// repeated. Where nothing is to be made ready this does nothing; wrappers pass it on.
+    ///
+    /// Fails as [`run`](Self::run) does before anything runs.
+    async fn connect(&self, _host: &HostName) -> Result<(), PortError> {
+        Ok(())
+    }
+
     /// Runs a command to its end. A non-zero exit is `Ok`. Dropping the future ends the command.
     ///
     /// Fails with `NotFound` when the program does not exist, `Config` when the host is not known.
