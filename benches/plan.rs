@@ -47,6 +47,8 @@ fn request(nodes: u32) -> (Request, BTreeMap<HostName, Fact<HostFacts>>) {
             listening: Fact::Known(vec![address(n)]),
             can_authenticate: Fact::Known(true),
             secure: false,
+            by_service: false,
+            archive_only: false,
             machine: None,
         };
         hosts.insert(name, Fact::Known(facts));

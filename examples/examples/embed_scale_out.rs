@@ -40,6 +40,7 @@ async fn scale_out(info: &LabInfo) -> Result<(), Box<dyn Error>> {
     let transport = Arc::new(LocalTransport::new(hosts.iter().map(|h| h.name.clone())));
     let inventory = Inventory {
         control: None,
+        authority: None,
         hosts: hosts
             .iter()
             .filter_map(|h| {

@@ -298,7 +298,11 @@ impl Config {
             let brpc_address = host.brpc_address();
             Some((host.name.clone(), InventoryHost { address, sql_address, brpc_address }))
         };
-        Inventory { hosts: self.hosts.iter().filter_map(entry).collect(), control: self.control_host.clone() }
+        Inventory {
+            hosts: self.hosts.iter().filter_map(entry).collect(),
+            control: self.control_host.clone(),
+            authority: self.certificates.as_ref().and_then(|c| c.ca_host.clone()),
+        }
     }
 }
 

@@ -85,6 +85,9 @@ pub struct Inventory {
     /// Where commands on the cluster run when no host of a member can run them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<HostName>,
+    /// Where the private key of the cluster's authority lies, when the caller has configured it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<HostName>,
 }
 
 /// What planning needs to know of a host.

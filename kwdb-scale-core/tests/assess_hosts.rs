@@ -211,7 +211,13 @@ fn limits_below_those_of_the_service() {
     let mut scene = Scene::new();
     let files = |hard| Fact::Known(Limit { soft: Some(1024), hard: Some(hard) });
     scene.machine(NEW).limits.open_files = files(1955);
-    scene.warns("host-limits", &["1955; kwbase does not start below 1956"]);
+    scene.refuses("host-open-files", &["h6 may open 1955 files", "does not start below 1956"]);
+    // A service has limits of its own, and kwbase raises the soft one.
+    scene.cluster.host_mut(NEW).by_service = true;
+    scene.warns("host-limits", &["1955; kwbase recommends 15000"]);
+    scene.cluster.host_mut(NEW).by_service = false;
+    scene.machine(NEW).limits.open_files = Fact::Known(Limit { soft: Some(256), hard: Some(1956) });
+    scene.warns("host-limits", &["1956; kwbase recommends 15000"]);
     scene.machine(NEW).limits.open_files = files(14_999);
     scene.machine(NEW).limits.max_map_count = Fact::Known(65_530);
     scene.warns("host-limits", &["14999; kwbase recommends 15000", "65530"]);
@@ -277,7 +283,9 @@ fn certificates_that_will_not_do() {
     }
     let mut scene = Scene::secure();
     scene.machine(NEW).certificates = Fact::Known(None);
-    scene.refuses("host-certificates", &["h6", "does not exist"]);
+    scene.refuses("host-certificates", &["h6", "does not exist", "--certificates issue"]);
+    scene.cluster.host_mut(NEW).archive_only = true;
+    scene.refuses("host-certificates", &["--certificates archive", "deploy.sh"]);
 
     let mut scene = Scene::secure();
     let soon = scene.cluster.now + SignedDuration::from_hours(24 * 29);
@@ -290,6 +298,73 @@ fn certificates_that_will_not_do() {
         scene.machine(node).certificates = Fact::unknown("it may not be read");
     }
     scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &["the cluster's CA"]);
+}
+
+#[test]
+fn damaged_certificates() {
+    type Change = fn(&mut CertificateDirectory);
+    fn broken(dir: &mut CertificateDirectory, name: &str) {
+        let file = dir.files.iter_mut().find(|f| f.name == name).unwrap();
+        file.certificate = Some(Fact::unknown("it is empty"));
+        file.fault = Some("it is empty".into());
+    }
+    fn key(dir: &mut CertificateDirectory, name: &str, key: KeyMatch) {
+        dir.files.iter_mut().find(|f| f.name == name).unwrap().key = Some(Fact::Known(key));
+    }
+    let cases: [(Change, &str); 5] = [
+        (|dir| broken(dir, "ca.crt"), "/etc/kaiwudb/certs/ca.crt: it is empty"),
+        (|dir| broken(dir, "node.crt"), "/etc/kaiwudb/certs/node.crt: it is empty"),
+        (|dir| key(dir, "node.crt", KeyMatch::Differs), "node.key is not the key of node.crt"),
+        (|dir| key(dir, "node.crt", KeyMatch::NoKey), "node.key: this is no private key"),
+        (
+            |dir| {
+                dir.fault = Some("it is no directory".into());
+                dir.files.clear();
+            },
+            "/etc/kaiwudb/certs: it is no directory",
+        ),
+    ];
+    for (change, words) in cases {
+        let mut scene = Scene::secure();
+        change(scene.directory(NEW));
+        scene.refuses("host-certificates", &["h6", words]);
+        // On a member it is a warning: it runs, and does not start again.
+        let mut scene = Scene::secure();
+        change(scene.directory(2));
+        scene.warns("certificates-of-members", &["host h2", words]);
+        scene.finds(scale_in(&[5]), Severity::Warn, "certificates-of-members", &["host h2", words]);
+        // Where new ones are made it is worth a note.
+        let mut scene = Scene::secure();
+        change(scene.directory(NEW));
+        let mut request = scene.cluster.request(scale_out(&[NEW]));
+        request.options.certificates = kwdb_scale_core::request::Certificates::Issue;
+        let found = assess(&scene.cluster.observe(), &request, &Policy::default()).findings;
+        let note = found.iter().find(|f| f.check == "host-certificates-replaced").unwrap();
+        assert_eq!(note.severity, Severity::Info);
+        assert!(note.to_string().contains(words), "{note}");
+        assert!(!found.iter().any(|f| f.check == "host-certificates"), "{found:#?}");
+    }
+    // kwbase starts with a damaged certificate of root, and no command can log in: as where there is none.
+    let mut scene = Scene::secure();
+    broken(scene.directory(NEW), "client.root.crt");
+    scene.cluster.host_mut(NEW).can_authenticate = Fact::Known(false);
+    scene.warns("host-credentials", &["h6", "client.root.crt: it is empty"]);
+    // What could not be compared is told.
+    let mut scene = Scene::secure();
+    let node = scene.directory(NEW).files.iter_mut().find(|f| f.name == "node.crt").unwrap();
+    node.key = Some(Fact::unknown("the host has no openssl"));
+    scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &["node.key", "no openssl"]);
+}
+
+#[test]
+fn hosts_of_members_that_cannot_be_looked_at() {
+    let mut scene = Scene::new();
+    let why = "'h4' presented the ssh-ed25519 key SHA256:x, but /root/.ssh/known_hosts line 7 has another: \
+               if the key was changed on purpose, correct that line";
+    scene.cluster.hosts.insert(host(4), Fact::unknown(why));
+    let words = ["host h4", "known_hosts line 7", "correct that line", "hosts h4"];
+    scene.warns("hosts-of-members", &words);
+    scene.finds(scale_in(&[5]), Severity::Warn, "hosts-of-members", &words);
 }
 
 fn certificate_of<'a>(
@@ -311,17 +386,48 @@ fn keys_of_the_authority() {
     scene.finds(scale_in(&[5]), Severity::Warn, "ca-key-open", &["h2"]);
 
     // The host of the only key may not leave; once another has it too, it may.
+    let key = |sum: &str| {
+        let mut key = file("ca.key", 0o600, None);
+        key.sha256 = Some(Fact::Known(sum.repeat(64)));
+        key
+    };
     let mut scene = Scene::secure();
-    scene.directory(5).files.push(file("ca.key", 0o600, None));
+    scene.directory(5).files.push(key("a"));
     scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "ca.key", "copy"]);
     assert!(scene.assess(replace(&[5], &[NEW])).refused());
     assert!(!scene.assess(scale_in(&[4])).refused());
-    scene.directory(1).files.push(file("ca.key", 0o600, None));
+    scene.directory(1).files.push(key("a"));
     assert!(!scene.assess(scale_in(&[5])).refused());
     assert!(scene.assess(scale_in(&[1, 5])).refused(), "not both");
-    // A key of another authority is no copy.
-    certificate_of(scene.directory(1), "ca.crt").fingerprint = "ff".repeat(32);
-    assert!(scene.assess(scale_in(&[5])).refused());
+    // Another file of that name is no copy, nor is one that could not be read, nor an empty one.
+    *scene.directory(1).files.last_mut().unwrap() = key("b");
+    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "host h1", "is another file"]);
+    scene.directory(1).files.last_mut().unwrap().sha256 = Some(Fact::unknown("it may not be read"));
+    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["host h1", "it may not be read"]);
+    scene.directory(1).files.last_mut().unwrap().size = 0;
+    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5"]);
+    assert!(!scene.assess(scale_in(&[1])).refused(), "an empty file is no key");
+    // One that leaves unread is compared with none.
+    *scene.directory(1).files.last_mut().unwrap() = key("a");
+    scene.directory(5).files.last_mut().unwrap().sha256 = Some(Fact::unknown("it may not be read"));
+    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "it may not be read"]);
+
+    // The key where the configuration says that it lies.
+    let mut scene = Scene::secure();
+    scene.cluster.inventory.authority = Some(host(5));
+    assert!(!scene.assess(scale_in(&[5])).refused(), "it was looked at, and has none");
+    let path = "/root/ca/ca.key";
+    let configured = |sha256| Some(AuthorityKey { path: path.into(), sha256 });
+    scene.machine(5).authority_key = configured(Fact::Known(Some("a".repeat(64))));
+    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", path]);
+    scene.directory(2).files.push(key("a"));
+    assert!(!scene.assess(scale_in(&[5])).refused());
+    scene.machine(5).authority_key = configured(Fact::unknown("it may not be read"));
+    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", path, "it may not be read"]);
+    scene.machine(5).authority_key = configured(Fact::Known(None));
+    assert!(!scene.assess(scale_in(&[5])).refused());
+    scene.cluster.hosts.insert(host(5), Fact::unknown("nobody answers"));
+    assert!(checks(&scene.assess(scale_in(&[5])), Severity::Refuse).iter().any(|c| c == "ca-key-last"));
 
     let peers = Peers { addresses: vec!["10.0.0.2".into()], ssh_port: Some(22), ssh_user: None };
     let mut scene = Scene::new();

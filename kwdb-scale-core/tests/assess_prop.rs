@@ -221,7 +221,7 @@ fn need(factor: u32, members: u32) -> u32 {
 }
 
 /// Checks whose findings the generated clusters cannot bring about, or that the request alone decides.
-const OTHERS: [&str; 19] = [
+const OTHERS: [&str; 20] = [
     "targets-known",
     "hosts-known",
     "cluster-readable",
@@ -240,6 +240,7 @@ const OTHERS: [&str; 19] = [
     "host-not-running",
     "host-disk-full",
     "host-certificates",
+    "host-open-files",
     "host-reach",
     "ca-key-last",
 ];

@@ -7,19 +7,22 @@ mod sshd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
+use jiff::SignedDuration;
 use kwdb_scale_core::fact::Fact;
+use kwdb_scale_core::host_facts::ClockOffset;
 use kwdb_scale_core::kwbase::{Kwbase, KwbaseHost, Security, StoreSpec};
 use kwdb_scale_core::ports::{Clock, NodeLifecycle, PortState, StoreContent, async_trait};
 use kwdb_scale_core::topology::Address;
 use sshd::{Sshd, installed, n1, until, user};
 
+/// The operator's clock, that much behind the machine's.
 #[derive(Debug)]
-struct Now;
+struct Behind(SignedDuration);
 
 #[async_trait]
-impl Clock for Now {
+impl Clock for Behind {
     fn now(&self) -> jiff::Timestamp {
-        jiff::Timestamp::now()
+        jiff::Timestamp::now() - self.0
     }
 
     async fn sleep_until(&self, _: jiff::Timestamp) {}
@@ -42,7 +45,9 @@ async fn a_look_is_one_command() {
     host.program = kwbase.to_str().unwrap().into();
     host.listen_addr = Some(Address::new(format!("127.0.0.1:{}", sshd.port)));
     host.stores = vec![StoreSpec::new(sshd.path("it's a $(store)").to_str().unwrap())];
-    let hosts = Kwbase::new(Arc::new(sshd.transport()), [host]).unwrap().with_clock(Arc::new(Now));
+    let hosts = Kwbase::new(Arc::new(sshd.transport()), [host])
+        .unwrap()
+        .with_clock(Arc::new(Behind(SignedDuration::ZERO)));
 
     let facts = hosts.inspect(&n1()).await.unwrap();
     let sessions = || sshd.log().matches("Starting session: ").count();
@@ -74,4 +79,28 @@ async fn a_look_is_one_command() {
     assert_eq!(reached, [Fact::Known(PortState::Open), Fact::Known(PortState::Closed)]);
     let left: Vec<_> = std::fs::read_dir(sshd.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_str().unwrap().starts_with(".kwdb-scale")), "{left:?}");
+}
+
+/// What a connection takes to be made is no part of what a clock may be off by. A busy machine may take long all the same:
+/// of several looks one is enough, each over a connection of its own.
+#[tokio::test]
+async fn a_clock_that_is_off_by_50_ms_is_noticed() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "");
+    for ahead in [50, -50].map(SignedDuration::from_millis) {
+        let mut told = Vec::new();
+        for _ in 0..8 {
+            let host = KwbaseHost::new(n1(), Security::Insecure);
+            let hosts = Kwbase::new(Arc::new(sshd.transport()), [host]).unwrap();
+            let hosts = hosts.with_clock(Arc::new(Behind(ahead)));
+            let clock = *hosts.inspect(&n1()).await.unwrap().machine.unwrap().clock.known().unwrap();
+            assert!((clock.offset - ahead).abs() <= clock.uncertainty, "{clock:?} for {ahead:?}");
+            told.push(clock);
+            if clock.surely_from(ClockOffset::OPERATOR) > SignedDuration::ZERO {
+                break;
+            }
+        }
+        let noticed = told.last().unwrap().surely_from(ClockOffset::OPERATOR) > SignedDuration::ZERO;
+        assert!(noticed, "{told:?} for {ahead:?}");
+    }
 }

@@ -40,6 +40,7 @@ use crate::certificate::Certificate;
 use crate::fact::Fact;
 use crate::ports::{PortError, PortErrorKind};
 use crate::secret::Secret;
+use crate::topology::HostName;
 
 /// The user whose client certificate `kwbase node decommission` and `quit` need.
 pub const ROOT: &str = "root";
@@ -96,6 +97,12 @@ pub struct IssueOrder {
 pub trait CertificateIssuer: Debug + Send + Sync {
     /// Where the certificates are made, for people: such as `host n1`.
     fn place(&self) -> String;
+
+    /// The host and the path of the file in which the authority's private key lies, where it is one that a look at the
+    /// host can find. By default nothing is told.
+    fn key_file(&self) -> Option<(&HostName, &str)> {
+        None
+    }
 
     /// Looks at the authority. Only reads.
     async fn authority(&self, deadline: Duration) -> Result<IssuingAuthority, PortError>;

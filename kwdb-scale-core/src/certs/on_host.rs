@@ -15,6 +15,7 @@ use crate::fact::Fact;
 use crate::kwbase::{KwbaseHost, error};
 use crate::ports::{CommandOutput, HostTransport, PortError, PortErrorKind};
 use crate::secret::Secret;
+use crate::topology::HostName;
 
 /// Everything that is done there, by a verb. Temporary things lie in a fresh directory that only its owner may enter,
 /// whose name begins with the order's tag; it goes when the script ends, however that is (but for SIGKILL). Answers are
@@ -181,6 +182,10 @@ pub(super) fn content<'a>(items: &'a [String], name: &str) -> Option<&'a str> {
 impl<H: HostTransport + ?Sized> CertificateIssuer for IssueOnHost<H> {
     fn place(&self) -> String {
         format!("host {}", self.host.name)
+    }
+
+    fn key_file(&self) -> Option<(&HostName, &str)> {
+        Some((&self.host.name, &self.ca_key))
     }
 
     async fn authority(&self, deadline: Duration) -> Result<IssuingAuthority, PortError> {

@@ -357,7 +357,10 @@ impl<H: HostTransport + ?Sized> DecommissionControl for DeployScript<H> {
 #[async_trait]
 impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
     async fn inspect(&self, host: &HostName) -> Result<HostFacts, PortError> {
-        self.kwbase.inspect(host).await
+        let facts = self.kwbase.inspect(host).await?;
+        // `deploy.sh join` makes the certificates, and starts the node by its service.
+        let scripted = self.hosts.contains_key(host);
+        Ok(HostFacts { archive_only: scripted, by_service: facts.by_service || scripted, ..facts })
     }
 
     async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError> {

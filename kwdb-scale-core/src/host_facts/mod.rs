@@ -3,12 +3,16 @@
 //! [`HostFacts`] is what [`NodeLifecycle::inspect`](crate::ports::NodeLifecycle::inspect) gives. Its fields up to
 //! `secure` are what every implementation can tell; [`Machine`] is the rest, told by those that can look at the
 //! machine itself. The look of [`Kwbase`](crate::kwbase::Kwbase) is one shell script in one round trip: `probe` holds
-//! the script, `read` reads its answer. Nothing that is secret is read: of keys only name, mode, owner and size.
+//! the script, `read` reads its answer. Nothing that is secret is read: of keys only name, mode, owner and size, whether they
+//! fit their certificates, and the digest of an authority's.
 
+mod certificates;
 pub(crate) mod probe;
 pub(crate) mod read;
 #[cfg(test)]
 mod tests;
+
+pub use certificates::{AuthorityKey, CertificateDirectory, CertificateFile, KeyMatch};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,7 +20,6 @@ use std::net::IpAddr;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::certificate::Certificate;
 use crate::fact::Fact;
 use crate::topology::{Address, HostName, StartMode};
 
@@ -61,11 +64,17 @@ pub struct HostFacts {
     pub stores: Vec<StoreFacts>,
     /// Configured addresses at which something listens already (a fresh host has none).
     pub listening: Fact<Vec<Address>>,
-    /// Secure mode: whether the root client certificate and key can be read where commands run; `Known(true)` on
-    /// an insecure cluster.
+    /// Secure mode: whether the root client certificate and key can be read where commands run, and are such;
+    /// `Known(true)` on an insecure cluster.
     pub can_authenticate: Fact<bool>,
     /// Whether the host is configured for a secure cluster.
     pub secure: bool,
+    /// Whether a service manager starts the node there, with limits of its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_service: bool,
+    /// Whether certificates are made there alone, of the archive with the authority's private key: `deploy.sh join`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archive_only: bool,
     /// What a look at the machine tells; `None` when the implementation has no such look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Box<Machine>>,
@@ -117,6 +126,9 @@ pub struct Machine {
     pub clock: Fact<ClockOffset>,
     /// The certificate directory; `None` on an insecure host, and when it does not exist.
     pub certificates: Fact<Option<CertificateDirectory>>,
+    /// The file in which the authority's private key lies, on the host where it does by the caller's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority_key: Option<AuthorityKey>,
     /// What was left lying about that holds a CA's private key or may hold it.
     pub leftovers: Fact<Vec<Leftover>>,
     /// Nodes of KWDB that run there, whoever started them.
@@ -357,7 +369,8 @@ pub struct ClockOffset {
     /// By how much the machine's clock is ahead of the operator's (negative: behind), at the middle of what is
     /// possible.
     pub offset: SignedDuration,
-    /// By how much the offset may be wrong either way: half of the round trip that told it.
+    /// By how much the offset may be wrong either way: half of the round trip that told it, without the time that the
+    /// look itself took.
     pub uncertainty: SignedDuration,
 }
 
@@ -371,47 +384,6 @@ impl ClockOffset {
 
     /// The operator's own clock.
     pub const OPERATOR: Self = Self { offset: SignedDuration::ZERO, uncertainty: SignedDuration::ZERO };
-}
-
-/// A certificate directory.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct CertificateDirectory {
-    /// Its path.
-    pub path: String,
-    /// What is in it, by name. Directories are left out.
-    pub files: Vec<CertificateFile>,
-}
-
-impl CertificateDirectory {
-    /// The file of that name.
-    pub fn file(&self, name: &str) -> Option<&CertificateFile> {
-        self.files.iter().find(|f| f.name == name)
-    }
-
-    /// What the certificate of that name says; unknown with a reason when it is absent or cannot be read.
-    pub fn certificate(&self, name: &str) -> Fact<&Certificate> {
-        match self.file(name).map(|f| &f.certificate) {
-            Some(Some(fact)) => fact.as_ref(),
-            Some(None) => Fact::unknown(format!("{}/{name} was not read", self.path)),
-            None => Fact::unknown(format!("there is no {}/{name}", self.path)),
-        }
-    }
-}
-
-/// A file of a certificate directory.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct CertificateFile {
-    /// Its name.
-    pub name: String,
-    /// Permission bits, such as `0o600`.
-    pub mode: u32,
-    /// Its owner.
-    pub owner: String,
-    /// Bytes.
-    pub size: u64,
-    /// What it says, for files `*.crt`. Keys are never read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<Fact<Certificate>>,
 }
 
 /// Something that was left lying about.

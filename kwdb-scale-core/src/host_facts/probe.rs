@@ -111,8 +111,8 @@ emit "Kclock $(date +%s.%N)"
 emit "Z$code"
 "#;
 
-/// What a node of the host will meet. Arguments: the program, the certificate directory or nothing, how many of the
-/// directories that follow must be empty, and the directories.
+/// What a node of the host will meet. Arguments: the program, the certificate directory or nothing, the file of the
+/// authority's private key or nothing, how many of the directories that follow must be empty, and the directories.
 const INSIDE: &str = r#"
 entries() (
   cd "$1" || exit 1
@@ -150,10 +150,29 @@ may_write() {
   mine=${near%/}/.kwdb-scale-$$
   if (set -C; : > "$mine") 2>/dev/null; then rm -f "$mine"; emit "Kwrite yes $1"; else emit "Kwrite no $1"; fi
 }
+sum() {
+  if command -v sha256sum >/dev/null 2>&1; then set -- "$(sha256sum < "$1" 2>/dev/null)"
+  elif command -v openssl >/dev/null 2>&1; then set -- "$(bound openssl dgst -sha256 -r < "$1" 2>/dev/null)"
+  else set -- ''; fi
+  printf '%s' "${1%% *}"
+}
+pair() {
+  [ -f "$2" ] || return 0
+  if [ ! -r "$1" ] || [ ! -r "$2" ]; then emit 'Kpair it may not be read'
+  elif ! grep -q -e '-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----' < "$2"; then emit 'Kpair none'
+  elif ! command -v openssl >/dev/null 2>&1; then emit 'Kpair the host has no openssl'
+  else
+    of_certificate=$(bound openssl x509 -in "$1" -noout -pubkey 2>/dev/null </dev/null)
+    of_key=$(bound openssl pkey -in "$2" -pubout -passin pass: 2>/dev/null </dev/null)
+    if [ -z "$of_certificate" ] || [ -z "$of_key" ]; then emit 'Kpair openssl does not read one of the two'
+    elif [ "$of_certificate" = "$of_key" ]; then emit 'Kpair yes'
+    else emit 'Kpair no'; fi
+  fi
+}
 mine=
 trap '[ -z "$mine" ] || rm -f "$mine"; exit 1' HUP INT TERM
-program=$1 certs=$2 stores=$3
-shift 3
+program=$1 certs=$2 cakey=$3 stores=$4
+shift 4
 number=0
 for dir do
   number=$((number + 1))
@@ -183,7 +202,8 @@ if [ -n "$certs" ]; then
   if [ ! -e "$certs" ]; then
     nearest "$certs"
     if [ -d "$near" ] && [ -x "$near" ]; then emit 'Kcerts absent'; else emit 'Kcerts denied'; fi
-  elif [ ! -d "$certs" ] || [ ! -r "$certs" ] || [ ! -x "$certs" ] || ! stat -c %a / >/dev/null 2>&1; then emit 'Kcerts denied'
+  elif [ ! -d "$certs" ]; then emit 'Kcerts file'
+  elif [ ! -r "$certs" ] || [ ! -x "$certs" ] || ! stat -c %a / >/dev/null 2>&1; then emit 'Kcerts denied'
   else
     emit 'Kcerts there'
     count=0
@@ -194,9 +214,20 @@ if [ -n "$certs" ]; then
       emit "Kcert $(stat -L -c '%a %U %s' "$file") ${file##*/}"
       case $file in
       *.crt) [ -r "$file" ] && emit "Kpem $(head -c 16384 "$file" | tr -d '\000')" ;;
+      */ca.key) [ -r "$file" ] && emit "Ksum $(sum "$file")" ;;
+      esac
+      case ${file##*/} in
+      ca.crt|node.crt|client.root.crt) pair "$file" "${file%.crt}.key" ;;
       esac
     done
   fi
+fi
+if [ -n "$cakey" ]; then
+  nearest "$cakey"
+  if [ -f "$cakey" ] && [ ! -s "$cakey" ]; then emit 'Kcakey absent'
+  elif [ -f "$cakey" ] && [ -r "$cakey" ]; then emit "Kcakey there $(sum "$cakey")"
+  elif [ "$near" != "$cakey" ] && [ -d "$near" ] && [ -x "$near" ]; then emit 'Kcakey absent'
+  else emit 'Kcakey denied'; fi
 fi
 for table in /proc/net/tcp /proc/net/tcp6; do
   [ -r "$table" ] || continue
@@ -251,6 +282,8 @@ pub(crate) struct Question {
     pub(crate) prefix: Vec<String>,
     /// The certificate directory of a secure host.
     pub(crate) certs_dir: Option<String>,
+    /// The file of the authority's private key, where it is this host's.
+    pub(crate) authority_key: Option<String>,
     /// Directories, those that must be empty first.
     pub(crate) directories: Vec<(String, DirectoryUse)>,
 }
@@ -275,6 +308,7 @@ impl Question {
         argv.extend(sh(INSIDE));
         argv.push(self.program.clone());
         argv.push(self.certs_dir.as_ref().map(bare).unwrap_or_default());
+        argv.push(self.authority_key.clone().unwrap_or_default());
         argv.push(self.stores().to_string());
         argv.extend(self.directories.iter().map(|(dir, _)| bare(dir)));
         argv

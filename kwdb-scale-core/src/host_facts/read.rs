@@ -6,12 +6,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::certificates::{authority_key, directory};
 use super::probe::Question;
 use super::{
-    CertificateDirectory, CertificateFile, ClockOffset, Container, FileSystem, Installed, Leftover, Limit,
-    Limits, Listener, Machine, NodeProcess, Space, StoreContent, StoreFacts, System, Unit, Writable,
+    ClockOffset, Container, FileSystem, Installed, Leftover, Limit, Limits, Listener, Machine, NodeProcess,
+    Space, StoreContent, StoreFacts, System, Unit, Writable,
 };
-use crate::certificate::Certificate;
 use crate::deploy::info::{self, InfoError};
 use crate::fact::Fact;
 use crate::kwbase::output;
@@ -20,7 +20,7 @@ use crate::topology::{Address, StartMode};
 /// How many names a store in use is reported with.
 const NAMES: usize = 10;
 /// How much of a text from outside is kept.
-const TEXT: usize = 400;
+pub(super) const TEXT: usize = 400;
 const SILENT: &str = "the host did not say";
 
 /// What the operator's clock showed before the probe was sent and after it was answered.
@@ -87,7 +87,7 @@ fn key(item: &str) -> Option<&str> {
 }
 
 /// The facts of a list of items, by key and in order.
-struct Facts<'a>(BTreeMap<&'a str, Vec<&'a str>>);
+pub(super) struct Facts<'a>(BTreeMap<&'a str, Vec<&'a str>>);
 
 impl<'a> Facts<'a> {
     fn of(items: &[&'a str]) -> Self {
@@ -105,7 +105,7 @@ impl<'a> Facts<'a> {
         self.0.get(key).map_or(&[], Vec::as_slice)
     }
 
-    fn one(&self, key: &str) -> Option<&'a str> {
+    pub(super) fn one(&self, key: &str) -> Option<&'a str> {
         self.all(key).first().copied()
     }
 
@@ -114,7 +114,7 @@ impl<'a> Facts<'a> {
     }
 }
 
-fn text(value: &str) -> String {
+pub(super) fn text(value: &str) -> String {
     value.trim().chars().take(TEXT).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -161,11 +161,8 @@ fn read_items(
             max_map_count: Fact::from_option(out.one("maps").and_then(|v| v.trim().parse().ok()), silent),
         },
         clock: clock(out.all("clock"), trip, silent),
-        certificates: if secure {
-            certificates(question, inner, &within, missing)
-        } else {
-            Fact::Known(None)
-        },
+        certificates: if secure { directory(question, inner, &within, missing) } else { Fact::Known(None) },
+        authority_key: authority_key(question, &within, missing),
         leftovers: listed_if(&out, "left-looked", "there is no `stat` on the host", || {
             out.all("left").iter().filter_map(|v| leftover(v)).collect()
         }),
@@ -180,7 +177,11 @@ fn read_items(
     Found {
         build: build(question, &within, missing),
         stores,
-        can_authenticate: if secure { can_authenticate } else { Fact::Known(true) },
+        can_authenticate: match &machine.certificates {
+            _ if !secure => Fact::Known(true),
+            Fact::Known(Some(dir)) if !dir.damage(&["ca", "client.root"]).is_empty() => Fact::Known(false),
+            _ => can_authenticate,
+        },
         machine,
     }
 }
@@ -453,41 +454,6 @@ fn reading(value: &str) -> Option<(Timestamp, SignedDuration)> {
 
 fn octal(word: &str) -> Option<u32> {
     u32::from_str_radix(word, 8).ok()
-}
-
-fn certificates(
-    question: &Question,
-    items: &[&str],
-    facts: &Facts<'_>,
-    missing: &str,
-) -> Fact<Option<CertificateDirectory>> {
-    match facts.one("certs") {
-        Some("there") => {}
-        Some("absent") => return Fact::Known(None),
-        Some(_) => return Fact::unknown("it may not be read"),
-        None => return Fact::unknown(missing),
-    }
-    let mut found: Vec<CertificateFile> = Vec::new();
-    for item in items {
-        if let Some(pem) = item.strip_prefix("Kpem ") {
-            if let Some(last) = found.last_mut() {
-                last.certificate = Some(
-                    Certificate::from_pem(pem).map_or_else(|e| Fact::Unknown(e.to_string()), Fact::Known),
-                );
-            }
-        } else if let Some(value) = item.strip_prefix("Kcert ") {
-            let mut parts = value.splitn(4, ' ');
-            let mut next = || parts.next().unwrap_or_default();
-            let (mode, owner, size, name) = (octal(next()), next(), next().parse(), next());
-            if let (Some(mode), Ok(size)) = (mode, size) {
-                let name: String = name.escape_debug().take(TEXT).collect();
-                let unread = name.ends_with(".crt").then(|| Fact::unknown("it may not be read"));
-                found.push(CertificateFile { name, mode, owner: text(owner), size, certificate: unread });
-            }
-        }
-    }
-    let path = question.certs_dir.clone().unwrap_or_default();
-    Fact::Known(Some(CertificateDirectory { path, files: found }))
 }
 
 fn leftover(value: &str) -> Option<Leftover> {

@@ -47,6 +47,7 @@ impl Scratch {
             program: self.file("kw/bin/kwbase", VERSION, 0o755),
             prefix: Vec::new(),
             certs_dir: None,
+            authority_key: None,
             directories: stores.iter().map(|s| (self.path(s), DirectoryUse::Store)).collect(),
         }
     }
@@ -245,12 +246,70 @@ fn certificates_are_read_and_keys_are_not() {
         assert!(dir.certificate("other.crt").why_unknown().unwrap().contains("there is no"));
         assert!(found.machine.writable.iter().any(|w| w.directory == dir.path));
     }
-    scratch.file("certs/client.root.key", secret, 0o600);
+    scratch.file("certs/client.root.key", "-----BEGIN RSA PRIVATE KEY-----\nKEYMATERIAL\n", 0o600);
     assert_eq!(look(&["sh"], &question, &scratch.0).can_authenticate, Fact::Known(true));
+    scratch.file("certs/client.root.crt", "garbage", 0o644);
+    assert_eq!(look(&["sh"], &question, &scratch.0).can_authenticate, Fact::Known(false));
     question.certs_dir = Some(scratch.path("none"));
     let found = look(&["sh"], &question, &scratch.0);
     assert_eq!(found.machine.certificates, Fact::Known(None));
     assert_eq!(found.can_authenticate, Fact::Known(false));
+}
+
+/// Real keys, made on the spot: none is kept in the source.
+fn key_pair(scratch: &Scratch, name: &str) -> bool {
+    let (key, crt) = (scratch.path(&format!("{name}.key")), scratch.path(&format!("{name}.crt")));
+    let words =
+        format!("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN={name}");
+    let made = Command::new("openssl").args(words.split(' ')).args(["-keyout", &key, "-out", &crt]).output();
+    made.is_ok_and(|o| o.status.success())
+}
+
+#[test]
+fn damage_and_digests_of_keys() {
+    let scratch = Scratch::new("damage");
+    scratch.dir("certs");
+    if !key_pair(&scratch, "certs/node") || !key_pair(&scratch, "certs/ca") {
+        assert!(std::env::var_os("CI").is_none(), "CI needs openssl");
+        println!("not run: there is no openssl");
+        return;
+    }
+    let mut question = scratch.question(&["store"]);
+    question.certs_dir = Some(scratch.path("certs"));
+    question.authority_key = Some(scratch.path("certs/ca.key"));
+    let see = |shell: &[&str], question: &Question| {
+        let machine = look(shell, question, &scratch.0).machine;
+        (machine.certificates.known().unwrap().clone().unwrap(), machine.authority_key.unwrap())
+    };
+    for shell in shells() {
+        let (dir, key) = see(&shell, &question);
+        assert_eq!(dir.damage(&["ca", "node"]), [""; 0], "{shell:?}");
+        for name in ["ca.crt", "node.crt"] {
+            assert_eq!(dir.file(name).unwrap().key, Some(Fact::Known(KeyMatch::Fits)), "{shell:?} {name}");
+        }
+        let content = fs::read(scratch.path("certs/ca.key")).unwrap();
+        let sum = crate::canonical::hex(&<sha2::Sha256 as sha2::Digest>::digest(&content));
+        assert_eq!(dir.file("ca.key").unwrap().sha256, Some(Fact::Known(sum.clone())), "{shell:?}");
+        assert_eq!(key.sha256, Fact::Known(Some(sum)), "{shell:?}");
+        assert_eq!(dir.file("node.key").unwrap().sha256, None, "{shell:?}");
+    }
+    for (name, text, words) in [
+        ("node.key", fs::read_to_string(scratch.path("certs/ca.key")).unwrap(), "is not the key of node.crt"),
+        ("node.key", "garbage".to_owned(), "no private key"),
+        ("node.crt", String::new(), "node.crt: it is empty"),
+        ("ca.crt", "garbage".to_owned(), "ca.crt: this is no certificate"),
+    ] {
+        scratch.file(&format!("certs/{name}"), &text, 0o600);
+        let damage = see(&["sh"], &question).0.damage(&["ca", "node"]);
+        assert!(damage.iter().any(|line| line.contains(words)), "{words}: {damage:?}");
+    }
+    scratch.file("certs/ca.key", "", 0o600);
+    assert_eq!(see(&["sh"], &question).1.sha256, Fact::Known(None), "an empty file is no key");
+    question.authority_key = Some(scratch.path("nowhere/ca.key"));
+    assert_eq!(see(&["sh"], &question).1.sha256, Fact::Known(None));
+    question.certs_dir = Some(scratch.file("file", "x", 0o600));
+    let (dir, _) = see(&["sh"], &question);
+    assert!(dir.damage(&[])[0].contains("it is no directory"), "{dir:?}");
 }
 
 #[test]
@@ -367,6 +426,7 @@ fn question() -> Question {
         program: "/usr/local/kaiwudb/bin/kwbase".into(),
         prefix: Vec::new(),
         certs_dir: None,
+        authority_key: None,
         directories: vec![("/data".into(), DirectoryUse::Store)],
     }
 }

@@ -11,8 +11,8 @@ use crate::topology::Address;
 
 const EXTERNAL: &str = "--external-io-dir=";
 
-/// What is to be asked of `host`.
-pub(super) fn question(host: &KwbaseHost) -> Question {
+/// What is to be asked of `host`, on which the authority's private key may lie in a file.
+pub(super) fn question(host: &KwbaseHost, authority_key: Option<&str>) -> Question {
     let stores = host.stores.iter().map(|s| (s.path.clone(), DirectoryUse::Store));
     let series = host.ts_store.iter().map(|dir| (dir.clone(), DirectoryUse::TimeSeries));
     let external = host.extra_flags.iter().filter_map(|flag| flag.strip_prefix(EXTERNAL));
@@ -25,13 +25,14 @@ pub(super) fn question(host: &KwbaseHost) -> Question {
             Security::Insecure => None,
             Security::Certs { certs_dir } => Some(certs_dir.clone()),
         },
+        authority_key: authority_key.map(str::to_owned),
         directories: stores.chain(series).chain(external).collect(),
     }
 }
 
 /// The probe's command line for `host`. It begins on the machine itself and enters the prefix on its own.
-pub(super) fn command(host: &KwbaseHost) -> CommandLine {
-    host.on_machine("inspect", question(host).argv())
+pub(super) fn command(host: &KwbaseHost, question: &Question) -> CommandLine {
+    host.on_machine("inspect", question.argv())
 }
 
 /// What was found, as facts of the host.
@@ -44,6 +45,8 @@ pub(super) fn facts(host: &KwbaseHost, found: Found) -> HostFacts {
         listening,
         can_authenticate: found.can_authenticate,
         secure: host.secure(),
+        by_service: !host.owner.is_quit(),
+        archive_only: false,
         machine: Some(Box::new(found.machine)),
     }
 }

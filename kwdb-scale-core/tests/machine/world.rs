@@ -211,6 +211,8 @@ impl World {
             listening: Fact::Known(if node.is_some_and(|n| n.up) { vec![address(host)] } else { Vec::new() }),
             can_authenticate: Fact::Known(true),
             secure: false,
+            by_service: false,
+            archive_only: false,
             machine: None,
         }
     }
@@ -273,7 +275,7 @@ fn request(operation: Operation) -> Request {
             (host(n), InventoryHost { address: address(&host(n)), sql_address: None, brpc_address: None })
         })
         .collect();
-    Request { operation, inventory: Inventory { hosts, control: None }, options: Options::default() }
+    Request { operation, inventory: Inventory { hosts, ..Inventory::default() }, options: Options::default() }
 }
 
 pub(crate) fn make_plan(world: &World, operation: Operation) -> Plan {

@@ -226,6 +226,7 @@ pub(crate) fn inventory(hosts: impl IntoIterator<Item = u32>) -> Inventory {
     let hosts = hosts.into_iter();
     Inventory {
         control: Some(host(1)),
+        authority: None,
         hosts: hosts
             .map(|n| (host(n), InventoryHost { address: address(n), sql_address: None, brpc_address: None }))
             .collect(),
@@ -241,6 +242,8 @@ pub(crate) fn free_host(n: u32) -> Fact<HostFacts> {
         listening: Fact::Known(Vec::new()),
         can_authenticate: Fact::Known(true),
         secure: false,
+        by_service: false,
+        archive_only: false,
         machine: None,
     })
 }

@@ -24,12 +24,16 @@ pub(crate) fn file(name: &str, mode: u32, certificate: Option<Certificate>) -> C
         owner: "kaiwudb".into(),
         size: 1100,
         certificate: certificate.map(Fact::Known),
+        fault: None,
+        key: None,
+        sha256: None,
     }
 }
 
 pub(crate) fn certificates(now: jiff::Timestamp, names: &[&str]) -> CertificateDirectory {
     CertificateDirectory {
         path: "/etc/kaiwudb/certs".into(),
+        fault: None,
         files: vec![
             file("ca.crt", 0o644, Some(certificate("ca.crt", now, &[]))),
             file("client.root.crt", 0o644, Some(certificate("client.root.crt", now, &[]))),
@@ -98,6 +102,7 @@ pub(crate) fn machine(store: &str) -> Machine {
             uncertainty: SignedDuration::from_millis(10),
         }),
         certificates: Fact::Known(None),
+        authority_key: None,
         leftovers: Fact::Known(Vec::new()),
         processes: Fact::Known(Vec::new()),
     }

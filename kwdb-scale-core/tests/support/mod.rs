@@ -390,6 +390,8 @@ pub fn host_facts(node: u32, member: bool) -> HostFacts {
         listening: Fact::Known(if member { vec![address(node)] } else { Vec::new() }),
         can_authenticate: Fact::Known(true),
         secure: false,
+        by_service: false,
+        archive_only: false,
         machine: None,
     }
 }

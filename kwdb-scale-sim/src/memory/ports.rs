@@ -190,6 +190,8 @@ impl NodeLifecycle for SimLifecycle {
             listening: Fact::Known(listening),
             can_authenticate: Fact::Known(!secure || host.root_certificate),
             secure,
+            by_service: false,
+            archive_only: false,
             host: host.name,
             machine: None,
         })

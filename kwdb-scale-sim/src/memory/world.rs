@@ -326,7 +326,7 @@ impl World {
         let host = |h: SimHost| {
             (h.name, InventoryHost { address: h.address, sql_address: h.sql_address, brpc_address: None })
         };
-        Inventory { hosts: self.hosts().into_iter().map(host).collect(), control: None }
+        Inventory { hosts: self.hosts().into_iter().map(host).collect(), ..Inventory::default() }
     }
 
     /// The node that runs (or last ran) on a machine.

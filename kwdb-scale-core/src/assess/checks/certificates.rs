@@ -14,6 +14,11 @@ use crate::topology::HostName;
 /// A certificate that ends sooner is a warning.
 const SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 
+/// The certificates without which a node does not start. kwbase passes over a damaged one of a client (seen on V3.2.1).
+const OF_NODE: [&str; 2] = ["ca", "node"];
+/// The same with root's, without which no command can log in.
+const ALL: [&str; 3] = ["ca", "node", "client.root"];
+
 const CA: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
 const NODE: &str = "node.crt";
@@ -27,7 +32,7 @@ fn secure<'a>(cx: &Context<'a>) -> Vec<Joining<'a>> {
     joining(cx).into_iter().filter(|new| new.facts.secure).collect()
 }
 
-fn directory(facts: &HostFacts) -> Option<&CertificateDirectory> {
+pub(super) fn directory(facts: &HostFacts) -> Option<&CertificateDirectory> {
     facts.machine.as_deref()?.certificates.known()?.as_ref()
 }
 
@@ -51,10 +56,15 @@ pub(super) fn usable(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     for new in secure(cx) {
         let retry = || Retry::WhenFactChanges(format!("certificates of host {}", new.host));
-        let cure = "ask for certificates of the method issue (kwscale: --certificates issue); or make a node certificate for the host where the key of the cluster's CA lies (kwbase cert create-node), and put ca.crt, node.crt and node.key there";
+        let cure = if new.facts.archive_only {
+            "ask for certificates of the method archive (kwscale: --certificates archive): deploy.sh join makes them itself, of the archive with the authority's private key"
+        } else {
+            "ask for certificates of the method issue (kwscale: --certificates issue); or make a node certificate for the host where the key of the cluster's CA lies (kwbase cert create-node), and put ca.crt, node.crt and node.key there"
+        };
         let lines = match &new.machine.certificates {
             Fact::Unknown(_) => continue,
             Fact::Known(None) => vec!["the certificate directory does not exist".to_owned()],
+            Fact::Known(Some(dir)) if dir.fault.is_some() => dir.damage(&[]),
             Fact::Known(Some(dir)) => faults(cx, new, dir),
         };
         if !lines.is_empty() {
@@ -72,6 +82,7 @@ fn faults(cx: &Context<'_>, new: Joining<'_>, dir: &CertificateDirectory) -> Vec
             lines.push(format!("there is no {}/{name}", dir.path));
         }
     }
+    lines.extend(dir.damage(&OF_NODE));
     let (ca, node) = (dir.certificate(CA), dir.certificate(NODE));
     let known = authorities(cx);
     if let Fact::Known(ca) = &ca
@@ -171,14 +182,88 @@ fn is_authority_key(name: &str) -> bool {
     matches!(name, CA_KEY | "ca-client.key" | "ca-ui.key" | "tlcp_ca.key")
 }
 
-/// Fingerprint of the authority whose private key lies on a host.
-fn holds_key(facts: &HostFacts) -> Option<Fact<&str>> {
-    let dir = directory(facts)?;
-    dir.file(CA_KEY)?;
-    Some(match dir.certificate(CA) {
-        Fact::Known(ca) => Fact::Known(ca.fingerprint.as_str()),
-        Fact::Unknown(why) => Fact::Unknown(why),
+/// Damage on hosts that shall join, where it is replaced.
+pub(super) fn replaced(cx: &Context<'_>) -> Vec<Problem> {
+    if !authority::wanted(cx) {
+        return Vec::new();
+    }
+    damaged(joining(cx).into_iter().map(|new| (new.host, new.facts)))
+        .map(|(host, lines)| {
+            Problem::new(format!(
+                "what lies in the certificate directory of host {host} is damaged, and is replaced"
+            ))
+            .evidence(lines)
+        })
+        .collect()
+}
+
+pub(super) fn of_members(cx: &Context<'_>) -> Vec<Problem> {
+    let others = cx.obs.hosts.iter().filter(|(host, _)| !cx.change.add.contains(host));
+    damaged(others.filter_map(|(host, facts)| Some((host, facts.known()?))))
+        .map(|(host, lines)| {
+            Problem::new(format!("certificates of host {host} are damaged"))
+                .evidence(lines)
+                .cure("put the right files there: a node does not start again with these, and commands cannot log in")
+        })
+        .collect()
+}
+
+fn damaged<'a>(
+    hosts: impl Iterator<Item = (&'a HostName, &'a HostFacts)>,
+) -> impl Iterator<Item = (&'a HostName, Vec<String>)> {
+    hosts.filter(|(_, facts)| facts.secure).filter_map(|(host, facts)| {
+        let lines = directory(facts)?.damage(&ALL);
+        (!lines.is_empty()).then_some((host, lines))
     })
+}
+
+/// A file that may hold the private key of the cluster's authority.
+struct Key<'a> {
+    path: String,
+    sum: Fact<&'a str>,
+}
+
+/// Those of a host: of its certificate directory, and where the caller says that the key lies. An empty file is none.
+fn authority_keys(facts: &HostFacts) -> Vec<Key<'_>> {
+    let mut keys = Vec::new();
+    if let Some(dir) = directory(facts)
+        && let Some(file) = dir.file(CA_KEY).filter(|f| f.size > 0)
+    {
+        let sum = file.sha256.as_ref().map(Fact::as_ref);
+        let sum = sum.unwrap_or_else(|| Fact::unknown("it was not read"));
+        keys.push(Key { path: format!("{}/{CA_KEY}", dir.path), sum: sum.map(String::as_str) });
+    }
+    let configured = facts.machine.as_deref().and_then(|m| m.authority_key.as_ref());
+    if let Some(key) = configured.filter(|k| keys.iter().all(|other| other.path != k.path)) {
+        match &key.sha256 {
+            Fact::Known(Some(sum)) => keys.push(Key { path: key.path.clone(), sum: Fact::Known(sum) }),
+            Fact::Known(None) => {}
+            Fact::Unknown(why) => keys.push(Key { path: key.path.clone(), sum: Fact::Unknown(why.clone()) }),
+        }
+    }
+    keys
+}
+
+/// Why a key of a leaving host is not proven to be on one that stays; `None` when it is. A file of the same name is no
+/// copy unless it is equal.
+fn kept_nowhere(key: &Key<'_>, others: &[(&HostName, &HostFacts)]) -> Option<Vec<String>> {
+    let mut lines = Vec::new();
+    if let Fact::Unknown(why) = &key.sum {
+        lines.push(format!("{} there: {why}", key.path));
+    }
+    for (host, facts) in others {
+        for other in authority_keys(facts) {
+            match (&other.sum, &key.sum) {
+                (Fact::Known(theirs), Fact::Known(own)) if theirs == own => return None,
+                (Fact::Known(_), Fact::Known(_)) => {
+                    lines.push(format!("host {host}: {} is another file", other.path));
+                }
+                (Fact::Unknown(why), _) => lines.push(format!("host {host}: {}: {why}", other.path)),
+                (Fact::Known(_), Fact::Unknown(_)) => {}
+            }
+        }
+    }
+    Some(lines)
 }
 
 fn has_peers(machine: &Machine) -> bool {
@@ -188,29 +273,41 @@ fn has_peers(machine: &Machine) -> bool {
 pub(super) fn last_holder(cx: &Context<'_>) -> Vec<Problem> {
     let leaving: Vec<&HostName> = cx.leaving.iter().filter_map(|n| cx.host_of(n)).collect();
     let known = |host: &HostName| cx.obs.hosts.get(host).and_then(Fact::known);
-    let others: Vec<&HostFacts> =
-        cx.obs.hosts.iter().filter(|(h, _)| !leaving.contains(h)).filter_map(|(_, f)| f.known()).collect();
+    let stay = cx.obs.hosts.iter().filter(|(host, _)| !leaving.contains(host));
+    let others: Vec<(&HostName, &HostFacts)> =
+        stay.filter_map(|(host, facts)| Some((host, facts.known()?))).collect();
     let mut found = Vec::new();
     for host in &leaving {
-        let Some(facts) = known(host) else { continue };
         let retry = || Retry::WhenFactChanges("holders of the CA's key and of the NODE file".to_owned());
-        if let Some(own) = holds_key(facts) {
-            let same = |other: &&HostFacts| {
-                holds_key(other).is_some_and(|theirs| own.known().is_some() && theirs.known() == own.known())
-            };
-            if !others.iter().any(same) {
-                let path = directory(facts).map_or(CA_KEY, |dir| dir.path.as_str());
+        let Some(facts) = known(host) else {
+            if cx.request.inventory.authority.as_ref() == Some(*host) {
+                let why =
+                    cx.obs.hosts.get(*host).and_then(Fact::why_unknown).unwrap_or("it was not looked at");
                 found.push(
                     Problem::new(format!(
-                        "host {host} leaves, and no other known host has the private key of the cluster's CA ({path}/{CA_KEY})"
+                        "host {host} leaves, and by the configuration the private key of the cluster's CA lies there; whether another host has it is unknown: {why}"
                     ))
+                    .cure("let the host be looked at, or copy the key to a host that stays and configure that one")
+                    .retry(retry()),
+                );
+            }
+            continue;
+        };
+        for key in authority_keys(facts) {
+            if let Some(lines) = kept_nowhere(&key, &others) {
+                found.push(
+                    Problem::new(format!(
+                        "host {host} leaves, and no other known host is proven to have its private key of the cluster's CA ({})",
+                        key.path
+                    ))
+                    .evidence(lines)
                     .cure("copy ca.key and ca.crt to a safe place that stays, such as the certificate directory of the control host: without it no certificate can be issued any more")
                     .retry(retry()),
                 );
             }
         }
         let keeps = |facts: &HostFacts| facts.machine.as_deref().is_some_and(has_peers);
-        if keeps(facts) && !others.iter().any(|other| keeps(other)) {
+        if keeps(facts) && !others.iter().any(|(_, other)| keeps(other)) {
             found.push(
                 Problem::new(format!("host {host} leaves, and no other known host has {NODE_FILE}"))
                     .cure("copy the installer's directory and /etc/kaiwudb/info to a node that stays: deploy.sh works from there")
@@ -226,9 +323,14 @@ pub(super) fn untold(cx: &Context<'_>, facts: &HostFacts) -> Vec<String> {
     let Some(dir) = directory(facts).filter(|_| facts.secure) else { return Vec::new() };
     let mut lines = Vec::new();
     for name in [CA, NODE] {
-        if let (Some(_), Fact::Unknown(why)) = (dir.file(name), dir.certificate(name)) {
+        if let (Some(file), Fact::Unknown(why)) = (dir.file(name), dir.certificate(name))
+            && file.fault.is_none()
+        {
             lines.push(format!("{name}: {why}"));
         }
+    }
+    if let Some(Fact::Unknown(why)) = dir.file(NODE).and_then(|f| f.key.as_ref()) {
+        lines.push(format!("whether node.key is the key of {NODE}: {why}"));
     }
     if authorities(cx).is_empty() {
         lines.push(

@@ -28,9 +28,25 @@ pub(super) fn facts(cx: &Context<'_>) -> Vec<Problem> {
             };
             Some(
                 Problem::new(format!("host {host} is unknown: {why}"))
-                    .cure("make the host reachable and check its kwbase path")
+                    .cure(look_again(host))
                     .retry(Retry::WhenFactChanges(format!("host {host}"))),
             )
+        })
+        .collect()
+}
+
+/// What is wrong the reason says itself.
+fn look_again(host: &HostName) -> String {
+    format!("mend what the reason names, and look again (kwscale: hosts {host})")
+}
+
+/// Hosts of nodes and the control host that could not be looked at.
+pub(super) fn others(cx: &Context<'_>) -> Vec<Problem> {
+    let others = cx.obs.hosts.iter().filter(|(host, _)| !cx.change.add.contains(host));
+    others
+        .filter_map(|(host, facts)| Some((host, facts.why_unknown()?)))
+        .map(|(host, why)| {
+            Problem::new(format!("host {host} could not be looked at: {why}")).cure(look_again(host))
         })
         .collect()
 }
@@ -295,10 +311,16 @@ pub(super) fn credentials(cx: &Context<'_>) -> Vec<Problem> {
         .into_iter()
         .filter_map(|(host, facts)| match &facts.can_authenticate {
             Fact::Known(true) => None,
-            Fact::Known(false) => Some(
-                Problem::new(format!("root's client certificate and key cannot be read on host {host}"))
-                    .cure("ask for certificates of the method issue (kwscale: --certificates issue), or put client.root.crt and client.root.key there before starting"),
-            ),
+            Fact::Known(false) => {
+                let damage = super::certificates::directory(facts).map(|dir| dir.damage(&["client.root"]));
+                let cure = if facts.archive_only {
+                    "ask for certificates of the method archive (kwscale: --certificates archive)"
+                } else {
+                    "ask for certificates of the method issue (kwscale: --certificates issue), or put client.root.crt and client.root.key there before starting"
+                };
+                let message = format!("root's client certificate and key cannot be used on host {host}");
+                Some(Problem::new(message).evidence(damage.unwrap_or_default()).cure(cure))
+            }
             Fact::Unknown(why) => {
                 Some(Problem::unknown(&format!("whether commands on host {host} can authenticate is"), why))
             }
@@ -376,7 +398,7 @@ pub(super) fn marking(cx: &Context<'_>) -> Vec<Problem> {
                 _ if facts.can_mark() => return Vec::new(),
                 (Fact::Unknown(why), _) => lines.push(format!("{host}: no kwbase: {why}")),
                 (_, Fact::Known(false)) => {
-                    lines.push(format!("{host}: root's client certificate and key cannot be read"));
+                    lines.push(format!("{host}: root's client certificate and key cannot be used"));
                 }
                 (_, Fact::Unknown(why)) => lines.push(format!("{host}: {why}")),
                 (_, Fact::Known(true)) => {}

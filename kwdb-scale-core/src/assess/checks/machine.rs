@@ -5,7 +5,7 @@ use super::Problem;
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
 use crate::host_facts::{
-    ClockOffset, DirectoryUse, HostFacts, InstallMethod, Installed, Limit, MODE_FILE, Machine, UNIT,
+    ClockOffset, DirectoryUse, HostFacts, InstallMethod, Installed, MODE_FILE, Machine, UNIT,
 };
 use crate::kwbase::PROGRAM;
 use crate::topology::{HostName, NodeClass};
@@ -13,7 +13,7 @@ use crate::topology::{HostName, NodeClass};
 /// Below so many bytes free kwbase refuses a store (`MinimumStoreSize`, base/store_spec.go).
 const LEAST_FREE: u64 = 640 << 20;
 /// Open files that kwbase demands and recommends (server/config_unix.go, storage/rocksdb.go): for each store, and for
-/// connections. It raises its own limit up to the hard one.
+/// connections.
 const FILES_LEAST: (u64, u64) = (1_700, 256);
 const FILES_GOOD: (u64, u64) = (10_000, 5_000);
 /// What KWDB's service sets `vm.max_map_count` to (kaiwudb_install/utils/kaiwudb_install.sh).
@@ -263,25 +263,47 @@ fn count(limit: Option<u64>) -> String {
     limit.map_or_else(|| "unlimited".to_owned(), |n| n.to_string())
 }
 
+/// How many open files of a host are needed for its stores.
+fn files(new: &Joining<'_>, (each, more): (u64, u64)) -> u64 {
+    let stores = u64::try_from(new.facts.stores.len()).unwrap_or(u64::MAX);
+    stores.saturating_mul(each).saturating_add(more)
+}
+
+fn too_few(new: &Joining<'_>, wanted: u64) -> Option<u64> {
+    new.machine.limits.open_files.known()?.hard.filter(|hard| *hard < wanted)
+}
+
+/// kwbase raises its own limit as far as the hard one allows, so that the soft one does not matter (seen on V3.2.1).
+pub(super) fn open_files(cx: &Context<'_>) -> Vec<Problem> {
+    let new = joining(cx).into_iter().filter(|new| !new.facts.by_service);
+    new.filter_map(|new| {
+        let least = files(&new, FILES_LEAST);
+        let hard = too_few(&new, least)?;
+        let host = new.host;
+        Some(
+            Problem::new(format!(
+                "a session on host {host} may open {hard} files, and kwbase does not start below {least}"
+            ))
+            .cure(format!(
+                "raise the hard limit of open files (nofile) for the user that runs kwbase, or start the node by {UNIT}, which sets it"
+            ))
+            .retry(new.changes("limit of open files")),
+        )
+    })
+    .collect()
+}
+
 pub(super) fn limits(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     for new in joining(cx) {
         let limits = &new.machine.limits;
-        let stores = u64::try_from(new.facts.stores.len()).unwrap_or(u64::MAX);
-        let of = |(each, more): (u64, u64)| stores.saturating_mul(each).saturating_add(more);
-        let below = |limit: &Limit, wanted| limit.hard.is_some_and(|hard| hard < wanted);
         let mut lines = Vec::new();
-        if let Fact::Known(files) = &limits.open_files {
-            if below(files, of(FILES_LEAST)) {
-                let least = of(FILES_LEAST);
-                lines.push(format!("open files: {}; kwbase does not start below {least}", count(files.hard)));
-            } else if below(files, of(FILES_GOOD)) {
-                lines.push(format!(
-                    "open files: {}; kwbase recommends {}",
-                    count(files.hard),
-                    of(FILES_GOOD)
-                ));
-            }
+        let good = files(&new, FILES_GOOD);
+        // Less than the least is a finding of its own.
+        if let Some(hard) =
+            too_few(&new, good).filter(|h| new.facts.by_service || *h >= files(&new, FILES_LEAST))
+        {
+            lines.push(format!("open files: {hard}; kwbase recommends {good}"));
         }
         if let Fact::Known(memory) = &limits.locked_memory
             && memory.hard.is_some()

@@ -212,6 +212,8 @@ static CATALOGUE: &[Check] = table! {
     // New hosts.
     "host-facts", [REFUSE NO REFUSE NO], hosts::facts,
         "every new host could be looked at", "unknown is never a pass";
+    "hosts-of-members", [WARN WARN WARN NO], hosts::others,
+        "every host of a node, and the control host, could be looked at", "unknown is never a pass";
     "host-store-empty", [REFUSE NO REFUSE NO], hosts::store_empty,
         "the store of a new host is absent or empty", PAGE;
     "old-data", [WARN NO WARN NO], hosts::old_data,
@@ -237,7 +239,13 @@ static CATALOGUE: &[Check] = table! {
     "host-disk-full", [REFUSE NO REFUSE NO], machine::disk_full,
         "a new host has 640 MiB free for each store", "MinimumStoreSize (base/store_spec.go)";
     "host-certificates", [REFUSE NO REFUSE NO], certificates::usable,
-        "a secure new host has the cluster's CA and a node certificate of it that is for its addresses and has not ended; keys are closed to others", "certificate_loader.go (keys up to 0700)";
+        "a secure new host has the cluster's CA and a node certificate of it that is for its addresses and has not ended; none is damaged, the key is its own and closed to others", "certificate_loader.go (keys up to 0700)";
+    "host-certificates-replaced", [INFO NO INFO NO], certificates::replaced,
+        "damaged certificates of a new host that are replaced", "certificates that are asked for replace what is there";
+    "certificates-of-members", [WARN WARN WARN NO], certificates::of_members,
+        "no certificate or key on the host of a member or on the control host is damaged", "certificate_loader.go";
+    "host-open-files", [REFUSE NO REFUSE NO], machine::open_files,
+        "the hard limit of open files of a new host is enough to start: 1700 for each store, and 256", "server/config_unix.go";
     "host-reach", [REFUSE NO REFUSE NO], network::reach,
         "new hosts and members reach each other, both ways, on RPC and SQL", "--advertise-addr; nodes dial each other";
     "host-reach-brpc", [WARN NO WARN NO], network::brpc,
@@ -255,7 +263,7 @@ static CATALOGUE: &[Check] = table! {
     "host-certificates-end", [WARN NO WARN NO], certificates::ending,
         "no certificate of a secure new host ends within 30 days", "a node does not start with one that has ended";
     "ca-key-last", [NO REFUSE REFUSE NO], certificates::last_holder,
-        "no leaving node's host is the only known holder of the CA's private key or of the installer's NODE file", "only the initial deployment node has them (KWDB deployment pages)";
+        "no leaving node's host is the only proven holder of its CA's private key (in its certificate directory, or where it is configured to lie) or of the installer's NODE file", "only the initial deployment node has them (KWDB deployment pages)";
     "ca-key-open", [WARN WARN WARN NO], certificates::open_keys,
         "no CA's private key can be read by everybody on a host", "KWDB page tells to chmod it for the transfer";
     "host-leftovers", [WARN WARN WARN NO], machine::leftovers,
