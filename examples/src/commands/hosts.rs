@@ -218,6 +218,7 @@ fn certificates(dir: &CertificateDirectory) -> String {
     for file in &dir.files {
         text.push_str(&format!("\n{} (mode {:03o}, of {})", file.name, file.mode, file.owner));
         match &file.certificate {
+            Some(Fact::Unknown(_)) if file.fault.is_some() => {}
             Some(Fact::Known(certificate)) => {
                 let day = certificate.not_after.strftime("%Y-%m-%d");
                 let fingerprint: String = certificate.fingerprint.chars().take(16).collect();
@@ -229,6 +230,9 @@ fn certificates(dir: &CertificateDirectory) -> String {
             Some(Fact::Unknown(why)) => text.push_str(&format!(": unknown ({why})")),
             None => {}
         }
+    }
+    for line in dir.damage(&["ca", "node", "client.root"]) {
+        text.push_str(&format!("\ndamaged: {line}"));
     }
     text
 }
