@@ -1,5 +1,5 @@
 //! What `safe_to_wipe` says of altered observations: evidence is what was seen, and what was not seen is a no.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 mod support;
 
