@@ -166,7 +166,7 @@ mod tests {
             d.counted(t(*second), left);
             d.is_fading(t(*second))
         });
-        assert_eq!(last, Some(35));
+        assert_eq!(last, Some(36));
         let mut stuck = DrainWatch::default();
         let first = (0..60).find(|second| {
             stuck.counted(t(*second), 5);

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rows::{
-    ClusterRow, JobRow, LivenessRow, NodeRow, RangeKind, RangeRow, ReplicaCountRow, SettingRow, StoreRow,
-    ZoneRow,
+    ClusterRow, JobRow, LeaseRow, LivenessRow, NodeRow, RangeKind, RangeRow, ReplicaCountRow, SettingRow,
+    StoreRow, ZoneRow,
 };
 use crate::topology::{Locality, NodeId, RangeId, StartMode};
 
