@@ -57,6 +57,8 @@ async fn scale_out(info: &LabInfo) -> Result<(), Box<dyn Error>> {
         facts: Arc::new(sql.clone()),
         settings: Arc::new(sql),
         control: kwbase.clone(),
+        // Nobody is asked to look at ranges sooner: the servers' own pace.
+        queue: None,
         lifecycle: kwbase,
         // The certificates lie on the hosts already, or the cluster is insecure.
         certificates: None,

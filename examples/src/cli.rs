@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
-use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Options, Redistribution};
+use kwdb_scale_core::request::{
+    Certificates, Finish, NodeRef, OldData, Operation, Options, Pace, Redistribution,
+};
 use kwdb_scale_core::safety::Question;
 use kwdb_scale_core::topology::HostName;
 use serde_json::json;
@@ -141,6 +143,9 @@ pub struct RequestOptions {
     /// Where the certificates of hosts that join a secure cluster come from.
     #[arg(long, global = true, value_enum, default_value = "present")]
     pub certificates: CertificatesArg,
+    /// How soon servers look at the ranges of leaving nodes.
+    #[arg(long, global = true, value_enum, default_value = "tail")]
+    pub pace: PaceArg,
 }
 
 /// A time to wait: positive, and at most a year.
@@ -171,6 +176,17 @@ pub enum CertificatesArg {
     Issue,
     /// As the KWDB page does it: the authority's key is carried to the host, and they are made there.
     Archive,
+}
+
+/// See [`Pace`].
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PaceArg {
+    /// When their scanner comes to them.
+    Server,
+    /// When moving becomes slow they are asked to look at what is left.
+    Tail,
+    /// They are asked from the start.
+    Full,
 }
 
 /// See [`Finish`].
@@ -251,6 +267,11 @@ impl RequestOptions {
                 CertificatesArg::Present => Certificates::Present,
                 CertificatesArg::Issue => Certificates::Issue,
                 CertificatesArg::Archive => Certificates::Archive,
+            },
+            pace: match self.pace {
+                PaceArg::Server => Pace::Server,
+                PaceArg::Tail => Pace::Tail,
+                PaceArg::Full => Pace::Full,
             },
         }
     }

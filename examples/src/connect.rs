@@ -81,6 +81,7 @@ impl Cluster {
             facts: Arc::new(self.sql.clone()),
             settings: Arc::new(self.sql.clone()),
             control: self.commands.clone(),
+            queue: None,
             lifecycle: self.commands.clone(),
             certificates: Some(self.commands.clone()),
             journal,

@@ -187,6 +187,29 @@ impl fmt::Display for Certificates {
     }
 }
 
+/// Whether servers are asked to look at the ranges of leaving nodes sooner than their scanner would.
+///
+/// A store's scanner walks its ranges slowly, and with small data a scale-in spends nearly all its time on that wait.
+/// Only the moment of looking changes: the allocator still decides what moves, where to, and at what rate. It needs a
+/// [`ReplicateQueue`](crate::ports::ReplicateQueue); without one every pace is `Server`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pace {
+    /// Never: the documented pace.
+    Server,
+    /// For the last ranges, and when moving falls to less than half of what it was.
+    #[default]
+    Tail,
+    /// From the start.
+    Full,
+}
+
+impl Pace {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The choices that the KWDB page leaves to the operator.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
@@ -206,6 +229,9 @@ pub struct Options {
     /// Where the certificates of hosts that join come from.
     #[serde(skip_serializing_if = "Certificates::is_present")]
     pub certificates: Certificates,
+    /// How soon the ranges of leaving nodes are looked at.
+    #[serde(skip_serializing_if = "Pace::is_default")]
+    pub pace: Pace,
 }
 
 impl Default for Options {
@@ -217,6 +243,7 @@ impl Default for Options {
             drain: false,
             old_data: OldData::Refuse,
             certificates: Certificates::Present,
+            pace: Pace::Tail,
         }
     }
 }

@@ -37,6 +37,15 @@ pub enum Query {
         /// At most so many rows.
         limit: u32,
     },
+    /// The lease holders of up to `limit` ranges that name one of `stores`, lowest range id first
+    /// (`kwdb_internal.lease_holder(start_key)`: one request for each of these ranges, unlike the view `ranges`, which
+    /// asks for all).
+    LeasesOn {
+        /// The stores asked about.
+        stores: Vec<StoreId>,
+        /// At most so many rows.
+        limit: u32,
+    },
     /// `kwdb_internal.zones`: every zone configuration with its target.
     Zones,
     /// Jobs that are neither succeeded, failed nor cancelled.
@@ -62,6 +71,8 @@ pub enum Rows {
     Ranges(Vec<RangeRow>),
     /// Answer to [`Query::ReplicaCounts`].
     ReplicaCounts(Vec<ReplicaCountRow>),
+    /// Answer to [`Query::LeasesOn`].
+    Leases(Vec<LeaseRow>),
     /// Answer to [`Query::Zones`].
     Zones(Vec<ZoneRow>),
     /// Answer to [`Query::Jobs`].
@@ -238,6 +249,15 @@ pub struct ZoneRow {
     pub raw_config_sql: Option<String>,
     /// The same with everything inherited filled in.
     pub full_config_sql: Option<String>,
+}
+
+/// See [`Query::LeasesOn`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LeaseRow {
+    /// The range.
+    pub range_id: RangeId,
+    /// The store that holds its lease.
+    pub lease_store: Option<StoreId>,
 }
 
 /// See [`Query::Jobs`].

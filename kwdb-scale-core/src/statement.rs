@@ -104,6 +104,7 @@ pub fn name(query: &Query) -> &'static str {
         Query::Ranges => "ranges",
         Query::ReplicaCounts(_) => "replica counts",
         Query::RangesOn { .. } => "ranges on stores",
+        Query::LeasesOn { .. } => "leases of ranges on stores",
         Query::Zones => "zones",
         Query::Jobs => "jobs",
         Query::Settings(_) => "settings",
@@ -170,6 +171,7 @@ pub fn columns(query: &Query) -> &'static [&'static str] {
             "learner_replicas",
         ],
         Query::ReplicaCounts(_) => &["server_time", "present", "store_id", "replicas"],
+        Query::LeasesOn { .. } => &["server_time", "present", "range_id", "lease_store"],
         Query::Zones => &[
             "server_time",
             "is_admin",
@@ -247,6 +249,17 @@ pub fn sql(query: &Query) -> String {
                 "r.range_id",
             )
         },
+        Query::LeasesOn { stores, limit } => {
+            let list = ids(stores);
+            (
+                format!(
+                    "SELECT true AS present, range_id, kwdb_internal.lease_holder(start_key) AS lease_store \
+                     FROM (SELECT range_id, start_key FROM kwdb_internal.ranges_no_leases \
+                     WHERE array_cat(replicas, learner_replicas) && {list} ORDER BY range_id LIMIT {limit})"
+                ),
+                "r.range_id",
+            )
+        },
         Query::Zones => (
             "SELECT true AS present, zone_id, subzone_id, target, range_name, database_name, table_name, \
              index_name, partition_name, raw_config_sql, full_config_sql FROM kwdb_internal.zones"
@@ -318,6 +331,7 @@ pub fn query_of(text: &str) -> Option<Query> {
     if let Some((_, limit)) = text.split_once(" LIMIT ") {
         let limit = limit.split(')').next().and_then(|n| n.parse().ok());
         candidates.extend(stores().zip(limit).map(|(stores, limit)| Query::RangesOn { stores, limit }));
+        candidates.extend(stores().zip(limit).map(|(stores, limit)| Query::LeasesOn { stores, limit }));
     }
     if let Some((_, list)) = text.split_once("WHERE variable = ANY (ARRAY[") {
         candidates.extend(literals(list).map(Query::Settings));
@@ -360,6 +374,7 @@ pub fn parse<C: AsRef<str>>(
         Query::Stores => Rows::Stores(table.each(row::store)?),
         Query::Ranges | Query::RangesOn { .. } => Rows::Ranges(table.each(row::range)?),
         Query::ReplicaCounts(_) => Rows::ReplicaCounts(table.each(row::replica_count)?),
+        Query::LeasesOn { .. } => Rows::Leases(table.each(row::lease)?),
         Query::Zones => Rows::Zones(table.each(row::zone)?),
         Query::Jobs => Rows::Jobs(table.each(row::job)?),
         Query::Settings(_) => Rows::Settings(table.each(row::setting)?),
@@ -388,6 +403,7 @@ pub fn encode(
         (Query::ReplicaCounts(_), Rows::ReplicaCounts(rows)) => {
             rows.iter().map(|r| vec![Some(r.store_id.0.to_string()), Some(r.replicas.to_string())]).collect()
         }
+        (Query::LeasesOn { .. }, Rows::Leases(rows)) => rows.iter().map(row::lease_cells).collect(),
         (Query::Zones, Rows::Zones(rows)) => rows.iter().map(row::zone_cells).collect(),
         (Query::Jobs, Rows::Jobs(rows)) => rows.iter().map(row::job_cells).collect(),
         (Query::Settings(_), Rows::Settings(rows)) => {

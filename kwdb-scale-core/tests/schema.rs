@@ -24,7 +24,7 @@ use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::observation::{Observation, Reach, Service};
 use kwdb_scale_core::plan::{OldDirectory, Plan, PlanError, Step};
 use kwdb_scale_core::ports::{AuthorityFacts, PortErrorKind, PortState, StoreContent};
-use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Redistribution};
+use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Pace, Redistribution};
 use kwdb_scale_core::rows::{JobRow, RangeKind};
 use kwdb_scale_core::schema::ReadError;
 use kwdb_scale_core::topology::{NodeClass, NodeId, StartMode};
@@ -436,6 +436,7 @@ fn variants_of_types_and_schemas_agree() {
     agree(variants::<OldData>(), "plan", "/$defs/request/properties/options/properties/old_data");
     agree(variants::<Finish>(), "plan", "/$defs/finish");
     agree(variants::<Certificates>(), "plan", "/$defs/request/properties/options/properties/certificates");
+    agree(variants::<Pace>(), "plan", "/$defs/request/properties/options/properties/pace");
     agree(variants::<NodeRef>(), "plan", "/$defs/node_ref");
     agree(variants::<Severity>(), "plan", "/$defs/finding/properties/severity");
     agree(variants::<Retry>(), "plan", "/$defs/finding/properties/retry");

@@ -8,12 +8,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_channel::mpsc;
-use futures_util::Stream;
-use futures_util::future::{Either, join_all, poll_fn, select};
+use futures_util::future::{Either, join, join_all, poll_fn, select};
 use futures_util::task::AtomicWaker;
+use futures_util::{Stream, StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
-use super::event::{Effect, Event, Look, Looked, Order, Progress};
+use super::event::{Effect, Event, Look, Looked, Nudged, Order, Progress};
 use super::journal::JournalRecord;
 use super::machine::{State, later, step};
 use super::record::{Act, ActResult, Cancel, End, Ledger, OutOfOrder, Record, StopReason, Stopped};
@@ -23,13 +23,16 @@ use crate::plan::Plan;
 use crate::ports::{
     AuthorityFacts, CertificateControl, ClearData, Clock, DecommissionControl, DecommissionStatus,
     FactSource, Journal, LockGuard, NodeLifecycle, OperationLock, PortError, PortErrorKind, ProcessState,
-    SettingsControl, StartNode, StartOutcome,
+    ReplicateQueue, SettingsControl, StartNode, StartOutcome,
 };
 use crate::rows::Query;
-use crate::topology::{Address, HostName};
+use crate::topology::{Address, HostName, RangeId};
 
 /// A port that keeps the deadline it is given answers before this much more has gone by; one that does not is left.
 const ACT_MARGIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// For a server to be done with one range that it was asked to look at: a snapshot may have to be sent.
+const NUDGE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Everything that an operation needs of the outside.
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ pub struct Ports {
     pub settings: Arc<dyn SettingsControl>,
     /// The decommissioning bit.
     pub control: Arc<dyn DecommissionControl>,
+    /// Where servers are asked to look at ranges sooner; `None` where they cannot be.
+    pub queue: Option<Arc<dyn ReplicateQueue>>,
     /// Processes of nodes.
     pub lifecycle: Arc<dyn NodeLifecycle>,
     /// Certificates of hosts that join; `None` where they always lie there already.
@@ -416,12 +421,17 @@ async fn perform_look(ports: &Ports, look: &Look) -> Looked {
     }
     let per_gateway = gateways.into_iter().map(|gateway| async move {
         let mut replies = Vec::new();
-        let mut scans = SignedDuration::ZERO;
+        let (mut scans, mut quickest) = (SignedDuration::ZERO, None);
         for (_, query) in look.asks.iter().filter(|(g, _)| g == gateway) {
             let begun = ports.clock.now();
             let result = ports.facts.fetch(gateway, query).await;
-            if matches!(query, Query::Ranges | Query::ReplicaCounts(_) | Query::RangesOn { .. }) {
-                scans += ports.clock.now().duration_since(begun);
+            let took = ports.clock.now().duration_since(begun);
+            match query {
+                Query::Ranges | Query::ReplicaCounts(_) | Query::RangesOn { .. } | Query::LeasesOn { .. } => {
+                    scans += took
+                }
+                Query::Liveness if result.is_ok() => quickest = Some(took),
+                _ => {}
             }
             let failed = result.as_ref().err().map(PortError::kind);
             let result = result.map_err(|e| format!("{gateway}: {}", e.chain()));
@@ -431,13 +441,16 @@ async fn perform_look(ports: &Ports, look: &Look) -> Looked {
                 break;
             }
         }
-        (replies, scans)
+        (replies, scans, quickest)
     });
     let mut looked = Looked::default();
-    for (replies, scans) in join_all(per_gateway).await {
+    let (answers, nudged) = join(join_all(per_gateway), perform_nudges(ports, look)).await;
+    for (replies, scans, quickest) in answers {
         looked.replies.extend(replies);
         looked.scan_took = looked.scan_took.max(scans);
+        looked.quickest = [looked.quickest, quickest].into_iter().flatten().min();
     }
+    looked.nudged = nudged;
     let hosts = look.hosts.iter().map(|host| async move {
         let facts = ports.lifecycle.inspect(host).await;
         (host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
@@ -459,6 +472,17 @@ async fn perform_look(ports: &Ports, look: &Look) -> Looked {
         looked.authority = Some(look_at_authority(ports.certificates.as_deref(), members).await);
     }
     looked
+}
+
+async fn perform_nudges(ports: &Ports, look: &Look) -> Vec<(RangeId, Nudged)> {
+    let asking = stream::iter(look.nudges.iter().map(|nudge| async move {
+        let result = match &ports.queue {
+            Some(queue) => queue.enqueue(&nudge.via, nudge.node, nudge.range, NUDGE_DEADLINE).await,
+            None => Err(PortError::new(PortErrorKind::Unsupported, "no replicate queue is within reach")),
+        };
+        (nudge.range, result.map_err(|e| (e.kind(), e.chain())))
+    }));
+    asking.buffer_unordered(look.nudges_at_once.max(1)).collect().await
 }
 
 fn no_certificates() -> PortError {

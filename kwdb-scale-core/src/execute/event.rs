@@ -10,11 +10,12 @@ use crate::canonical;
 use crate::fact::Fact;
 use crate::observation::Reply;
 use crate::ports::{
-    AuthorityFacts, CertificateFacts, CertifyHost, Gateway, HostFacts, ProcessState, StopNode,
+    AuthorityFacts, CertificateFacts, CertifyHost, Enqueued, Gateway, HostFacts, PortErrorKind, ProcessState,
+    StopNode,
 };
 use crate::rows::Query;
 use crate::schema::{self, ReadError};
-use crate::topology::{Address, HostName, NodeId};
+use crate::topology::{Address, HostName, NodeId, RangeId};
 
 /// Schema id of an event's JSON form.
 pub const EVENT_SCHEMA: &str = "kwdb-scale.event/v1";
@@ -84,7 +85,25 @@ pub struct Look {
     /// Whether to look at the authority that issues certificates, and what it is compared with on these hosts of
     /// members.
     pub authority: Option<Vec<HostName>>,
+    /// Ranges that servers are to look at; it changes nothing that they would not do by themselves.
+    pub nudges: Vec<Nudge>,
+    /// How many of these may be under way at once.
+    pub nudges_at_once: usize,
 }
+
+/// A range that a server is to look at, through its replicate queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Nudge {
+    /// The member through which it is asked.
+    pub via: Gateway,
+    /// The node that holds the range's lease.
+    pub node: NodeId,
+    /// The range.
+    pub range: RangeId,
+}
+
+/// What became of a [`Nudge`]: the server's answer, or why there is none.
+pub type Nudged = Result<Enqueued, (PortErrorKind, String)>;
 
 /// What was read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -101,6 +120,10 @@ pub struct Looked {
     pub certificates: BTreeMap<HostName, Fact<CertificateFacts>>,
     /// The authority that issues certificates.
     pub authority: Option<Fact<AuthorityFacts>>,
+    /// What became of the nudges.
+    pub nudged: Vec<(RangeId, Nudged)>,
+    /// The quickest answer to a question about liveness, which costs the server next to nothing.
+    pub quickest: Option<SignedDuration>,
 }
 
 /// What the caller is told while an operation runs.

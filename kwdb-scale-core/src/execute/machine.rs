@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::event::{Effect, Event, Looked, Order, Progress};
+use super::nudge::Nudges;
 use super::record::{Act, ActResult, Cancel, End, Ledger, Record, StopReason, Stopped};
 use super::steps;
 use super::watch::{DrainWatch, Samples};
@@ -57,6 +58,7 @@ pub(super) struct Scratch {
     pub blind_since: Option<Timestamp>,
     pub samples: Samples,
     pub drain: DrainWatch,
+    pub nudges: Nudges,
     pub tries: u32,
     /// The next look also reads what range health needs.
     pub want_health: bool,
@@ -89,6 +91,7 @@ impl Scratch {
             scan_took: SignedDuration::ZERO,
             samples: Samples::default(),
             drain: DrainWatch::default(),
+            nudges: Nudges::default(),
             tries: 0,
             want_health: false,
             want_host: false,

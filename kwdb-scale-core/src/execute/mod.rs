@@ -8,6 +8,7 @@ mod driver;
 mod event;
 pub mod journal;
 mod machine;
+mod nudge;
 mod observe;
 mod reach;
 mod record;
@@ -15,7 +16,7 @@ mod steps;
 mod watch;
 
 pub use driver::{Advance, Canceller, EventStream, ExecuteError, Operation, Ports};
-pub use event::{EVENT_SCHEMA, Effect, Event, Look, Looked, Order, Progress};
+pub use event::{EVENT_SCHEMA, Effect, Event, Look, Looked, Nudge, Nudged, Order, Progress};
 pub use journal::JournalRecord;
 pub use machine::{State, step};
 pub use observe::{ObserveError, ObserveOptions, observe};

@@ -31,12 +31,17 @@ impl Samples {
 /// How far back the rate of a drain is taken.
 const RATE_WINDOW: SignedDuration = SignedDuration::from_mins(1);
 
+/// Over so long it is told whether moving has become slow.
+const FADING_WINDOW: SignedDuration = SignedDuration::from_secs(10);
+
 /// Replicas left over time, and when they are counted next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct DrainWatch {
     first: Option<u64>,
     lowest: Option<(u64, Timestamp)>,
     history: VecDeque<(Timestamp, u64)>,
+    /// The most replicas a minute over any [`FADING_WINDOW`] so far.
+    best: f64,
     next_scan: Option<Timestamp>,
 }
 
@@ -61,6 +66,31 @@ impl DrainWatch {
         while self.history.front().is_some_and(|(t, _)| at.duration_since(*t) > RATE_WINDOW) {
             self.history.pop_front();
         }
+        self.best = self.best.max(self.lately(at).unwrap_or(0.0));
+    }
+
+    /// Replicas a minute over the last [`FADING_WINDOW`]; `None` before so much was seen.
+    fn lately(&self, at: Timestamp) -> Option<f64> {
+        let (t0, n0) = self.history.iter().rev().find(|(t, _)| at.duration_since(*t) >= FADING_WINDOW)?;
+        let (t1, n1) = self.history.back()?;
+        #[allow(clippy::cast_precision_loss)]
+        let moved = n0.saturating_sub(*n1) as f64;
+        let minutes = t1.duration_since(*t0).as_secs_f64() / 60.0;
+        (minutes > 0.0).then(|| moved / minutes)
+    }
+
+    /// Whether moving has fallen to less than half of what it was, or nothing moves.
+    pub(super) fn is_fading(&self, at: Timestamp) -> bool {
+        self.lately(at).is_some_and(|lately| match self.best > 0.0 {
+            true => lately < self.best / 2.0,
+            // The mark has to reach the stores first.
+            false => self.idle(at) >= FADING_WINDOW * 2,
+        })
+    }
+
+    /// Replicas left at the last count; as good as infinite before the first.
+    pub(super) fn left(&self) -> u64 {
+        self.history.back().map_or(u64::MAX, |(_, left)| *left)
     }
 
     /// Replicas there were at the first count.
@@ -121,6 +151,28 @@ mod tests {
         let (rate, eta) = d.pace();
         assert!((rate - 5.0).abs() < 0.01, "{rate}");
         assert_eq!(eta.unwrap().as_secs(), 60);
+    }
+
+    #[test]
+    fn a_drain_fades_when_it_has_lost_half_its_pace() {
+        let mut d = DrainWatch::default();
+        let mut left = 100;
+        for second in 0..30 {
+            d.counted(t(second), left);
+            assert!(!d.is_fading(t(second)), "at {second} s");
+            left -= 2;
+        }
+        let last = (30..45).find(|second| {
+            d.counted(t(*second), left);
+            d.is_fading(t(*second))
+        });
+        assert_eq!(last, Some(36));
+        let mut stuck = DrainWatch::default();
+        let first = (0..60).find(|second| {
+            stuck.counted(t(*second), 5);
+            stuck.is_fading(t(*second))
+        });
+        assert_eq!(first, Some(20));
     }
 
     #[test]

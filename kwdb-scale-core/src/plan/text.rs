@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Plan, Step};
 use crate::certs::brief;
-use crate::request::{Certificates, Finish, Redistribution};
+use crate::request::{Certificates, Finish, Pace, Redistribution};
 use crate::topology::{Address, NodeId};
 
 impl fmt::Display for Plan {
@@ -117,7 +117,12 @@ impl fmt::Display for Line<'_> {
             }
             Step::Mark { nodes } => write!(f, "mark {} as decommissioning, in one command", ids(nodes)),
             Step::AwaitEmpty { nodes } => {
-                write!(f, "wait until no range names a store of {}", ids(nodes))
+                let pace = match self.plan.request.options.pace {
+                    Pace::Server => ", at the servers' own pace",
+                    Pace::Tail => "",
+                    Pace::Full => ", asking servers to look at these ranges from the start",
+                };
+                write!(f, "wait until no range names a store of {}{pace}", ids(nodes))
             }
             Step::Drain { node } => write!(f, "drain {}", self.node(*node)),
             Step::Stop { node } => write!(

@@ -1,4 +1,4 @@
-//! Acts on the whole cluster: the decommissioning bit and cluster settings.
+//! Acts on the whole cluster: the decommissioning bit, cluster settings, and a word to the replicate queues.
 
 use std::fmt::{self, Debug};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::PortError;
-use crate::topology::{Address, HostName, NodeId};
+use crate::topology::{Address, HostName, NodeId, RangeId};
 
 /// A node that stays, through which an act is done.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
@@ -77,6 +77,39 @@ pub trait DecommissionControl: Debug + Send + Sync {
     ) -> Result<Option<Vec<DecommissionStatus>>, PortError> {
         Ok(None)
     }
+}
+
+/// What a server's replicate queue said of one range.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Enqueued {
+    /// It looked at the range, and did what was to be done, if anything was.
+    Processed,
+    /// The range or its lease is no longer on that node: look up who has it. The server's words.
+    Stale(String),
+    /// Another change of the range came in between: harmless. The server's words.
+    Raced(String),
+    /// It could not do what was to be done: why, in the server's words.
+    Failed(String),
+}
+
+/// Asks servers to look at a range sooner than their scanner would.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait ReplicateQueue: Debug + Send + Sync {
+    /// Sends `range` to the replicate queue of `node`, which should hold its lease, and returns when the queue is done
+    /// with it.
+    ///
+    /// Changes nothing that the allocator would not do by itself a little later, so it may be repeated and given up at
+    /// any time; it is not journalled.
+    async fn enqueue(
+        &self,
+        via: &Gateway,
+        node: NodeId,
+        range: RangeId,
+        deadline: Duration,
+    ) -> Result<Enqueued, PortError>;
 }
 
 /// Reads and sets cluster settings.

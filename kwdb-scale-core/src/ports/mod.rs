@@ -17,7 +17,9 @@ pub use crate::host_facts::{HostFacts, StoreContent, StoreFacts};
 pub use async_trait::async_trait;
 pub use certificates::{AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost};
 pub use clock::Clock;
-pub use control::{DecommissionControl, DecommissionStatus, Gateway, SettingsControl};
+pub use control::{
+    DecommissionControl, DecommissionStatus, Enqueued, Gateway, ReplicateQueue, SettingsControl,
+};
 pub use error::{PortError, PortErrorKind};
 pub use facts::FactSource;
 pub use host::{Command, CommandEnd, CommandOutput, Detached, HostTransport, PortState, Spawned};
@@ -28,7 +30,7 @@ pub use lifecycle::{ClearData, NodeLifecycle, ProcessState, StartNode, StartOutc
 pub use {
     certificates::MockCertificateControl,
     clock::MockClock,
-    control::{MockDecommissionControl, MockSettingsControl},
+    control::{MockDecommissionControl, MockReplicateQueue, MockSettingsControl},
     facts::MockFactSource,
     host::MockHostTransport,
     journal::{MockJournal, MockOperationLock},

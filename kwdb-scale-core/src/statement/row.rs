@@ -3,8 +3,8 @@
 use super::StatementError;
 use super::cell::{self, Cells};
 use crate::rows::{
-    ClusterRow, JobRow, LivenessRow, NodeRow, RangeKind, RangeRow, ReplicaCountRow, SettingRow, StoreRow,
-    ZoneRow,
+    ClusterRow, JobRow, LeaseRow, LivenessRow, NodeRow, RangeKind, RangeRow, ReplicaCountRow, SettingRow,
+    StoreRow, ZoneRow,
 };
 use crate::topology::{Address, Locality, NodeId, RangeId, StartMode, StoreId};
 
@@ -166,6 +166,17 @@ pub(super) fn replica_count(c: &Cells<'_>) -> Result<ReplicaCountRow, StatementE
         store_id: StoreId(c.required_number("store_id")?),
         replicas: c.required_number("replicas")?,
     })
+}
+
+pub(super) fn lease(c: &Cells<'_>) -> Result<LeaseRow, StatementError> {
+    Ok(LeaseRow {
+        range_id: RangeId(c.required_number("range_id")?),
+        lease_store: c.number("lease_store")?.map(StoreId),
+    })
+}
+
+pub(super) fn lease_cells(row: &LeaseRow) -> Vec<Option<String>> {
+    vec![Some(row.range_id.0.to_string()), row.lease_store.map(|store| store.0.to_string())]
 }
 
 pub(super) fn zone(c: &Cells<'_>) -> Result<ZoneRow, StatementError> {

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rows::{
-    ClusterRow, JobRow, LivenessRow, NodeRow, RangeKind, RangeRow, ReplicaCountRow, SettingRow, StoreRow,
-    ZoneRow,
+    ClusterRow, JobRow, LeaseRow, LivenessRow, NodeRow, RangeKind, RangeRow, ReplicaCountRow, SettingRow,
+    StoreRow, ZoneRow,
 };
 use crate::topology::{Locality, NodeId, RangeId, StartMode};
 
@@ -131,6 +131,8 @@ fn answer() -> impl Strategy<Value = (Query, Rows)> {
     let job = (any::<u64>(), word(), word(), option::of(word()))
         .prop_map(|(job_id, job_type, status, description)| JobRow { job_id, job_type, status, description });
     let setting = (word(), ".{0,9}").prop_map(|(name, value)| SettingRow { name, value });
+    let lease = (any::<u64>(), option::of(any::<u32>()))
+        .prop_map(|(range, store)| LeaseRow { range_id: RangeId(range), lease_store: store.map(StoreId) });
     let count = (any::<u32>(), any::<u64>())
         .prop_map(|(store, replicas)| ReplicaCountRow { store_id: StoreId(store), replicas });
     prop_oneof![
@@ -143,6 +145,8 @@ fn answer() -> impl Strategy<Value = (Query, Rows)> {
             .prop_map(|(stores, r, limit)| (Query::RangesOn { stores, limit }, Rows::Ranges(r))),
         (stores(), vec(count, 0..4))
             .prop_map(|(stores, r)| (Query::ReplicaCounts(stores), Rows::ReplicaCounts(r))),
+        (stores(), vec(lease, 0..4), any::<u32>())
+            .prop_map(|(stores, r, limit)| (Query::LeasesOn { stores, limit }, Rows::Leases(r))),
         vec(zone, 0..4).prop_map(|r| (Query::Zones, Rows::Zones(r))),
         vec(job, 0..4).prop_map(|r| (Query::Jobs, Rows::Jobs(r))),
         (vec("[a-z_.']{0,9}", 0..4), vec(setting, 0..4))
@@ -191,6 +195,7 @@ fn statements_read_as_intended() {
         Query::ReplicaCounts(vec![StoreId(4), StoreId(5)]),
         Query::ReplicaCounts(vec![]),
         Query::RangesOn { stores: vec![StoreId(4), StoreId(5)], limit: 20 },
+        Query::LeasesOn { stores: vec![StoreId(4), StoreId(5)], limit: 20 },
         Query::Zones,
         Query::Jobs,
         Query::Settings(vec!["server.time_until_store_dead".into(), "it's".into()]),

@@ -17,12 +17,12 @@ use kwdb_scale_core::execute::{
     Act, ActResult, Cancel, Effect, End, Event, Ledger, Order, Record, State, StopReason, step,
 };
 use kwdb_scale_core::plan::Plan;
-use kwdb_scale_core::ports::PortErrorKind;
-use kwdb_scale_core::request::{NodeRef, Operation};
+use kwdb_scale_core::ports::{Enqueued, PortErrorKind};
+use kwdb_scale_core::request::{NodeRef, Operation, Pace};
 use kwdb_scale_core::topology::NodeId;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use world::{World, address, host, make_plan};
+use world::{Queue, World, address, host, make_plan, make_plan_at};
 
 /// What may happen before a look is answered.
 #[derive(Clone, Debug)]
@@ -42,6 +42,7 @@ enum Mishap {
     CrashAndResume,
     CancelLeave,
     CancelUndo,
+    Queue(Queue),
 }
 
 fn mishap() -> impl Strategy<Value = Mishap> {
@@ -61,6 +62,19 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         3 => Just(Mishap::CrashAndResume),
         1 => Just(Mishap::CancelLeave),
         1 => Just(Mishap::CancelUndo),
+        6 => queue().prop_map(Mishap::Queue),
+    ]
+}
+
+fn queue() -> impl Strategy<Value = Queue> {
+    prop_oneof![
+        4 => Just(Queue::Works),
+        1 => Just(Queue::Absent),
+        1 => Just(Queue::Silent),
+        1 => Just(Queue::Denies),
+        1 => Just(Queue::Says(Enqueued::Processed)),
+        1 => Just(Queue::Says(Enqueued::Stale("n1 has no replica for r1".into()))),
+        1 => Just(Queue::Says(Enqueued::Failed("0 of 2 live stores are able to take a new replica".into()))),
     ]
 }
 
@@ -183,6 +197,7 @@ impl Run {
                 return Some(Event::Start);
             }
             Mishap::CancelLeave => return Some(Event::Cancel(Cancel::Leave)),
+            Mishap::Queue(queue) => self.world.queue = queue.clone(),
             Mishap::CancelUndo => return Some(Event::Cancel(Cancel::Undo)),
         }
         None
@@ -280,6 +295,55 @@ fn a_standstill_is_explained() {
     assert_eq!(stopped.reason, StopReason::Stalled);
     assert_eq!(stopped.evidence.len() as u64, left, "{:?}", stopped.evidence);
     assert!(stopped.next.iter().any(|n| n.starts_with("recommission 4")), "{:?}", stopped.next);
+}
+
+/// How long a scale-in of one node takes, and how often a server is asked to look at a range.
+fn scale_in_at(pace: Pace, queue: Queue) -> (i64, usize, End) {
+    let mut world = World::new(4);
+    let nodes = vec![NodeRef::Id(NodeId(4))];
+    let plan = make_plan_at(pace, &world, Operation::ScaleIn { nodes });
+    world.queue = queue;
+    let began = world.now;
+    let (world, end, _) = Run::new(world, plan).run(&[]);
+    prove_end(&world, &[4], &[], &end);
+    (world.now.duration_since(began).as_secs(), world.asked.len(), end)
+}
+
+#[test]
+fn servers_are_asked_to_look_sooner() {
+    let (documented, none, end) = scale_in_at(Pace::Server, Queue::Works);
+    assert!(none == 0 && matches!(end, End::Done(_)), "{end:?}");
+    for pace in [Pace::Tail, Pace::Full] {
+        let (quick, asked, end) = scale_in_at(pace, Queue::Works);
+        assert!(quick < documented && asked > 0, "{pace:?}: {quick} s of {documented} s, {asked} asked");
+        let End::Done(notes) = end else { panic!("{end:?}") };
+        let told = format!("{asked} times a server was asked to look at a range");
+        assert!(notes.iter().any(|n| n.contains(&told)), "{notes:?}");
+    }
+    // What the queues say changes nothing of what becomes of it.
+    for queue in [
+        Queue::Absent,
+        Queue::Silent,
+        Queue::Denies,
+        Queue::Says(Enqueued::Processed),
+        Queue::Says(Enqueued::Raced("descriptor changed".into())),
+    ] {
+        let (_, asked, end) = scale_in_at(Pace::Full, queue.clone());
+        assert!(matches!(end, End::Done(_)) && asked < 400, "{queue:?}: {asked} asked, {end:?}");
+    }
+}
+
+#[test]
+fn a_standstill_is_explained_in_the_servers_words() {
+    let mut world = World::new(4);
+    let plan = make_plan(&world, Operation::ScaleIn { nodes: vec![NodeRef::Id(NodeId(4))] });
+    let words = "0 of 3 live stores are able to take a new replica for the range";
+    (world.moving, world.queue) = (false, Queue::Says(Enqueued::Failed(words.into())));
+    let left = world.replicas(4) as usize;
+    let (_, end, _) = Run::new(world, plan).run(&[]);
+    let End::Stopped(stopped) = end else { panic!("{end:?}") };
+    let told = stopped.evidence.iter().filter(|e| e.contains(words)).count();
+    assert!(stopped.reason == StopReason::Stalled && told == left, "{left} left: {:?}", stopped.evidence);
 }
 
 #[test]

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use kwdb_scale_core::execute::{Act, ActResult, Look, Looked, Order};
+use kwdb_scale_core::execute::{Act, ActResult, Look, Looked, Nudge, Nudged, Order};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::observation::{Observation, Reply, full_survey, view_survey};
 use kwdb_scale_core::plan::{Plan, plan};
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_core::ports::{HostFacts, ProcessState, StoreContent, StoreFacts};
-use kwdb_scale_core::request::{Inventory, InventoryHost, Operation, Options, Request};
+use kwdb_scale_core::ports::{Enqueued, HostFacts, PortErrorKind, ProcessState, StoreContent, StoreFacts};
+use kwdb_scale_core::request::{Inventory, InventoryHost, Operation, Options, Pace, Request};
 use kwdb_scale_core::rows::{
-    Answer, ClusterRow, LivenessRow, NodeRow, Query, RangeKind, RangeRow, ReplicaCountRow, Rows, SettingRow,
-    StoreRow, ZoneRow,
+    Answer, ClusterRow, LeaseRow, LivenessRow, NodeRow, Query, RangeKind, RangeRow, ReplicaCountRow, Rows,
+    SettingRow, StoreRow, ZoneRow,
 };
 use kwdb_scale_core::topology::{Address, ClusterId, HostName, NodeId, RangeId, StartMode, StoreId};
 
@@ -26,6 +26,16 @@ pub(crate) struct Node {
     pub(crate) host: HostName,
 }
 
+/// How the replicate queues take it when they are asked to look at a range.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Queue {
+    Absent,
+    Works,
+    Silent,
+    Denies,
+    Says(Enqueued),
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) now: Timestamp,
@@ -33,6 +43,9 @@ pub(crate) struct World {
     ranges: Vec<Vec<u32>>,
     pub(crate) moving: bool,
     pub(crate) silent: BTreeSet<u32>,
+    pub(crate) queue: Queue,
+    /// Ranges that servers were asked to look at.
+    pub(crate) asked: Vec<RangeId>,
     settings: BTreeMap<String, String>,
 }
 
@@ -53,6 +66,8 @@ impl World {
             ranges,
             moving: true,
             silent: BTreeSet::new(),
+            queue: Queue::Absent,
+            asked: Vec::new(),
             settings: kwdb_scale_core::policy::SETTINGS
                 .iter()
                 .map(|s| ((*s).to_owned(), if s.ends_with("enabled") { "true" } else { "30m" }.to_owned()))
@@ -79,6 +94,28 @@ impl World {
                 return;
             }
         }
+    }
+
+    fn nudge(&mut self, nudge: &Nudge) -> Nudged {
+        self.asked.push(nudge.range);
+        match &self.queue {
+            Queue::Absent => return Err((PortErrorKind::Unsupported, "no queue".into())),
+            Queue::Silent => return Err((PortErrorKind::Deadline, "no answer".into())),
+            Queue::Denies => return Err((PortErrorKind::Denied, "not for you".into())),
+            Queue::Says(what) => return Ok(what.clone()),
+            Queue::Works => {}
+        }
+        let targets: Vec<u32> =
+            self.nodes.iter().filter(|(_, n)| n.up && !n.bit).map(|(id, _)| *id).collect();
+        let range = &mut self.ranges[nudge.range.0 as usize - 1];
+        if range[0] != nudge.node.0 {
+            return Ok(Enqueued::Stale(format!("{} has no replica for r{}", nudge.node, nudge.range.0)));
+        }
+        let from = range.iter().position(|n| self.nodes[n].bit);
+        if let (Some(from), Some(to)) = (from, targets.iter().find(|t| !range.contains(t))) {
+            range[from] = *to;
+        }
+        Ok(Enqueued::Processed)
     }
 
     fn rows(&self, gateway: u32, query: &Query) -> Rows {
@@ -161,6 +198,14 @@ impl World {
                     .filter(|r| r.replicas.iter().any(|s| stores.contains(s)))
                     .collect(),
             ),
+            Query::LeasesOn { stores, .. } => Rows::Leases(
+                self.ranges
+                    .iter()
+                    .zip(1..)
+                    .filter(|(r, _)| r.iter().any(|n| stores.contains(&StoreId(n + 100))))
+                    .map(|(r, id)| LeaseRow { range_id: RangeId(id), lease_store: Some(StoreId(r[0] + 100)) })
+                    .collect(),
+            ),
             Query::ReplicaCounts(stores) => Rows::ReplicaCounts(
                 stores
                     .iter()
@@ -217,8 +262,10 @@ impl World {
         }
     }
 
-    pub(crate) fn answer(&self, look: &Look) -> Looked {
+    pub(crate) fn answer(&mut self, look: &Look) -> Looked {
         Looked {
+            nudged: look.nudges.iter().map(|n| (n.range, self.nudge(n))).collect(),
+            quickest: Some(SignedDuration::from_millis(1)),
             replies: look.asks.iter().map(|(g, q)| self.reply(g, q)).collect(),
             scan_took: SignedDuration::from_millis(10),
             hosts: look.hosts.iter().map(|h| (h.clone(), Fact::Known(self.host_facts(h)))).collect(),
@@ -279,6 +326,10 @@ fn request(operation: Operation) -> Request {
 }
 
 pub(crate) fn make_plan(world: &World, operation: Operation) -> Plan {
+    make_plan_at(Pace::Tail, world, operation)
+}
+
+pub(crate) fn make_plan_at(pace: Pace, world: &World, operation: Operation) -> Plan {
     let mut policy = Policy { samples: 2, ..Policy::default() };
     policy.stall_after = SignedDuration::from_secs(60);
     policy.settled_after = SignedDuration::from_secs(30);
@@ -289,7 +340,8 @@ pub(crate) fn make_plan(world: &World, operation: Operation) -> Plan {
     }
     let hosts = (1..=9).map(|n| (host(n), Fact::Known(world.host_facts(&host(n))))).collect();
     let observation = Observation::build(&gateway, &replies, hosts);
-    let request = request(operation);
+    let mut request = request(operation);
+    request.options.pace = pace;
     plan(&observation, &request, &policy).unwrap_or_else(|refusal| {
         panic!("{}", refusal.reasons().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })

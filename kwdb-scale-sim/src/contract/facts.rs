@@ -78,8 +78,10 @@ fn closed_set(stores: Vec<StoreId>) -> Vec<Query> {
         Query::Ranges,
         Query::ReplicaCounts(stores.clone()),
         Query::ReplicaCounts(Vec::new()),
-        Query::RangesOn { stores, limit: 3 },
+        Query::RangesOn { stores: stores.clone(), limit: 3 },
         Query::RangesOn { stores: Vec::new(), limit: 3 },
+        Query::LeasesOn { stores, limit: 3 },
+        Query::LeasesOn { stores: Vec::new(), limit: 3 },
         Query::Zones,
         Query::Jobs,
         Query::Settings(vec!["server.time_until_store_dead".to_owned()]),
@@ -96,6 +98,7 @@ fn matches(query: &Query, answer: &Answer, gateway: &Address) {
         (Query::Stores, Rows::Stores(rows)) => !rows.is_empty(),
         (Query::Ranges, Rows::Ranges(rows)) => !rows.is_empty(),
         (Query::RangesOn { stores, .. }, Rows::Ranges(rows)) => rows.is_empty() == stores.is_empty(),
+        (Query::LeasesOn { stores, .. }, Rows::Leases(rows)) => rows.is_empty() == stores.is_empty(),
         (Query::ReplicaCounts(stores), Rows::ReplicaCounts(rows)) => rows.len() == stores.len(),
         (Query::Zones, Rows::Zones(rows)) => !rows.is_empty(),
         (Query::Settings(names), Rows::Settings(rows)) => rows.len() == names.len(),
@@ -159,6 +162,7 @@ async fn counts(f: &FactsFixture<'_>, gateway: &Address) {
         let all = rows(f.source, gateway, &Query::RangesOn { stores: some.clone(), limit: 1_000_000 }).await;
         let two = rows(f.source, gateway, &Query::RangesOn { stores: some.clone(), limit: 2 }).await;
         let nowhere = rows(f.source, gateway, &Query::RangesOn { stores: vec![NO_STORE], limit: 2 }).await;
+        let leases = rows(f.source, gateway, &Query::LeasesOn { stores: some.clone(), limit: 2 }).await;
         if ranges(f.source, gateway).await != before {
             return None;
         }
@@ -177,6 +181,10 @@ async fn counts(f: &FactsFixture<'_>, gateway: &Address) {
         expected.sort_by_key(|r| r.range_id);
         assert_eq!(all, Rows::Ranges(expected.clone()), "the ranges on {some:?}, lowest id first");
         expected.truncate(2);
+        let Rows::Leases(leases) = leases else { panic!("leases") };
+        let of = |r: &RangeRow| leases.iter().find(|l| l.range_id == r.range_id).cloned();
+        let held = |r: &RangeRow| of(r).is_some_and(|l| l.lease_store.is_none_or(|s| on(r, s)));
+        assert!(leases.len() == expected.len() && expected.iter().all(held), "{leases:?} of {expected:?}");
         assert_eq!(two, Rows::Ranges(expected), "the two lowest of them");
         assert_eq!(nowhere, Rows::Ranges(Vec::new()), "no range is on a store that is not there");
         Some(())

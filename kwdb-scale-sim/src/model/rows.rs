@@ -1,7 +1,8 @@
 //! Rows: what each gateway answers, from its own view of gossip.
 
 use kwdb_scale_core::rows::{
-    Answer, ClusterRow, LivenessRow, NodeRow, Query, RangeRow, ReplicaCountRow, Rows, SettingRow, StoreRow,
+    Answer, ClusterRow, LeaseRow, LivenessRow, NodeRow, Query, RangeRow, ReplicaCountRow, Rows, SettingRow,
+    StoreRow,
 };
 use kwdb_scale_core::topology::{Address, NodeId, RangeId, StoreId};
 
@@ -39,6 +40,14 @@ impl Cluster {
                     |r: &&Range| stores.iter().any(|s| r.voters.contains(s) || r.learners.contains(s));
                 let rows = self.ranges.iter().filter(names).take(*limit as usize);
                 Rows::Ranges(rows.map(|r| self.range_row(r)).collect())
+            }
+            Query::LeasesOn { stores, limit } => {
+                let names =
+                    |r: &&Range| stores.iter().any(|s| r.voters.contains(s) || r.learners.contains(s));
+                let rows = self.ranges.iter().filter(names).take(*limit as usize);
+                Rows::Leases(
+                    rows.map(|r| LeaseRow { range_id: RangeId(r.id), lease_store: r.leaseholder }).collect(),
+                )
             }
             Query::Zones => Rows::Zones(self.zone_rows()),
             Query::Jobs => {

@@ -88,13 +88,23 @@ pub(super) fn look_empty(state: &State, at: Timestamp, nodes: &[NodeId]) -> Look
         let limit = state.policy().list_ranges;
         first.push(Query::RangesOn { stores: stores.clone(), limit });
     }
+    let nudges = &state.scratch.nudges;
+    for question in nudges.questions(at, &stores, state.policy().poll) {
+        if !first.contains(&question) {
+            first.push(question);
+        }
+    }
     if state.scratch.drain.scan_due(at) {
         first.push(Query::ReplicaCounts(stores.clone()));
         if state.scratch.want_health {
             further.push(Query::ReplicaCounts(stores));
         }
     }
-    ask(state, at, &first, &further)
+    let mut look = ask(state, at, &first, &further);
+    if let Some(via) = state.gateways(at).first() {
+        (look.nudges, look.nudges_at_once) = nudges.next(at, via);
+    }
+    look
 }
 
 pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
@@ -120,10 +130,21 @@ pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
         let pause = scan_pause(ctx.state);
         ctx.state.scratch.drain.scanned(ctx.at, pause);
     }
-    let Some((left, server_time)) = counts.first().copied() else {
+    let counted = counts.first().copied();
+    let left_now = counted.map_or(ctx.state.scratch.drain.left(), |(left, _)| left);
+    let pace = plan.request.options.pace;
+    let scratch = &mut ctx.state.scratch;
+    let tell = scratch.nudges.judge(ctx.at, pace, left_now, &scratch.drain, ctx.looked, ctx.obs, nodes);
+    if let Some(text) = tell {
+        ctx.note(text);
+    }
+    let Some((left, server_time)) = counted else {
         if asked {
             ctx.state.scratch.samples.reset();
             return super::patience(ctx, "the count of replicas on the leaving nodes".into());
+        }
+        if goes_on(ctx) {
+            return Verdict::Again;
         }
         return Verdict::Wait("replicas to move".into());
     };
@@ -150,17 +171,27 @@ pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
     let (samples, spacing) = (plan.policy.samples.max(1), plan.policy.sample_spacing);
     let agreeing = ctx.state.scratch.samples.add(server_time, spacing);
     if agreeing >= samples {
+        let asked = ctx.state.scratch.nudges.summary().map(|text| format!("; {text}")).unwrap_or_default();
         return Verdict::Done(format!(
-            "no range names a store of the leaving nodes: {agreeing} samples through {needed} members"
+            "no range names a store of the leaving nodes: {agreeing} samples through {needed} members{asked}"
         ));
     }
     Verdict::Wait(format!("{samples} samples that agree on zero ({agreeing} so far)"))
+}
+
+/// Whether there are ranges to ask for at once, and time for it: the deadline is looked at only between waits.
+fn goes_on(ctx: &Ctx<'_>) -> bool {
+    let until = ctx.entered().checked_add(ctx.state.policy().empty_deadline);
+    ctx.state.scratch.nudges.has_work(ctx.at) && until.is_ok_and(|until| ctx.at < until)
 }
 
 /// Replicas are left: fine while they move; a stall is explained and stops the operation.
 fn moving(ctx: &mut Ctx<'_>, left: u64, nodes: &[NodeId]) -> Verdict {
     let limit = ctx.state.policy().stall_after;
     if ctx.state.scratch.drain.idle(ctx.at) < limit {
+        if goes_on(ctx) {
+            return Verdict::Again;
+        }
         return Verdict::Wait(format!("{left} replicas to move"));
     }
     let leftovers = seen(ctx.looked).iter().find_map(|v| v.leftovers().map(<[RangeRow]>::to_vec));
@@ -186,6 +217,7 @@ fn moving(ctx: &mut Ctx<'_>, left: u64, nodes: &[NodeId]) -> Verdict {
             format!("{} at {}{table} on {}", r.range_id, r.start_key, stores.join(", "))
         })
         .collect();
+    evidence.extend(ctx.state.scratch.nudges.reasons().take(ctx.state.policy().list_ranges as usize));
     let down: Vec<String> = ctx.obs.of_class(NodeClass::Dead).map(|n| n.id.0.to_string()).collect();
     if !down.is_empty() {
         evidence.push(format!("nodes down: {}", down.join(", ")));

@@ -1,0 +1,225 @@
+//! Asking servers to look at the ranges of leaving nodes sooner than their scanner would: which ranges, how many at
+//! once, and when rather not. See [`Pace`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::event::{Looked, Nudge};
+use super::machine::later;
+use super::watch::DrainWatch;
+use crate::observation::Observation;
+use crate::ports::{Enqueued, Gateway, PortErrorKind};
+use crate::request::Pace;
+use crate::rows::{Query, Rows};
+use crate::topology::{NodeId, RangeId, StoreId};
+
+/// So few replicas are the last of a drain, which the scanner comes to late.
+const TAIL: u64 = 32;
+/// Lease holders looked up at once; each costs the server a request.
+const LISTED: u32 = 256;
+/// Most requests at once. The replicate queue of a store takes one range at a time.
+const MOST_AT_ONCE: usize = 8;
+/// Requests in one look, for each of those at once.
+const ROUNDS: usize = 4;
+/// An answer so many times slower than the quickest, and slower than [`SLOW_AT_LEAST`], is slow.
+const SLOWER: i32 = 8;
+const SLOW_AT_LEAST: SignedDuration = SignedDuration::from_millis(100);
+/// After a sign that the cluster has enough to do.
+const PAUSE: SignedDuration = SignedDuration::from_secs(5);
+/// How long an error of a range may be to be kept.
+const LONGEST_WORDS: usize = 300;
+
+/// What one drain has asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Nudges {
+    on: bool,
+    /// Requests cannot be made.
+    off: bool,
+    at_once: usize,
+    to_ask: VecDeque<(RangeId, NodeId)>,
+    listed_at: Option<Timestamp>,
+    paused_until: Option<Timestamp>,
+    quickest: Option<SignedDuration>,
+    slow: u32,
+    /// Ranges short of replicas on the members that stay, when it began.
+    short: Option<u64>,
+    asked: u64,
+    errors: BTreeMap<&'static str, u64>,
+    /// Why ranges could not move, in the servers' words.
+    why: BTreeMap<RangeId, String>,
+}
+
+impl Nudges {
+    /// Whether this is the time for it.
+    fn wanted(pace: Pace, left: u64, drain: &DrainWatch, at: Timestamp) -> bool {
+        match pace {
+            Pace::Server => false,
+            Pace::Full => true,
+            Pace::Tail => left <= TAIL || drain.is_fading(at),
+        }
+    }
+
+    fn may_ask(&self, at: Timestamp) -> bool {
+        self.on && !self.off && self.paused_until.is_none_or(|until| until <= at)
+    }
+
+    /// Further questions for the first gateway.
+    pub(super) fn questions(&self, at: Timestamp, stores: &[StoreId], pause: SignedDuration) -> Vec<Query> {
+        if !self.may_ask(at) {
+            return Vec::new();
+        }
+        let mut questions = vec![Query::Stores];
+        if self.to_ask.is_empty() && self.listed_at.is_none_or(|t| later(t, pause) <= at) {
+            questions.push(Query::LeasesOn { stores: stores.to_vec(), limit: LISTED });
+        }
+        questions
+    }
+
+    /// What to ask for next, and how much of it at once.
+    pub(super) fn next(&self, at: Timestamp, via: &Gateway) -> (Vec<Nudge>, usize) {
+        if !self.may_ask(at) {
+            return (Vec::new(), 0);
+        }
+        let at_once = self.at_once.max(1);
+        let next = self.to_ask.iter().take(at_once * ROUNDS);
+        (next.map(|(range, node)| Nudge { via: via.clone(), node: *node, range: *range }).collect(), at_once)
+    }
+
+    /// Takes in what a look brought. Gives what is worth telling.
+    pub(super) fn judge(
+        &mut self,
+        at: Timestamp,
+        pace: Pace,
+        left: u64,
+        drain: &DrainWatch,
+        looked: &Looked,
+        obs: &Observation,
+        leaving: &[NodeId],
+    ) -> Option<String> {
+        let mut tell = self.answers(at, looked);
+        self.latency(at, looked.quickest);
+        if let Some(short) = short_of_replicas(obs, leaving) {
+            let before = *self.short.get_or_insert(short);
+            if short > before {
+                self.hold(at);
+                tell = tell.or_else(|| {
+                    Some("ranges outside this operation are short of replicas: the servers' own pace until they are not".into())
+                });
+            }
+        }
+        for reply in &looked.replies {
+            if let (Query::LeasesOn { .. }, Ok(answer)) = (&reply.query, &reply.result)
+                && let Rows::Leases(rows) = &answer.rows
+            {
+                let node_of =
+                    |store: StoreId| obs.nodes.values().find(|n| n.stores.contains_key(&store)).map(|n| n.id);
+                self.to_ask =
+                    rows.iter().filter_map(|r| Some((r.range_id, node_of(r.lease_store?)?))).collect();
+            }
+            if matches!(reply.query, Query::LeasesOn { .. }) {
+                self.listed_at = Some(at);
+            }
+        }
+        if !self.on && !self.off && Self::wanted(pace, left, drain, at) {
+            self.on = true;
+            tell = tell.or_else(|| {
+                Some(match pace {
+                    Pace::Full => "servers are asked to look at the leaving nodes' ranges (pace: full)".into(),
+                    _ => "the last ranges wait for the servers' scanner: they are asked to look at them (pace: tail)".into(),
+                })
+            });
+        }
+        tell
+    }
+
+    /// Whether there is something to ask for at once.
+    pub(super) fn has_work(&self, at: Timestamp) -> bool {
+        self.may_ask(at) && !self.to_ask.is_empty()
+    }
+
+    /// What servers said of ranges that did not move.
+    pub(super) fn reasons(&self) -> impl Iterator<Item = String> + '_ {
+        self.why.iter().map(|(range, words)| format!("{range}: the server says: {words}"))
+    }
+
+    /// What was asked for, in words; `None` when nothing was.
+    pub(super) fn summary(&self) -> Option<String> {
+        if self.asked == 0 {
+            return None;
+        }
+        let kinds: Vec<String> = self.errors.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+        let of_them = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
+        Some(format!("{} times a server was asked to look at a range{of_them}", self.asked))
+    }
+
+    fn answers(&mut self, at: Timestamp, looked: &Looked) -> Option<String> {
+        if looked.nudged.is_empty() {
+            return None;
+        }
+        let (mut tell, mut overload) = (None, false);
+        let done: BTreeSet<RangeId> = looked.nudged.iter().map(|(range, _)| *range).collect();
+        self.to_ask.retain(|(range, _)| !done.contains(range));
+        for (range, result) in &looked.nudged {
+            self.why.remove(range);
+            let kind = match result {
+                Ok(Enqueued::Processed) => None,
+                Ok(Enqueued::Stale(_)) => Some("stale"),
+                Ok(Enqueued::Raced(_)) => Some("raced"),
+                Ok(Enqueued::Failed(words)) => {
+                    self.why.insert(*range, words.chars().take(LONGEST_WORDS).collect());
+                    Some("refused")
+                }
+                Err((PortErrorKind::Unsupported, _)) if self.asked == 0 => {
+                    self.off = true;
+                    return None;
+                }
+                Err((kind, _)) if kind.is_transient() => {
+                    overload = true;
+                    Some("unanswered")
+                }
+                Err((_, message)) => {
+                    self.off = true;
+                    tell = Some(format!("servers cannot be asked to look at ranges: {message}"));
+                    Some("failed")
+                }
+            };
+            self.asked += 1;
+            if let Some(kind) = kind {
+                *self.errors.entry(kind).or_default() += 1;
+            }
+        }
+        match overload {
+            true => self.hold(at),
+            false => self.at_once = (self.at_once.max(1) + 1).min(MOST_AT_ONCE),
+        }
+        tell
+    }
+
+    /// The time that SQL takes stands for what clients feel.
+    fn latency(&mut self, at: Timestamp, took: Option<SignedDuration>) {
+        let Some(took) = took else { return };
+        let quickest = self.quickest.map_or(took, |q| q.min(took));
+        self.quickest = Some(quickest);
+        let slow = took > SLOW_AT_LEAST && took > quickest.saturating_mul(SLOWER);
+        self.slow = if slow { self.slow + 1 } else { 0 };
+        if self.slow >= 2 {
+            self.slow = 0;
+            self.hold(at);
+        }
+    }
+
+    fn hold(&mut self, at: Timestamp) {
+        self.at_once = (self.at_once / 2).max(1);
+        self.paused_until = Some(later(at, PAUSE));
+    }
+}
+
+/// Ranges that are unavailable or under-replicated by the gauges of the nodes that stay; `None` when none was read.
+fn short_of_replicas(obs: &Observation, leaving: &[NodeId]) -> Option<u64> {
+    let staying = obs.nodes.values().filter(|n| !leaving.contains(&n.id));
+    let gauges = staying
+        .flat_map(|n| n.stores.values())
+        .filter_map(|s| Some(s.status.ranges_unavailable?.saturating_add(s.status.ranges_underreplicated?)));
+    gauges.reduce(u64::saturating_add)
+}
