@@ -10,7 +10,8 @@ use crate::canonical;
 use crate::fact::Fact;
 use crate::observation::Reply;
 use crate::ports::{
-    AuthorityFacts, CertificateFacts, CertifyHost, Gateway, HostFacts, ProcessState, StopNode,
+    AuthorityFacts, BegunMark, BegunWork, CertificateFacts, CertifyHost, Gateway, HostFacts, ProcessState,
+    StopNode,
 };
 use crate::rows::Query;
 use crate::schema::{self, ReadError};
@@ -84,6 +85,17 @@ pub struct Look {
     /// Whether to look at the authority that issues certificates, and what it is compared with on these hosts of
     /// members.
     pub authority: Option<Vec<HostName>>,
+    /// Acts that were begun and whose end is not known: whether they still go on.
+    pub begun: Vec<(Act, Begun)>,
+}
+
+/// An act whose end is not known, for the port that can tell whether it goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Begun {
+    /// For [`DecommissionControl`](crate::ports::DecommissionControl).
+    Mark(BegunMark),
+    /// For [`NodeLifecycle`](crate::ports::NodeLifecycle).
+    Work(BegunWork),
 }
 
 /// What was read.
@@ -101,6 +113,8 @@ pub struct Looked {
     pub certificates: BTreeMap<HostName, Fact<CertificateFacts>>,
     /// The authority that issues certificates.
     pub authority: Option<Fact<AuthorityFacts>>,
+    /// What still goes on of each act that was asked about, for people; known `None` when it is over.
+    pub begun: Vec<(Act, Fact<Option<String>>)>,
 }
 
 /// What the caller is told while an operation runs.

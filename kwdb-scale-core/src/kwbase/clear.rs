@@ -5,6 +5,7 @@
 //! What it says ends with a NUL byte and begins with a letter: `C` and what was done, `F` and why it failed, `E` at the
 //! end.
 
+use super::begun;
 use super::command::CommandLine;
 use super::host::{HostError, KwbaseHost};
 use crate::plan::OldDirectory;
@@ -68,7 +69,7 @@ say E
 /// # Errors
 /// A directory that is none of the host's description.
 pub(super) fn command(host: &KwbaseHost, directories: &[OldDirectory]) -> Result<CommandLine, HostError> {
-    let mut argv: Vec<String> = ["sh", "-c", SCRIPT, "sh"].map(str::to_owned).to_vec();
+    let mut argv: Vec<String> = ["sh", "-c", SCRIPT, begun::CLEAR].map(str::to_owned).to_vec();
     for directory in directories {
         if !host.data_directories().contains(&directory.path.as_str()) {
             return Err(HostError {

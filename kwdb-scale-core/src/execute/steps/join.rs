@@ -34,7 +34,7 @@ pub(super) fn look(state: &State, at: Timestamp, host: &HostName) -> Look {
     look
 }
 
-fn candidate<'a>(
+pub(super) fn candidate<'a>(
     state: &State,
     rows: &'a [NodeRow],
     host: &HostName,
