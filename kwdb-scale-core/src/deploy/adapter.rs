@@ -29,6 +29,7 @@ const JOIN: &str = include_str!("join.sh");
 const DECOMMISSION: &str = include_str!("decommission.sh");
 const TIDY: &str = include_str!("tidy.sh");
 const SHOW: &str = include_str!("show.sh");
+const REMAINS: &str = include_str!("remains.sh");
 
 /// For a command that only looks.
 pub(super) const LOOK: Duration = Duration::from_secs(30);
@@ -134,6 +135,24 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
             let message = format!("the look at the installation on {} was cut off", host.name);
             PortError::new(PortErrorKind::Malformed, message)
         })
+    }
+
+    /// What a join that was cut off left on a host, each with its place; taken back first when `take_back`.
+    pub(super) async fn remains(&self, host: &DeployHost, take_back: bool) -> Result<Vec<String>, PortError> {
+        let kwbase = self.kwbase.known(&host.name)?;
+        let verb = if take_back { "take-back" } else { "look" };
+        let keep = if host.keep_ca_key { "keep" } else { "" };
+        let dir = host.install_dir.trim_end_matches('/');
+        let arguments = [verb, dir, host.root.as_str(), keep].map(str::to_owned);
+        let output =
+            self.kwbase.script(kwbase, (script(REMAINS, arguments), kwbase.env.clone()), LOOK).await?;
+        let mut items: Vec<&str> = output.stdout.split_terminator('\0').collect();
+        if items.pop() != Some("E") {
+            let message = format!("the look for what a join left on {} was cut off", host.name);
+            return Err(PortError::new(PortErrorKind::Malformed, message));
+        }
+        let paths = items.iter().filter_map(|item| item.strip_prefix('L'));
+        Ok(paths.map(|path| format!("{} on host {}", path.escape_debug(), host.name)).collect())
     }
 
     /// Starts a script of ours detached, which prints into a file.

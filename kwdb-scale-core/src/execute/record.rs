@@ -433,6 +433,13 @@ impl Ledger {
         self.certified.values().filter(left)
     }
 
+    /// The same for hosts whose node joined: what its join had to remove may have been left.
+    pub(super) fn joined_by_archive(&self) -> impl Iterator<Item = &Certification> {
+        let joined =
+            |c: &&Certification| c.method == Certificates::Archive && self.joined.contains_key(&c.host);
+        self.certified.values().filter(joined)
+    }
+
     /// Whether a node was marked already when the plan was made.
     pub(super) fn was_marked_before(&self, node: &NodeId) -> bool {
         self.plan.fingerprint.nodes.get(node).is_some_and(|n| n.class == NodeClass::Leaving)

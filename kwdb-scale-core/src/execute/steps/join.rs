@@ -11,6 +11,7 @@ use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, Record, StopReason};
 use super::view::{ask, brief, counted, health_queries, range_trouble, seen, told_of_the_dead};
 use crate::fact::Fact;
+use crate::host_facts::first_names;
 use crate::plan::ids;
 use crate::ports::StoreContent;
 use crate::rows::{NodeRow, Query};
@@ -115,7 +116,7 @@ fn start(
         match &store.content {
             Fact::Known(StoreContent::Absent | StoreContent::Empty) => {}
             Fact::Known(StoreContent::InUse(names)) => {
-                in_use.push(format!("{} holds {}", store.path, names.join(", ")));
+                in_use.push(format!("{} holds {}", store.path, first_names(names)));
             }
             Fact::Unknown(why) => in_use.push(format!("{} is unknown: {why}", store.path)),
         }

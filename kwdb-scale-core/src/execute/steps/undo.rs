@@ -128,7 +128,7 @@ pub(in super::super) fn summary(state: &State, note: String) -> Vec<String> {
     }
     for certification in state.ledger.left_archives() {
         lines.push(format!(
-            "no archive with the authority's private key is left on host {}",
+            "no archive with the authority's private key is left on host {}, nor anything that its join had kept aside",
             certification.host
         ));
     }
