@@ -79,6 +79,8 @@ pub(super) struct Scratch {
     pub down_since: Option<Timestamp>,
     /// Acts that were begun and are held for over, each with the reason why that could not be looked up, if so.
     pub over: Vec<(Act, Option<String>)>,
+    /// Acts that were begun and of which nothing is seen, with the time since when.
+    pub quiet: Vec<(Act, Timestamp)>,
 }
 
 impl Scratch {
@@ -104,6 +106,7 @@ impl Scratch {
             stopped_start: None,
             down_since: None,
             over: Vec::new(),
+            quiet: Vec::new(),
         }
     }
 }
@@ -518,6 +521,7 @@ fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) 
         _ => {}
     }
     state.scratch.over.retain(|(a, _)| *a != act);
+    state.scratch.quiet.retain(|(a, _)| *a != act);
     let step = state.ledger.cursor;
     state.record(Record::Intent { step, act: act.clone() }, effects);
     if state.ledger.ended.is_some() {

@@ -248,8 +248,8 @@ pub(super) fn old_data(cx: &Context<'_>) -> Vec<Problem> {
         });
         found.push(
             Problem::new(format!(
-                "what {} left on host {host} {fate} before the new node starts",
-                crate::plan::ids(&ids)
+                "what {} on host {host} {fate} before the new node starts",
+                if ids.is_empty() { "lies".to_owned() } else { format!("{} left", crate::plan::ids(&ids)) }
             ))
             .evidence(lines.chain(safe_to_wipe(cx.obs, &ids).evidence)),
         );

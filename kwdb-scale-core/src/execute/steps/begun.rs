@@ -1,7 +1,8 @@
 //! Acts that were begun and whose end is not known: the operator was ended in the middle, or the connection was lost. What
 //! was begun may still go on, so nothing is judged, repeated or undone before it is over.
 //!
-//! Over: the port that did it sees nothing of it any more, or a node that was started has joined. Where that cannot be told,
+//! Over: the port that did it sees nothing of it any more in two looks, because a command that is just about to begin shows
+//! only in the second; or a node that was started has joined. Where that cannot be told,
 //! it is waited for as long as the act may take. After that only a look that is newer counts.
 
 use jiff::Timestamp;
@@ -107,8 +108,21 @@ fn still(ctx: &mut Ctx<'_>, act: &Act) -> Result<Option<String>, Verdict> {
     let since = ctx.state.scratch.acted_at.map_or(ctx.entered(), |acted| acted.max(ctx.entered()));
     let is_late = ctx.at.duration_since(since) >= limit;
     let told = ctx.looked.begun.iter().find(|(a, _)| a == act).map(|(_, fact)| fact.clone());
+    if matches!(told, Some(Fact::Known(Some(_)))) {
+        ctx.state.scratch.quiet.retain(|(a, _)| a != act);
+    }
     match told.unwrap_or_else(|| Fact::unknown("it was not looked at")) {
-        Fact::Known(None) => Ok(None),
+        Fact::Known(None) => {
+            let quiet = &mut ctx.state.scratch.quiet;
+            let since = quiet.iter().find(|(a, _)| a == act).map(|(_, since)| *since);
+            if since.is_some_and(|since| since < ctx.at) {
+                return Ok(None);
+            }
+            if since.is_none() {
+                quiet.push((act.clone(), ctx.at));
+            }
+            Err(Verdict::Wait(format!("{} to show itself, if it still goes on", words(act))))
+        }
         // A node that starts has the time that its step gives it.
         Fact::Known(Some(what)) if is_late && !is_forward_start(ctx, act) => Err(Verdict::stop_with(
             StopReason::Deadline,

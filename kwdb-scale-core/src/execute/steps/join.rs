@@ -127,7 +127,8 @@ fn start(
     // A start whose end is not known may be under way: its process leaves files before it listens, and a second one
     // would fight with it.
     let since = ctx.state.scratch.acted_at.unwrap_or_else(|| ctx.entered());
-    if tried && ctx.at.duration_since(since) < ctx.state.policy().start_deadline {
+    let is_over = ctx.state.scratch.over.iter().any(|(a, why_unseen)| *a == act && why_unseen.is_none());
+    if tried && !is_over && ctx.at.duration_since(since) < ctx.state.policy().start_deadline {
         return Verdict::Wait(format!("a start on host {host} that may be under way to show itself"));
     }
     if !listening.is_empty() || !in_use.is_empty() {
