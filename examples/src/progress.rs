@@ -161,6 +161,7 @@ mod tests {
         let of = |path: &str, aside: Option<&str>| kwdb_scale_core::plan::OldDirectory {
             path: path.to_owned(),
             aside: aside.map(str::to_owned),
+            entries: Vec::new(),
         };
         let directories = vec![of("/d/a", Some("/d/a.node-5")), of("/d/b", None)];
         let act = Act::ClearData { host: kwdb_scale_core::topology::HostName::new("n5"), directories };

@@ -61,6 +61,15 @@ impl Owner {
         Ok(())
     }
 
+    /// The name of the unit or container.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Quit => None,
+            Self::Systemd { unit } => Some(unit),
+            Self::Container { name, .. } => Some(name),
+        }
+    }
+
     /// The first three arguments of the scripts.
     fn arguments(&self) -> [String; 3] {
         let text = str::to_owned;

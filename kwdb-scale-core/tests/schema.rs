@@ -22,7 +22,7 @@ use kwdb_scale_core::execute::{
 };
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::observation::{Observation, Reach, Service};
-use kwdb_scale_core::plan::{OldDirectory, Plan, PlanError, Step};
+use kwdb_scale_core::plan::{OldDirectory, OldEntry, Plan, PlanError, Step};
 use kwdb_scale_core::ports::{AuthorityFacts, PortErrorKind, PortState, StoreContent};
 use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Pace, Redistribution};
 use kwdb_scale_core::rows::{JobRow, RangeKind};
@@ -244,8 +244,15 @@ fn acts() -> Vec<Act> {
         Act::ClearData {
             host: host(5),
             directories: vec![
-                OldDirectory { path: "/data/a".into(), aside: Some("/data/a.node-9".into()) },
-                OldDirectory { path: "/data/b".into(), aside: None },
+                OldDirectory {
+                    path: "/data/a".into(),
+                    aside: Some("/data/a.node-9".into()),
+                    entries: vec![
+                        OldEntry { name: "CURRENT".into(), foreign: false },
+                        OldEntry { name: "notes.txt".into(), foreign: true },
+                    ],
+                },
+                OldDirectory { path: "/data/b".into(), aside: None, entries: Vec::new() },
             ],
         },
         Act::Certify { job: certification() },

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::join_all;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::host_facts::{
-    CertificateDirectory, Container, Installed, Limit, Machine, NodeProcess, Unit,
+    CertificateDirectory, Container, Installed, Limit, Machine, NodeProcess, Unit, first_names,
 };
 use kwdb_scale_core::ports::{HostFacts, NodeLifecycle, StoreContent};
 use kwdb_scale_core::topology::{Address, HostName};
@@ -125,7 +125,7 @@ fn of_machine(out: &mut Section, facts: &HostFacts, machine: &Machine) {
         let content = match &store.content {
             Fact::Known(StoreContent::Absent) => "absent".to_owned(),
             Fact::Known(StoreContent::Empty) => "empty".to_owned(),
-            Fact::Known(StoreContent::InUse(names)) => format!("in use ({})", names.join(", ")),
+            Fact::Known(StoreContent::InUse(names)) => format!("in use ({})", first_names(names)),
             Fact::Unknown(why) => format!("unknown ({why})"),
         };
         out.line("store", format!("{}: {content}", store.path));

@@ -43,16 +43,28 @@ pub(crate) fn out_in_out_in(case: &Case) {
     assert_eq!((&no["yes"], &no["question"]), (&false.into(), &"ok_to_stop".into()));
     // The old data is moved aside, by a plan that shows it and with the consent to just that.
     let store = lab.inside("nodes/n5/store");
+    std::fs::write(store.join("precious.doc"), "mine").unwrap();
+    let foreign = "what no store of KWDB has, and would be deleted: precious.doc";
+    lab.kwscale(&["plan", "scale-out", "n5", "--wipe-old-data=delete"]).exit(3).says(&[foreign]);
     let plan = lab.plan(&["scale-out", "n5", "--no-await-balance", "--wipe-old-data"]);
     let aside = store.with_file_name("store.node-5");
     let shown = lab.kwscale(&["show", &plan]).exit(0);
     let shown = shown.says(&["move", &store.display().to_string(), &aside.display().to_string(), "clear-"]);
+    let shown = shown.says(&["kwbase.start_mode", "and what no store of KWDB has: precious.doc"]);
     let token = shown.stdout.split_whitespace().find(|w| w.starts_with("clear-")).unwrap().to_owned();
     let refused = lab.kwscale(&["apply", &plan, "--yes"]).exit(3);
     refused.says(&["--consent", &token]);
     lab.kwscale(&["apply", &plan, "--yes", "--consent", "clear-0123456789abcdef"]).exit(3);
     assert!(!aside.exists());
-    lab.kwscale(&["apply", &plan, "--yes", "--consent", &token]).exit(0).says(&["store.node-5"]);
+    // What came after the consent is not part of it.
+    std::fs::write(store.join("late.doc"), "mine").unwrap();
+    lab.kwscale(&["apply", &plan, "--yes", "--consent", &token])
+        .exit(4)
+        .says(&["late.doc", "nothing more was cleared"]);
+    assert!(!aside.exists() && store.join("late.doc").is_file());
+    std::fs::remove_file(store.join("late.doc")).unwrap();
+    lab.kwscale(&["resume", "--yes"]).exit(0).says(&["store.node-5"]);
+    assert!(aside.join("precious.doc").is_file());
     assert!(aside.join("kwbase.start_mode").is_file() && store.join("kwbase.start_mode").is_file());
     // The address is the same, the node is another.
     let status = lab.status();

@@ -93,6 +93,11 @@ const CASES: &[Entry] = &[
     both("ctrl_c_then_resume", middle::ctrl_c_then_resume),
     both("the_mark_is_taken_back", middle::the_mark_is_taken_back),
     both("sigkill_then_resume", middle::sigkill_then_resume),
+    twin(
+        "undo_waits_for_a_mark_that_goes_on",
+        middle::undo_waits_for_a_mark_that_goes_on,
+        "it puts a slow program in the place of the twin's",
+    ),
     both("a_node_killed_in_the_middle", middle::a_node_killed_in_the_middle),
     both("the_leaving_node_killed_in_the_middle", middle::the_leaving_node_killed_in_the_middle),
     both("three_nodes_and_wrong_names", refuse::three_nodes_and_wrong_names),

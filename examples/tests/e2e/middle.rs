@@ -1,5 +1,8 @@
 //! Things that happen in the middle of an operation.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
 use rustix::process::Signal;
 
 use crate::support::{Case, Running, TestLab};
@@ -96,6 +99,37 @@ pub(crate) fn sigkill_then_resume(case: &Case) {
     assert_eq!(running.end(case).code, None);
     lab.kwscale(&["resume", "--yes", "--format", "json"]).exit(0);
     scaled_in(&lab);
+}
+
+/// The operator is killed while its mark is under way, which goes on all the same.
+pub(crate) fn undo_waits_for_a_mark_that_goes_on(case: &Case) {
+    let lab = case.lab(4, SPEED, RANGES);
+    let (program, at_once) = (lab.inside("bin/kwbase"), lab.inside("bin/kwbase-at-once"));
+    let (begun, over) = (lab.inside("mark.begun"), lab.inside("mark.over"));
+    fs::rename(&program, &at_once).unwrap();
+    let slow = format!(
+        "#!/bin/sh\n[ \"$2\" = decommission ] || exec '{kwbase}' \"$@\"\n: >'{begun}'\nsleep 6\n'{kwbase}' \"$@\"\n: >'{over}'\n",
+        kwbase = at_once.display(),
+        begun = begun.display(),
+        over = over.display()
+    );
+    fs::write(&program, slow).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let plan = lab.plan(&["scale-in", "4"]);
+    let running = lab.start(&["apply", &plan, "--yes"]);
+    case.until("the mark is begun", 60, || begun.exists());
+    running.signal(Signal::KILL);
+    assert_eq!(running.end(case).code, None);
+    assert!(!lab.status().marked(4));
+    let out = lab.kwscale(&["resume", "--undo", "--yes"]).exit(0);
+    assert!(
+        out.stderr.contains("to end") && out.stderr.contains("kwbase node decommission"),
+        "{}",
+        out.stderr
+    );
+    assert!(over.exists(), "undone before the mark was over");
+    let status = lab.status();
+    assert_eq!((status.class(4), status.marked(4)), ("member", false));
 }
 
 pub(crate) fn a_node_killed_in_the_middle(case: &Case) {

@@ -84,6 +84,16 @@ pub(crate) fn out_and_in_killed(case: &Case) {
         "decommission_progress",
     ]);
 
+    // Taken back while the script's mark may be under way: it is waited for, and nothing of it is left.
+    let plan = lab.plan(&["scale-in", "n5"]);
+    killed(case, &lab, &["apply", &plan, "--yes"], "deploy.sh decommission");
+    lab.kwscale(&["resume", "--undo", "--yes"]).exit(0);
+    let status = lab.status();
+    assert_eq!((status.class(5), status.marked(5)), ("member", false));
+    only_sshd_and(case, &lab, "n5", true);
+    let outputs = on(&lab, "n5", &["find", "/opt/kwdb_install", "-name", "kwdb-scale*"]);
+    assert_eq!(outputs, [""; 0]);
+
     let plan = lab.plan(&["scale-in", "n5"]);
     killed(case, &lab, &["apply", &plan, "--yes"], "deploy.sh decommission");
     lab.kwscale(&["resume", "--yes"]).exit(0).says(&["node 5 is removed"]);
@@ -121,6 +131,17 @@ fn only_its_holder_has_the_key(lab: &TestLab<'_>) {
     let found = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
     assert_eq!((found.status.code(), found.stdout), (Some(1), Vec::new()), "with the operator");
 }
+
+/// Ends what a join runs, the node too, at once.
+const END_OF_A_JOIN: &str = r#"
+for process in /proc/[0-9]*; do
+  case $(tr '\0' ' ' 2>/dev/null <"$process/cmdline") in
+    *END_OF*) ;;
+    *deploy.sh*join* | *kwbase\ cert* | *kwbase\ start*) [ "${process#/proc/}" = $$ ] || all="$all ${process#/proc/}" ;;
+  esac
+done
+kill -9 $all
+: END_OF"#;
 
 pub(crate) fn secure_out_and_in_by_sudo(case: &Case) {
     const ARCHIVE: &str = "/opt/kwdb_install/kaiwudb_certs.tar.gz";
@@ -161,6 +182,29 @@ pub(crate) fn secure_out_and_in_by_sudo(case: &Case) {
     only_its_holder_has_the_key(&lab);
     assert_eq!(on(&lab, "n5", &["ls", "/etc/kaiwudb/certs"]), [""; 0]);
     fs::write(&environment, good).unwrap();
+
+    // Ended with everything that the join runs, as when the host goes down: the undo cleans up after it.
+    on(&lab, "n5", &["sh", "-c", "echo old >/etc/kaiwudb/certs/old.txt"]);
+    let plan = planned("cut.json");
+    let mut running = lab.start(&["apply", &plan, "--yes"]);
+    case.until("the key is extracted", 90, || {
+        assert!(running.runs(), "it ended too early:\n{}", running.stderr());
+        lab.inside("hosts/n5/root/etc/kaiwudb/certs/ca.key").exists()
+    });
+    running.signal(Signal::KILL);
+    on(&lab, "n5", &["sh", "-c", END_OF_A_JOIN]);
+    assert_eq!(running.end(case).code, None);
+    assert_eq!(
+        keys(&lab, "n5"),
+        ["/etc/kaiwudb/certs/ca.key", ARCHIVE, "/opt/kwdb_install/kwdb-scale.join.out"]
+    );
+    lab.kwscale(&["hosts", "n5"]).exit(0).says(&["/etc/kaiwudb/before-join"]);
+    lab.kwscale(&["resume", "--undo", "--yes"]).exit(0).says(&["nor anything that its join had kept aside"]);
+    only_its_holder_has_the_key(&lab);
+    assert_eq!(on(&lab, "n5", &["ls", "/etc/kaiwudb/certs"]), ["old.txt"]);
+    assert_eq!(on(&lab, "n5", &["find", "/etc/kaiwudb", "-name", "before-join"]), [""; 0]);
+    assert!(!lab.status().members().contains(&5));
+    on(&lab, "n5", &["rm", "/etc/kaiwudb/certs/old.txt"]);
 
     // Ended while the script joins, which removes the key by itself.
     let plan = planned("out.json");

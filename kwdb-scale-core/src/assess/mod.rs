@@ -13,8 +13,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use checks::OldDataOf;
 pub use checks::{Check, catalogue};
+pub(crate) use checks::{OldDataOf, is_foreign};
 pub use context::Context;
 pub use finding::{Finding, Retry, Severity};
 pub use resolve::resolve;

@@ -13,13 +13,14 @@ use super::output::{self, DeployError, ScriptCommand};
 use super::{CERTS_DIR, UNIT};
 use crate::fact::Fact;
 use crate::host_facts::InstallMethod;
+use crate::kwbase::begun;
 use crate::kwbase::parse::{self, StatusRow};
-use crate::kwbase::{HostError, Kwbase, KwbaseHost, Security, StatusOptions, quote};
+use crate::kwbase::{HostError, Kwbase, KwbaseHost, Security, StatusOptions, first_found, quote};
 use crate::owner::Owner;
 use crate::ports::{
-    ClearData, Command, CommandEnd, DecommissionControl, DecommissionStatus, Detached, Gateway, HostFacts,
-    HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, Spawned, StartNode,
-    StartOutcome, StopNode,
+    BegunMark, BegunWork, ClearData, Command, CommandEnd, DecommissionControl, DecommissionStatus, Detached,
+    Gateway, HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState,
+    Spawned, StartNode, StartOutcome, StopNode,
 };
 use crate::topology::{Address, HostName, NodeId};
 
@@ -28,6 +29,7 @@ const JOIN: &str = include_str!("join.sh");
 const DECOMMISSION: &str = include_str!("decommission.sh");
 const TIDY: &str = include_str!("tidy.sh");
 const SHOW: &str = include_str!("show.sh");
+const REMAINS: &str = include_str!("remains.sh");
 
 /// For a command that only looks.
 pub(super) const LOOK: Duration = Duration::from_secs(30);
@@ -135,6 +137,24 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
         })
     }
 
+    /// What a join that was cut off left on a host, each with its place; taken back first when `take_back`.
+    pub(super) async fn remains(&self, host: &DeployHost, take_back: bool) -> Result<Vec<String>, PortError> {
+        let kwbase = self.kwbase.known(&host.name)?;
+        let verb = if take_back { "take-back" } else { "look" };
+        let keep = if host.keep_ca_key { "keep" } else { "" };
+        let dir = host.install_dir.trim_end_matches('/');
+        let arguments = [verb, dir, host.root.as_str(), keep].map(str::to_owned);
+        let output =
+            self.kwbase.script(kwbase, (script(REMAINS, arguments), kwbase.env.clone()), LOOK).await?;
+        let mut items: Vec<&str> = output.stdout.split_terminator('\0').collect();
+        if items.pop() != Some("E") {
+            let message = format!("the look for what a join left on {} was cut off", host.name);
+            return Err(PortError::new(PortErrorKind::Malformed, message));
+        }
+        let paths = items.iter().filter_map(|item| item.strip_prefix('L'));
+        Ok(paths.map(|path| format!("{} on host {}", path.escape_debug(), host.name)).collect())
+    }
+
     /// Starts a script of ours detached, which prints into a file.
     async fn detached(
         &self,
@@ -201,7 +221,7 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
         }
         let runs = runs.into_iter().map(|(deploy, host, method)| async move {
             let argv = script(DECOMMISSION, [deploy.install_dir.clone(), terminal(method)]);
-            let file = format!("{}/kwdb-scale.decommission.out", deploy.install_dir.trim_end_matches('/'));
+            let file = output_file(deploy, ScriptCommand::Decommission);
             tracing::debug!(host = %host.name, dir = deploy.install_dir, "deploy.sh decommission");
             match self.detached(host, argv, &file, part).await? {
                 Spawned::Ended(end) => {
@@ -222,6 +242,30 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
         join_all(runs).await.into_iter().collect()
     }
 
+    /// What of a `deploy.sh decommission` still goes on, its loop left out: that marks nobody any more.
+    async fn marking(&self, deploy: &DeployHost, begun: &BegunMark) -> Result<Option<String>, PortError> {
+        const WHAT: &str = "deploy.sh decommission";
+        let host = self.kwbase.known(&deploy.name)?;
+        let mut groups = begun::marking(begun);
+        // The script goes to the node itself, by the loopback address.
+        groups.truncate(2);
+        if let Some(found) = self.kwbase.goes_on(host, WHAT, &groups).await? {
+            return Ok(Some(found));
+        }
+        let running = running(deploy, ScriptCommand::Decommission);
+        let Some(found) = self.kwbase.goes_on(host, WHAT, &running).await? else { return Ok(None) };
+        let file = output_file(deploy, ScriptCommand::Decommission);
+        match self.kwbase.transport().get(&host.name, &file, OUTPUT_MAX).await {
+            Ok(text) => {
+                let said = output::read(ScriptCommand::Decommission, &String::from_utf8_lossy(&text));
+                Ok(said.completed.is_none().then_some(found))
+            }
+            // Its end was seen: the file was fetched, and removed then.
+            Err(e) if e.kind() == PortErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Ends the script's loops and removes outputs that lie about. What cannot be done is told and does no harm.
     async fn tidy<'a>(&self, hosts: impl Iterator<Item = &'a DeployHost>) {
         let tidied = hosts.map(|deploy| async move {
@@ -233,6 +277,19 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
             tracing::info!(error = %error.chain(), "the loop of deploy.sh decommission may go on");
         }
     }
+}
+
+/// Where a run of the script prints.
+fn output_file(deploy: &DeployHost, command: ScriptCommand) -> String {
+    format!("{}/kwdb-scale.{}.out", deploy.install_dir.trim_end_matches('/'), command.word())
+}
+
+/// A run of the script, or of what runs it.
+fn running(deploy: &DeployHost, command: ScriptCommand) -> begun::Groups {
+    let dir = deploy.install_dir.trim_end_matches('/');
+    let file = output_file(deploy, command);
+    let program = [format!("{dir}/deploy.sh"), format!("{}/deploy.sh", deploy.install_dir), file.clone()];
+    vec![program.to_vec(), vec![command.word().to_owned(), file]]
 }
 
 fn script(text: &str, arguments: impl IntoIterator<Item = String>) -> Vec<String> {
@@ -352,6 +409,14 @@ impl<H: HostTransport + ?Sized> DecommissionControl for DeployScript<H> {
         }
         Ok(statuses)
     }
+
+    async fn mark_under_way(&self, begun: &BegunMark) -> Result<Option<String>, PortError> {
+        let ours = begun.hosts.iter().filter_map(|host| self.hosts.get(host));
+        let looks = ours.map(|deploy| self.marking(deploy, begun));
+        let mut told = join_all(looks).await;
+        told.push(self.kwbase.mark_under_way(begun).await);
+        first_found(told)
+    }
 }
 
 #[async_trait]
@@ -371,7 +436,7 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
         let mode = self.look(deploy, kwbase).await?.fit_to_join(deploy, kwbase, &node.mode)?;
         let status = kwbase.node_status(&mode.address(), StatusOptions::default())?;
         let dir = deploy.install_dir.trim_end_matches('/');
-        let file = format!("{dir}/kwdb-scale.join.out");
+        let file = output_file(deploy, ScriptCommand::Join);
         let flag = |on: bool, word: &str| if on { word.to_owned() } else { String::new() };
         let arguments = [
             dir.to_owned(),
@@ -420,6 +485,19 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
         self.kwbase.stop(node).await?;
         self.tidy(node.host.iter().filter_map(|h| self.hosts.get(h))).await;
         Ok(())
+    }
+
+    async fn work_under_way(&self, begun: &BegunWork) -> Result<Option<String>, PortError> {
+        if let BegunWork::Start(host) = begun
+            && let Some(deploy) = self.hosts.get(host)
+        {
+            let running = running(deploy, ScriptCommand::Join);
+            let known = self.kwbase.known(host)?;
+            if let Some(found) = self.kwbase.goes_on(known, "deploy.sh join", &running).await? {
+                return Ok(Some(found));
+            }
+        }
+        self.kwbase.work_under_way(begun).await
     }
 
     async fn process(&self, node: &StopNode) -> Result<ProcessState, PortError> {

@@ -69,6 +69,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for DeployScript<H> {
             present: if found.there { vec![archive::NAME.to_owned()] } else { Vec::new() },
             faults: found.faults,
             leftovers,
+            remains: self.remains(deploy, false).await?,
             kept: format!("{}/etc/kaiwudb/before-join on host {}", deploy.root, job.host),
         })
     }
@@ -114,6 +115,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for DeployScript<H> {
             return self.kwbase.restore(job).await;
         };
         let share = job.deadline / 2;
+        self.remains(deploy, true).await?;
         // One that was there before is not ours.
         if job.fresh {
             remove_archive(self.transport(), &machine, deploy.ca_dir(), &job.tag, share).await?;

@@ -7,21 +7,12 @@ dir=$1 addr=$2 secure=$3 ca=$4 top=$5 keep=$6 terminal=$7 output=$8 read_for=$9
 shift 9
 status=$1
 shift
-certs=$top/etc/kaiwudb/certs
-service=$top/etc/systemd/system/kaiwudb.service
-mode=$top/etc/kaiwudb/info/MODE
-kept=$top/etc/kaiwudb/before-join
+tree "$top"
 began=$(date +%s)
 
 keep_aside() {
   $root sh -c 'umask 077 && mkdir "$1" && cp -a "$2" "$1/service" && cp -a "$3" "$1/MODE" &&
     if [ -d "$4" ]; then cp -a "$4" "$1/certs"; fi && : >"$1/complete"' sh "$kept" "$service" "$mode" "$certs"
-}
-put_back() {
-  $root sh -c 'cp -a "$1/service" "$2" && cp -a "$1/MODE" "$3" &&
-    if [ -d "$1/certs" ]; then rm -rf "$4.gone" && { [ ! -e "$4" ] || mv "$4" "$4.gone"; } && cp -a "$1/certs" "$4" &&
-      rm -rf "$4.gone"; fi && rm -rf "$1" "$2q"' sh "$kept" "$service" "$mode" "$certs" &&
-    $root systemctl daemon-reload
 }
 # What a join that was cut off left.
 if [ -e "$kept/complete" ]; then

@@ -13,7 +13,7 @@ use futures_util::task::AtomicWaker;
 use futures_util::{Stream, StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
-use super::event::{Effect, Event, Look, Looked, Nudged, Order, Progress};
+use super::event::{Begun, Effect, Event, Look, Looked, Nudged, Order, Progress};
 use super::journal::JournalRecord;
 use super::machine::{State, later, step};
 use super::record::{Act, ActResult, Cancel, End, Ledger, OutOfOrder, Record, StopReason, Stopped};
@@ -29,7 +29,7 @@ use crate::rows::Query;
 use crate::topology::{Address, HostName, RangeId};
 
 /// A port that keeps the deadline it is given answers before this much more has gone by; one that does not is left.
-const ACT_MARGIN: SignedDuration = SignedDuration::from_secs(30);
+pub(super) const ACT_MARGIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// For a server to be done with one range that it was asked to look at: a snapshot may have to be sent.
 const NUDGE_DEADLINE: Duration = Duration::from_secs(60);
@@ -468,6 +468,14 @@ async fn perform_look(ports: &Ports, look: &Look) -> Looked {
         (job.host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
     });
     looked.certificates = join_all(certificates).await.into_iter().collect();
+    let begun = look.begun.iter().map(|(act, begun)| async move {
+        let told = match begun {
+            Begun::Mark(mark) => ports.control.mark_under_way(mark).await,
+            Begun::Work(work) => ports.lifecycle.work_under_way(work).await,
+        };
+        (act.clone(), told.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
+    });
+    looked.begun = join_all(begun).await;
     if let Some(members) = &look.authority {
         looked.authority = Some(look_at_authority(ports.certificates.as_deref(), members).await);
     }

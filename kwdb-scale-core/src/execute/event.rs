@@ -10,8 +10,8 @@ use crate::canonical;
 use crate::fact::Fact;
 use crate::observation::Reply;
 use crate::ports::{
-    AuthorityFacts, CertificateFacts, CertifyHost, Enqueued, Gateway, HostFacts, PortErrorKind, ProcessState,
-    StopNode,
+    AuthorityFacts, BegunMark, BegunWork, CertificateFacts, CertifyHost, Enqueued, Gateway, HostFacts,
+    PortErrorKind, ProcessState, StopNode,
 };
 use crate::rows::Query;
 use crate::schema::{self, ReadError};
@@ -89,6 +89,17 @@ pub struct Look {
     pub nudges: Vec<Nudge>,
     /// How many of these may be under way at once.
     pub nudges_at_once: usize,
+    /// Acts that were begun and whose end is not known: whether they still go on.
+    pub begun: Vec<(Act, Begun)>,
+}
+
+/// An act whose end is not known, for the port that can tell whether it goes on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Begun {
+    /// For [`DecommissionControl`](crate::ports::DecommissionControl).
+    Mark(BegunMark),
+    /// For [`NodeLifecycle`](crate::ports::NodeLifecycle).
+    Work(BegunWork),
 }
 
 /// A range that a server is to look at, through its replicate queue.
@@ -124,6 +135,8 @@ pub struct Looked {
     pub nudged: Vec<(RangeId, Nudged)>,
     /// The quickest answer to a question about liveness, which costs the server next to nothing.
     pub quickest: Option<SignedDuration>,
+    /// What still goes on of each act that was asked about, for people; known `None` when it is over.
+    pub begun: Vec<(Act, Fact<Option<String>>)>,
 }
 
 /// What the caller is told while an operation runs.

@@ -79,6 +79,10 @@ pub(super) struct Scratch {
     pub stopped_start: Option<Timestamp>,
     /// Since when everything says that it is down.
     pub down_since: Option<Timestamp>,
+    /// Acts that were begun and are held for over, each with the reason why that could not be looked up, if so.
+    pub over: Vec<(Act, Option<String>)>,
+    /// Acts that were begun and of which nothing is seen, with the time since when.
+    pub quiet: Vec<(Act, Timestamp)>,
 }
 
 impl Scratch {
@@ -104,6 +108,8 @@ impl Scratch {
             settled: None,
             stopped_start: None,
             down_since: None,
+            over: Vec::new(),
+            quiet: Vec::new(),
         }
     }
 }
@@ -239,9 +245,10 @@ impl State {
 
     fn enter(&mut self, stage: Stage, at: Timestamp) {
         let resting = std::mem::take(&mut self.scratch.resting);
+        let over = std::mem::take(&mut self.scratch.over);
         let Scratch { blind_since, unfit_since, .. } = self.scratch;
         self.scratch =
-            Scratch { resting, blind_since, unfit_since, entered: Some(at), ..Scratch::new(stage) };
+            Scratch { resting, over, blind_since, unfit_since, entered: Some(at), ..Scratch::new(stage) };
     }
 
     fn record(&mut self, record: Record, effects: &mut Vec<Effect>) {
@@ -350,11 +357,12 @@ fn look(state: &mut State, at: Timestamp, effects: &mut Vec<Effect>) {
         let notes = state.ledger.notes.clone();
         return end(state, End::Done(notes), effects);
     }
-    let look = match state.scratch.stage {
+    let mut look = match state.scratch.stage {
         Stage::Preflight => steps::preflight::look(state, at),
         Stage::Undo => steps::undo::look(state, at),
         Stage::Step => steps::look(state, at),
     };
+    look.begun = steps::begun::look(state, at);
     effects.push(Effect::Look(look));
 }
 
@@ -376,10 +384,11 @@ fn judge(state: &mut State, at: Timestamp, looked: &Looked, effects: &mut Vec<Ef
     let verdict = {
         let mut ctx =
             Ctx { at, state: &mut *state, looked, obs: &obs, notify: &mut notify, records: &mut records };
-        match stage {
-            Stage::Preflight => steps::preflight::judge(&mut ctx),
-            Stage::Undo => steps::undo::judge(&mut ctx),
-            Stage::Step => steps::judge(&mut ctx),
+        match (steps::begun::judge(&mut ctx), stage) {
+            (Some(verdict), _) => verdict,
+            (None, Stage::Preflight) => steps::preflight::judge(&mut ctx),
+            (None, Stage::Undo) => steps::undo::judge(&mut ctx),
+            (None, Stage::Step) => steps::judge(&mut ctx),
         }
     };
     effects.extend(notify.into_iter().map(Effect::Notify));
@@ -505,18 +514,17 @@ fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) 
         let stopped = steps::no_gateway();
         return end(state, End::Stopped(stopped), effects);
     };
-    let mut certify = None;
-    let (target, deadline) = match &act {
-        Act::Drain { node } | Act::Stop { node } => {
-            (state.stop_target(*node, at), state.policy().stop_deadline)
-        }
-        Act::Start { .. } | Act::ClearData { .. } => (None, state.policy().start_deadline),
+    let deadline = steps::act_deadline(state, &act);
+    let (mut certify, mut target) = (None, None);
+    match &act {
+        Act::Drain { node } | Act::Stop { node } => target = state.stop_target(*node, at),
         Act::Certify { job } | Act::RestoreCertificates { job } | Act::CleanCertificates { job } => {
             certify = Some(steps::certify::job(state, at, job));
-            (None, steps::certify::deadline(state))
         }
-        _ => (None, state.policy().act_deadline),
-    };
+        _ => {}
+    }
+    state.scratch.over.retain(|(a, _)| *a != act);
+    state.scratch.quiet.retain(|(a, _)| *a != act);
     let step = state.ledger.cursor;
     state.record(Record::Intent { step, act: act.clone() }, effects);
     if state.ledger.ended.is_some() {

@@ -139,6 +139,11 @@ pub async fn observe(
             reach(lifecycle, &first, &options.inventory, &of_interest.joining),
         )
         .await;
+        for host in &of_interest.others {
+            if let (Some(facts), false) = (hosts.get_mut(host), of_interest.joining.contains(host)) {
+                *facts = facts.clone().map(HostFacts::brief);
+            }
+        }
     }
     let mut observation = Observation::build(&primary, &replies, hosts);
     observation.reach = reached;

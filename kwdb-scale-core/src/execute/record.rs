@@ -92,6 +92,13 @@ pub enum Act {
     },
 }
 
+impl Act {
+    /// Whether it sets the decommissioning bit.
+    pub(super) fn marks(&self) -> bool {
+        matches!(self, Self::Mark { .. } | Self::Confirm { .. })
+    }
+}
+
 /// Certificates for one host, as they were begun.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Certification {
@@ -264,6 +271,9 @@ pub struct Ledger {
     pub cursor: usize,
     /// An act whose outcome is not known.
     pub pending: Option<Act>,
+    /// Acts that were begun and whose end is not known: no outcome was recorded, or one that may have been done all the
+    /// same. They may still go on, on the host where they were begun.
+    pub begun: Vec<Act>,
     /// The last act of the step at hand whose outcome is known, with the outcome.
     pub last: Option<(Act, ActResult)>,
     /// Whether an act of the step at hand was begun, in this run or an earlier one.
@@ -303,6 +313,7 @@ impl Ledger {
             admitted: false,
             cursor: 0,
             pending: None,
+            begun: Vec::new(),
             last: None,
             attempted: false,
             certified: BTreeMap::new(),
@@ -371,6 +382,12 @@ impl Ledger {
                 if let (Act::RestoreSetting { name, .. }, ActResult::Done(_)) = (&act, result) {
                     self.restored.insert(name.clone());
                 }
+                if !matches!(result, ActResult::Failed { kind, .. } if kind.may_have_been_done()) {
+                    self.begun.retain(|a| *a != act);
+                }
+                if let (Act::Recommission { .. }, ActResult::Done(_)) = (&act, result) {
+                    self.begun.retain(|a| !a.marks());
+                }
                 self.last = Some((act, result.clone()));
             }
             Record::Joined { host, node } => {
@@ -380,6 +397,7 @@ impl Ledger {
                 self.at(*step)?;
                 self.cursor += 1;
                 self.pending = None;
+                self.begun.clear();
                 self.last = None;
                 self.attempted = false;
                 self.notes.push(note.clone());
@@ -413,6 +431,13 @@ impl Ledger {
                 && !self.joined.contains_key(&c.host)
         };
         self.certified.values().filter(left)
+    }
+
+    /// The same for hosts whose node joined: what its join had to remove may have been left.
+    pub(super) fn joined_by_archive(&self) -> impl Iterator<Item = &Certification> {
+        let joined =
+            |c: &&Certification| c.method == Certificates::Archive && self.joined.contains_key(&c.host);
+        self.certified.values().filter(joined)
     }
 
     /// Whether a node was marked already when the plan was made.
@@ -474,6 +499,9 @@ impl Ledger {
             | Act::Drain { .. } => {}
         }
         self.attempted = true;
+        if !self.begun.contains(act) {
+            self.begun.push(act.clone());
+        }
         self.pending = Some(act.clone());
     }
 }

@@ -40,8 +40,48 @@ pub enum StoreContent {
     Absent,
     /// It exists and holds nothing that a node leaves behind.
     Empty,
-    /// It holds a node's files: the names found, such as `kwbase.start_mode`, `CURRENT`, `STORAGE_VERSION`.
+    /// It holds a node's files: the names found, such as `kwbase.start_mode`, `CURRENT`, `STORAGE_VERSION`. All of them
+    /// where a node shall join, else the first; a sign that cannot be shown is escaped with a backslash.
     InUse(Vec<String>),
+}
+
+/// How many names are shown where not every one matters.
+const SHOWN: usize = 10;
+
+/// The first of the names of a directory, for people.
+pub fn first_names(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Whether a store of KWDB has entries of that name at its top: the engine's files, its own notes, its directories.
+pub fn is_of_a_store(name: &str) -> bool {
+    const NAMES: [&str; 14] = [
+        "CURRENT",
+        "IDENTITY",
+        "LOCK",
+        "STORAGE_VERSION",
+        "COCKROACHDB_VERSION",
+        "KWBASEDB_VERSION",
+        "EMERGENCY_BALLAST",
+        "temp-dirs-record.txt",
+        "auxiliary",
+        "logs",
+        "tsdb",
+        "raft",
+        "extern",
+        "lost+found",
+    ];
+    const BEGINNINGS: [&str; 5] = ["MANIFEST-", "OPTIONS-", "kwbase.", "kwbase-temp", "cockroach-temp"];
+    let numbered = name.rsplit_once('.').is_some_and(|(number, kind)| {
+        matches!(kind, "sst" | "log" | "dbtmp" | "blob")
+            && !number.is_empty()
+            && number.bytes().all(|b| b.is_ascii_digit())
+    });
+    numbered || NAMES.contains(&name) || BEGINNINGS.iter().any(|b| name.starts_with(b))
 }
 
 /// One store directory of a host.
@@ -81,6 +121,16 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
+    /// Without the names that nobody needs of a host where no node shall join.
+    pub(crate) fn brief(mut self) -> Self {
+        for store in &mut self.stores {
+            if let Fact::Known(StoreContent::InUse(names)) = &mut store.content {
+                names.truncate(SHOWN);
+            }
+        }
+        self
+    }
+
     /// Whether nodes can be marked from here: it has kwbase and can log in as root. Not known is no.
     pub fn can_mark(&self) -> bool {
         self.build.known().is_some() && self.can_authenticate == Fact::Known(true)

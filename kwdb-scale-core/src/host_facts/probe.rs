@@ -14,7 +14,8 @@
 //! |---|---|
 //! | `K<key> <value>` | a fact by its key; the keys stand in `read` |
 //! | `S<state>` | the next directory: `absent`, `dir`, `denied`, or `other` (neither absent nor a directory) |
-//! | `N<name>` | an entry of it; names that KWDB uses come first; at most twelve |
+//! | `N<name>` | an entry of it; names that KWDB uses come first, and again among the others |
+//! | `M` | it holds more entries than are told |
 //! | `C+` or `C-<name>` | a file of the certificate directory can be read, or cannot |
 //! | `T`, `L<hex>` | the kernel's table of sockets could be read; an address and port in it that listens |
 //! | `E` | the end of the inner part; without it that part was cut off and counts for nothing |
@@ -100,7 +101,7 @@ if stat -c %a / >/dev/null 2>&1; then
   for path in /tmp/kaiwudb_certs /tmp/kaiwudb_certs.tar.gz "${HOME:-/root}"/kaiwudb_certs.tar.gz "${HOME:-/root}"/kaiwudb_certs \
     "${HOME:-/root}"/*/kaiwudb_certs.tar.gz "${HOME:-/root}"/kaiwudb_files/certs /home/*/kaiwudb_certs.tar.gz \
     /home/*/*/kaiwudb_certs.tar.gz /opt/*/kaiwudb_certs.tar.gz /usr/local/kaiwudb/kaiwudb_certs.tar.gz \
-    /etc/kaiwudb/certs/kaiwudb_certs.tar.gz; do
+    /etc/kaiwudb/certs/kaiwudb_certs.tar.gz /etc/kaiwudb/before-join; do
     [ -e "$path" ] && emit "Kleft $(stat -c '%a %U' "$path") $path"
   done
   emit 'Kleft-looked yes'
@@ -122,7 +123,7 @@ entries() (
     [ "$name" = lost+found ] && continue
     emit "N$name"
     count=$((count + 1))
-    [ "$count" -lt 12 ] || break
+    [ "$count" -le 20000 ] || { emit M; break; }
   done
 )
 used() (

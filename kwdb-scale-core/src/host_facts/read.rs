@@ -1,7 +1,7 @@
 //! The reading of the probe's answer. It is total: whatever the bytes, there is a result, and what was not told in
 //! full is unknown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,8 +17,6 @@ use crate::fact::Fact;
 use crate::kwbase::output;
 use crate::topology::{Address, StartMode};
 
-/// How many names a store in use is reported with.
-const NAMES: usize = 10;
 /// How much of a text from outside is kept.
 pub(super) const TEXT: usize = 400;
 const SILENT: &str = "the host did not say";
@@ -186,6 +184,15 @@ fn read_items(
     }
 }
 
+/// A name as it is, but for signs that cannot be shown.
+fn shown(name: &str) -> String {
+    let mut text = String::new();
+    for c in name.chars() {
+        if c.is_control() || c == '\\' { text.extend(c.escape_debug()) } else { text.push(c) }
+    }
+    text
+}
+
 fn listed_if<T>(facts: &Facts<'_>, looked: &str, why: &str, list: impl FnOnce() -> Vec<T>) -> Fact<Vec<T>> {
     match facts.one(looked) {
         Some(_) => Fact::Known(list()),
@@ -201,6 +208,7 @@ fn listed(
     missing: &str,
 ) -> (Vec<StoreFacts>, Fact<bool>, Fact<Vec<Listener>>) {
     let mut contents: Vec<Fact<StoreContent>> = Vec::new();
+    let mut seen: BTreeSet<String> = BTreeSet::new();
     let (mut readable, mut unreadable) = (0, 0);
     let mut ports: Option<Vec<Listener>> = None;
     for item in items {
@@ -208,19 +216,29 @@ fn listed(
         let tag = rest.next();
         let value = rest.as_str();
         match tag {
-            Some('S') => contents.push(match value {
-                "dir" => Fact::Known(StoreContent::Empty),
-                "absent" => Fact::Known(StoreContent::Absent),
-                "denied" => Fact::unknown("the user that runs kwbase may not look into it"),
-                "other" => Fact::unknown("it is no directory (a file, or a link that leads nowhere)"),
-                other => Fact::unknown(format!("the host said '{}'", text(other).escape_debug())),
-            }),
+            Some('S') => {
+                seen.clear();
+                contents.push(match value {
+                    "dir" => Fact::Known(StoreContent::Empty),
+                    "absent" => Fact::Known(StoreContent::Absent),
+                    "denied" => Fact::unknown("the user that runs kwbase may not look into it"),
+                    "other" => Fact::unknown("it is no directory (a file, or a link that leads nowhere)"),
+                    other => Fact::unknown(format!("the host said '{}'", text(other).escape_debug())),
+                });
+            }
+            Some('M') => {
+                if let Some(last) = contents.last_mut() {
+                    *last = Fact::unknown("it holds more entries than can be listed");
+                }
+            }
             Some('N') => {
-                let name: String = value.escape_debug().take(80).collect();
+                let name = shown(value);
+                if !seen.insert(name.clone()) {
+                    continue;
+                }
                 match contents.last_mut() {
                     Some(Fact::Known(StoreContent::InUse(names))) => {
-                        let more = names.len() < NAMES && !names.contains(&name);
-                        names.extend(more.then_some(name));
+                        names.push(name);
                     }
                     Some(last @ Fact::Known(_)) => *last = Fact::Known(StoreContent::InUse(vec![name])),
                     Some(Fact::Unknown(_)) | None => {}

@@ -11,14 +11,14 @@ use futures_util::future::join_all;
 use super::certificates::Authority;
 use super::command::{CommandError, CommandLine, StatusOptions, Wait};
 use super::host::{HostError, KwbaseHost};
-use super::{clear, error, inspect, output, parse};
+use super::{begun, clear, error, inspect, output, parse};
 use crate::fact::Fact;
 use crate::host_facts::read::{self, RoundTrip};
 use crate::owner::{self, Owner};
 use crate::ports::{
-    ClearData, Clock, Command, CommandEnd, CommandOutput, DecommissionControl, DecommissionStatus, Detached,
-    Gateway, HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState,
-    Spawned, StartNode, StartOutcome, StopNode,
+    BegunMark, BegunWork, ClearData, Clock, Command, CommandEnd, CommandOutput, DecommissionControl,
+    DecommissionStatus, Detached, Gateway, HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind,
+    PortState, ProcessState, Spawned, StartNode, StartOutcome, StopNode,
 };
 use crate::topology::{Address, HostName, NodeId};
 use crate::version::Version;
@@ -267,6 +267,38 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         }
     }
 
+    /// Looks on a host for processes: `what` and their ids when there are some.
+    pub(crate) async fn goes_on(
+        &self,
+        host: &KwbaseHost,
+        what: &str,
+        groups: &begun::Groups,
+    ) -> Result<Option<String>, PortError> {
+        let output = self.transport.run(&host.name, &begun::command(host, groups).command(LOOK)).await?;
+        let pids = begun::read(host, &output)?;
+        let list: Vec<String> = pids.iter().map(u32::to_string).collect();
+        let process = if pids.len() == 1 { "process" } else { "processes" };
+        let (name, list) = (&host.name, list.join(", "));
+        Ok((!pids.is_empty()).then(|| format!("{what} on host {name} ({process} {list})")))
+    }
+
+    /// The same on every host on which commands through one of the gateways may run. One that cannot be asked leaves it
+    /// unknown, unless another shows it.
+    async fn goes_on_through(
+        &self,
+        via: &[Gateway],
+        what: &str,
+        groups: &begun::Groups,
+    ) -> Result<Option<String>, PortError> {
+        let mut runners: BTreeMap<&HostName, &KwbaseHost> = BTreeMap::new();
+        for gateway in via {
+            let host = self.runner(gateway)?;
+            runners.insert(&host.name, host);
+        }
+        let looks = runners.into_values().map(|host| self.goes_on(host, what, groups));
+        first_found(join_all(looks).await)
+    }
+
     /// Runs a script of ours on the host itself, outside of its `exec_prefix`.
     pub(crate) async fn script(
         &self,
@@ -308,6 +340,21 @@ impl From<CommandError> for PortError {
     }
 }
 
+/// What one of several looks found; an error when none did and one failed.
+pub(crate) fn first_found(
+    looks: Vec<Result<Option<String>, PortError>>,
+) -> Result<Option<String>, PortError> {
+    let mut result = Ok(None);
+    for look in looks {
+        match look {
+            Ok(Some(what)) => return Ok(Some(what)),
+            Ok(None) => {}
+            Err(e) => result = Err(e),
+        }
+    }
+    result
+}
+
 /// How long a drain may try so that what follows it still fits into `deadline`.
 fn drain_wait(deadline: Duration) -> Duration {
     deadline.saturating_sub(AFTER_DRAIN).max(deadline / 2)
@@ -338,6 +385,11 @@ impl<H: HostTransport + ?Sized> DecommissionControl for Kwbase<H> {
     }
 
     // The command line cannot ask without marking: `status` stays `Ok(None)`.
+
+    async fn mark_under_way(&self, begun: &BegunMark) -> Result<Option<String>, PortError> {
+        let what = format!("kwbase node decommission or recommission of {}", crate::plan::ids(&begun.nodes));
+        self.goes_on_through(&begun.via, &what, &begun::marking(begun)).await
+    }
 }
 
 #[async_trait]
@@ -438,6 +490,38 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
                 Ok(())
             }
             Err(e) => Err(e),
+        }
+    }
+
+    async fn work_under_way(&self, begun: &BegunWork) -> Result<Option<String>, PortError> {
+        match begun {
+            BegunWork::Start(name) => {
+                let host = self.known(name)?;
+                if let Some(groups) = begun::starting_owned(host) {
+                    let what = format!("the start of {}", host.owner);
+                    if let Some(found) = self.goes_on(host, &what, &groups).await? {
+                        return Ok(Some(found));
+                    }
+                    let look = (owner::start(&host.owner, false, 0), host.env.clone());
+                    let output = self.script(host, look, LOOK).await?;
+                    let pid = owner::read_start(&host.name, &host.owner, &output.stdout)?.pid;
+                    return Ok(pid
+                        .filter(|pid| *pid != 0)
+                        .map(|pid| format!("the node of {} on host {name} (process {pid})", host.owner)));
+                }
+                self.goes_on(host, "the node that was started", &begun::starting(host)).await
+            }
+            BegunWork::ClearData(job) => {
+                let host = self.known(&job.host)?;
+                self.goes_on(host, "the clearing of old data", &begun::clearing(job)).await
+            }
+            BegunWork::Stop { node, via } => {
+                let what = format!("the drain or stop of {}", node.node);
+                let through = self.goes_on_through(via, &what, &begun::stopping(&node.address)).await;
+                let Some(host) = self.owned(node) else { return through };
+                let by_owner = self.goes_on(host, &what, &begun::stopping_owned(&node.address)).await;
+                first_found(vec![through, by_owner])
+            }
         }
     }
 

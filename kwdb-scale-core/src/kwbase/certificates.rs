@@ -184,6 +184,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
         let mut leftovers = look.leftovers.clone();
         leftovers.extend(self.issuing()?.issuer.leftovers(&job.tag, LOOK).await?);
         Ok(CertificateFacts {
+            remains: Vec::new(),
             state: look.state,
             present: look.files.iter().map(|(name, _)| name.clone()).collect(),
             faults: wrong,

@@ -1,18 +1,27 @@
 //! Clearing what a removed node left on a host: a fixed shell script, and the reading of its answer.
 //!
-//! The script is a constant; paths reach it as positional arguments only: three for each directory (the directory,
-//! where it goes or nothing, the value of `--store` that names it). It looks at every directory before it touches one.
+//! The script is a constant; paths reach it as positional arguments only: four for each directory (the directory,
+//! where it goes or nothing, the value of `--store` that names it, the SHA-256 of the sorted names that it may hold). It looks at every directory before it touches one.
 //! What it says ends with a NUL byte and begins with a letter: `C` and what was done, `F` and why it failed, `E` at the
 //! end.
 
+use super::begun;
 use super::command::CommandLine;
 use super::host::{HostError, KwbaseHost};
 use crate::plan::OldDirectory;
 use crate::ports::{CommandOutput, PortError, PortErrorKind};
 
 const SCRIPT: &str = r#"
+LC_ALL=C; export LC_ALL
 say() { printf '%s\0' "$1"; }
 fail() { say "F$1"; exit 1; }
+names() (
+  cd "$1" || exit 1
+  for name in .[!.]* ..?* *; do
+    [ "$name" = lost+found ] && continue
+    if [ -e "$name" ] || [ -L "$name" ]; then printf '%s\n' "$name"; fi
+  done
+)
 held() {
   # By the argument of the start command. The patterns go through a pipe, so that nobody's own arguments look like it.
   printf '%s\n' "--store=$1" "--store=$2" "-s=$2" |
@@ -28,7 +37,12 @@ look() {
   [ "$real" = "$1
 x" ] || fail "$1 leads to another place; name the place itself"
   if held "$1" "$3"; then fail "a process runs on $1; end it first"; fi
-  [ -n "$2" ] || return 0
+  if [ -n "$2" ]; then movable "$1" "$2"; fi
+  [ -n "$(names "$1")" ] || return 0
+  sum=$(names "$1" | sort | sha256sum) || fail "what $1 holds cannot be compared (sha256sum)"
+  [ "${sum%% *}" = "$4" ] || fail "$1 does not hold what the consent was given for; make another plan"
+}
+movable() {
   if [ -e "$2" ] || [ -L "$2" ]; then fail "$2 is there already; move it away"; fi
   here=$(stat -c %d -- "$1") && above=$(stat -c %d -- "${1%/*}/") || fail "$1 cannot be looked at"
   [ "$here" = "$above" ] || fail "$1 is a mount point and cannot be moved; clear it by hand, or have it deleted"
@@ -52,9 +66,9 @@ clear_one() {
 each() {
   what=$1
   shift
-  while [ $# -ge 3 ]; do
-    "$what" "$1" "$2" "$3"
-    shift 3
+  while [ $# -ge 4 ]; do
+    "$what" "$1" "$2" "$3" "$4"
+    shift 4
   done
 }
 each look "$@"
@@ -68,7 +82,7 @@ say E
 /// # Errors
 /// A directory that is none of the host's description.
 pub(super) fn command(host: &KwbaseHost, directories: &[OldDirectory]) -> Result<CommandLine, HostError> {
-    let mut argv: Vec<String> = ["sh", "-c", SCRIPT, "sh"].map(str::to_owned).to_vec();
+    let mut argv: Vec<String> = ["sh", "-c", SCRIPT, begun::CLEAR].map(str::to_owned).to_vec();
     for directory in directories {
         if !host.data_directories().contains(&directory.path.as_str()) {
             return Err(HostError {
@@ -82,6 +96,7 @@ pub(super) fn command(host: &KwbaseHost, directories: &[OldDirectory]) -> Result
         argv.push(directory.path.trim_end_matches('/').to_owned());
         argv.push(directory.aside.clone().unwrap_or_default());
         argv.push(flag.unwrap_or_else(|| directory.path.clone()));
+        argv.push(directory.digest());
     }
     Ok(host.on_machine("clear", host.prefix().into_iter().chain(argv).collect()))
 }
@@ -116,6 +131,7 @@ mod tests {
 
     use super::*;
     use crate::kwbase::{Security, StoreSpec};
+    use crate::plan::OldEntry;
     use crate::ports::CommandEnd;
     use crate::topology::HostName;
 
@@ -127,7 +143,12 @@ mod tests {
 
     fn directory(path: &Path, aside: Option<&Path>) -> OldDirectory {
         let text = |p: &Path| p.display().to_string();
-        OldDirectory { path: text(path), aside: aside.map(text) }
+        let listed = fs::read_dir(path).into_iter().flatten();
+        let entry = |e: std::io::Result<fs::DirEntry>| OldEntry {
+            name: e.unwrap().file_name().into_string().unwrap(),
+            foreign: false,
+        };
+        OldDirectory { path: text(path), aside: aside.map(text), entries: listed.map(entry).collect() }
     }
 
     fn run(host: &KwbaseHost, directories: &[OldDirectory]) -> Result<String, String> {
@@ -216,6 +237,29 @@ mod tests {
         }
         let error = command(&host(&[&a]), &[directory(&b, None)]).unwrap_err();
         assert!(error.to_string().contains("is none of them"), "{error}");
+    }
+
+    #[test]
+    fn what_came_after_the_consent_is_not_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let (a, b) = (store(&dir, "a"), store(&dir, "b"));
+        for job in [[directory(&a, None)], [directory(&a, Some(&dir.join("a.aside")))]] {
+            fs::write(a.join("precious.doc"), "x").unwrap();
+            let error = run(&host(&[&a]), &job).unwrap_err();
+            assert!(error.contains("does not hold what the consent was given for"), "{error}");
+            assert!(a.join("precious.doc").is_file() && a.join("kwbase.start_mode").is_file());
+            fs::remove_file(a.join("precious.doc")).unwrap();
+            // Before anything of another is touched.
+            fs::write(b.join("new"), "x").unwrap();
+            let both = [job[0].clone(), OldDirectory { path: b.display().to_string(), ..job[0].clone() }];
+            assert!(run(&host(&[&a, &b]), &both).is_err());
+            assert!(a.join("kwbase.start_mode").is_file() && b.join("new").is_file());
+            fs::remove_file(b.join("new")).unwrap();
+        }
+        let mut job = [directory(&a, None)];
+        job[0].entries.reverse();
+        run(&host(&[&a]), &job).unwrap();
     }
 
     #[test]

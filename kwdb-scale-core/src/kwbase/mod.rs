@@ -17,6 +17,7 @@
 //! is only believed for what it proves: that the command ended, not that a node joined or left.
 
 mod adapter;
+pub(crate) mod begun;
 mod certificates;
 mod clear;
 mod command;
@@ -30,6 +31,7 @@ pub mod quote;
 mod validate;
 
 pub use adapter::Kwbase;
+pub(crate) use adapter::first_found;
 pub use certificates::Authority;
 pub use command::{CommandError, CommandLine, StatusOptions, Wait};
 pub use host::{HostError, KwbaseHost, Security, StoreSpec};

@@ -173,6 +173,29 @@ pub struct OldDirectory {
     pub path: String,
     /// Where it is moved, in the same parent directory; its content is deleted when `None`.
     pub aside: Option<String>,
+    /// Everything that lies in it, by name: only this is cleared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<OldEntry>,
+}
+
+/// What lies in a directory with a removed node's data.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct OldEntry {
+    /// Its name.
+    pub name: String,
+    /// Whether no store of KWDB has entries of that name. Such a thing is never deleted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub foreign: bool,
+}
+
+impl OldDirectory {
+    /// SHA-256 of the names in order, one a line, as hex digits: that of `sort | sha256sum` in the C locale.
+    pub fn digest(&self) -> String {
+        let mut names: Vec<&str> = self.entries.iter().map(|e| e.name.as_str()).collect();
+        names.sort_unstable();
+        let lines: String = names.iter().flat_map(|name| [*name, "\n"]).collect();
+        canonical::sha256_hex(&lines)
+    }
 }
 
 impl Step {

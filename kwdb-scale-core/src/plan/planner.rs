@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::assess::{Assessment, Change, Finding, OldDataOf, OperationKind, Retry, Severity, assess};
+use crate::assess::{
+    Assessment, Change, Finding, OldDataOf, OperationKind, Retry, Severity, assess, is_foreign,
+};
 use crate::fact::Fact;
 use crate::observation::{Node, Observation};
-use crate::plan::{Fingerprint, Leaving, OldDirectory, Plan, SCHEMA, Step};
+use crate::plan::{Fingerprint, Leaving, OldDirectory, OldEntry, Plan, SCHEMA, Step};
 use crate::policy::{Policy, TS_REBALANCE};
-use crate::ports::{Gateway, HostFacts, StoreFacts};
+use crate::ports::{Gateway, HostFacts, StoreContent, StoreFacts};
 use crate::request::{Finish, OldData, Redistribution, Request};
 use crate::topology::{Address, HostName, NodeClass, NodeId, StartMode};
 
@@ -136,7 +138,16 @@ fn clear_data(obs: &Observation, request: &Request, host: &HostName) -> Result<O
     let Some(found) = OldDataOf::on(obs, request, host) else { return Ok(None) };
     let newest = found.nodes.last().map(|n| n.id).ok_or_else(|| format!("whose data host {host} holds"))?;
     let aside = |path: &str| format!("{}.node-{}", path.trim_end_matches('/'), newest.0);
+    let entries = |store: &StoreFacts| match &store.content {
+        Fact::Known(StoreContent::InUse(names)) => {
+            let foreign = |name: &String| is_foreign(obs, host, &store.path, name);
+            let entry = |name: &String| OldEntry { name: name.clone(), foreign: foreign(name) };
+            names.iter().map(entry).collect()
+        }
+        _ => Vec::new(),
+    };
     let directory = |store: &StoreFacts| OldDirectory {
+        entries: entries(store),
         path: store.path.clone(),
         aside: (request.options.old_data == OldData::MoveAside).then(|| aside(&store.path)),
     };

@@ -1,8 +1,9 @@
 //! A plan as text for people.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Plan, Step};
+use super::{OldDirectory, Plan, Step};
 use crate::certs::brief;
 use crate::request::{Certificates, Finish, Pace, Redistribution};
 use crate::topology::{Address, NodeId};
@@ -27,6 +28,11 @@ impl fmt::Display for Plan {
         }
         for (i, step) in self.steps.iter().enumerate() {
             writeln!(f, "  {}. {}", i + 1, Line { plan: self, step })?;
+            if let Step::ClearData { directories, .. } = step {
+                for directory in directories {
+                    listing(f, directory)?;
+                }
+            }
         }
         if let Some(token) = self.consent() {
             writeln!(f, "old data is cleared only with the consent {token}")?;
@@ -53,6 +59,37 @@ struct Line<'a> {
     step: &'a Step,
 }
 
+/// Everything that lies in a directory. Numbered files of one kind, of which there may be thousands, are counted.
+fn listing(f: &mut fmt::Formatter<'_>, directory: &OldDirectory) -> fmt::Result {
+    let numbered = |name: &str| {
+        let (number, kind) = name.rsplit_once('.')?;
+        number.bytes().all(|b| b.is_ascii_digit()).then(|| kind.to_owned())
+    };
+    let (mut names, mut foreign) = (Vec::new(), Vec::new());
+    let mut kinds: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for entry in &directory.entries {
+        match numbered(&entry.name) {
+            _ if entry.foreign => foreign.push(entry.name.as_str()),
+            Some(kind) => kinds.entry(kind).or_default().push(&entry.name),
+            None => names.push(entry.name.clone()),
+        }
+    }
+    for mut files in kinds.into_values() {
+        files.sort_unstable();
+        match files.as_slice() {
+            [first, .., last] if files.len() > 4 => {
+                names.push(format!("{first} to {last} ({} files)", files.len()));
+            }
+            few => names.extend(few.iter().map(|name| (*name).to_owned())),
+        }
+    }
+    writeln!(f, "     {} holds {}", directory.path, names.join(", "))?;
+    if !foreign.is_empty() {
+        writeln!(f, "     and what no store of KWDB has: {}", foreign.join(", "))?;
+    }
+    Ok(())
+}
+
 /// `node 4`, or `nodes 4, 5`.
 pub(crate) fn ids(nodes: &[NodeId]) -> String {
     let list: Vec<String> = nodes.iter().map(|n| n.0.to_string()).collect();
@@ -60,6 +97,10 @@ pub(crate) fn ids(nodes: &[NodeId]) -> String {
         [one] => format!("node {one}"),
         _ => format!("nodes {}", list.join(", ")),
     }
+}
+
+fn is_or_are(nodes: &[NodeId]) -> &'static str {
+    if nodes.len() == 1 { "is" } else { "are" }
 }
 
 fn list(addresses: &[Address]) -> String {
@@ -83,7 +124,12 @@ impl fmt::Display for Line<'_> {
         match self.step {
             Step::SetSetting { name, value } => write!(f, "set {name} = {value}"),
             Step::ClearData { host, nodes, directories, .. } => {
-                write!(f, "prove once more that {} is removed, then on host {host}", ids(nodes))?;
+                write!(
+                    f,
+                    "prove once more that {} {} removed, then on host {host}",
+                    ids(nodes),
+                    is_or_are(nodes)
+                )?;
                 for (i, dir) in directories.iter().enumerate() {
                     let and = if i == 0 { "" } else { "," };
                     match &dir.aside {

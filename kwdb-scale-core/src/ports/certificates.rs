@@ -77,6 +77,10 @@ pub struct CertificateFacts {
     pub faults: Vec<String>,
     /// Temporary files of this installation that are left, each with its place.
     pub leftovers: Vec<String>,
+    /// What a join by the host's own script left that was cut off, each with its place: what it kept aside, and the
+    /// authority's private key. Left as long as that join goes on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remains: Vec<String>,
     /// Where the old certificates are kept, or would be.
     pub kept: String,
 }
@@ -98,8 +102,8 @@ pub trait CertificateControl: Debug + Send + Sync {
     async fn install(&self, job: &CertifyHost) -> Result<(), PortError>;
 
     /// Puts the old set back, or removes the new one where there was none, and removes everything temporary. May be
-    /// repeated. Not called for a host on which a node was started, unless [`look`](Self::look) tells of an archive there,
-    /// which alone is then removed.
+    /// repeated. Not called for a host on which a node was started, unless [`look`](Self::look) tells of an archive or of
+    /// [remains](CertificateFacts::remains) there, which alone are then removed or put back.
     async fn restore(&self, job: &CertifyHost) -> Result<(), PortError>;
 
     /// Removes everything temporary that interrupted installations left, everywhere. May be repeated.

@@ -43,6 +43,17 @@ pub struct DecommissionStatus {
     pub draining: bool,
 }
 
+/// Marks, or their taking back, that were begun and whose end is not known.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BegunMark {
+    /// The nodes.
+    pub nodes: Vec<NodeId>,
+    /// Their hosts by the caller's inventory, as far as known.
+    pub hosts: Vec<HostName>,
+    /// The nodes that stay: it was begun through one of these.
+    pub via: Vec<Gateway>,
+}
+
 /// Sets and clears the decommissioning bit.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
@@ -76,6 +87,15 @@ pub trait DecommissionControl: Debug + Send + Sync {
         _deadline: Duration,
     ) -> Result<Option<Vec<DecommissionStatus>>, PortError> {
         Ok(None)
+    }
+
+    /// Whether a [`mark`](Self::mark) or [`recommission`](Self::recommission) that was begun still goes on, whoever
+    /// waits for it: `Some` says what, in a few words for people. Only reads.
+    ///
+    /// An error says that it cannot be told, as this one does.
+    async fn mark_under_way(&self, _begun: &BegunMark) -> Result<Option<String>, PortError> {
+        let message = "whether a mark still goes on cannot be told by this implementation";
+        Err(PortError::new(super::PortErrorKind::Unsupported, message))
     }
 }
 

@@ -63,6 +63,22 @@ pub struct StopNode {
     pub deadline: Duration,
 }
 
+/// Something on a host that was begun and whose end is not known.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum BegunWork {
+    /// A start. One whose node runs goes on, whether the node joined or not.
+    Start(HostName),
+    /// A clearing of old data.
+    ClearData(ClearData),
+    /// A drain or a stop.
+    Stop {
+        /// The node.
+        node: StopNode,
+        /// The nodes that stay: it was begun through one of these.
+        via: Vec<Gateway>,
+    },
+}
+
 /// Whether a node's process is there.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,6 +137,15 @@ pub trait NodeLifecycle: Debug + Send + Sync {
     /// Drains and ends the node's process. May be repeated: a node that is down already is `Ok`. Only the cluster
     /// and [`process`](Self::process) prove that it is gone.
     async fn stop(&self, node: &StopNode) -> Result<(), PortError>;
+
+    /// Whether something that was begun still goes on, whoever waits for it: `Some` says what, in a few words for
+    /// people. Only reads.
+    ///
+    /// An error says that it cannot be told, as this one does.
+    async fn work_under_way(&self, _begun: &BegunWork) -> Result<Option<String>, PortError> {
+        let message = "whether something that was begun still goes on cannot be told by this implementation";
+        Err(PortError::new(PortErrorKind::Unsupported, message))
+    }
 
     /// Whether the node's process is there. Only reads.
     async fn process(&self, node: &StopNode) -> Result<ProcessState, PortError>;

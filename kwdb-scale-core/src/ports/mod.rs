@@ -18,13 +18,13 @@ pub use async_trait::async_trait;
 pub use certificates::{AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost};
 pub use clock::Clock;
 pub use control::{
-    DecommissionControl, DecommissionStatus, Enqueued, Gateway, ReplicateQueue, SettingsControl,
+    BegunMark, DecommissionControl, DecommissionStatus, Enqueued, Gateway, ReplicateQueue, SettingsControl,
 };
 pub use error::{PortError, PortErrorKind};
 pub use facts::FactSource;
 pub use host::{Command, CommandEnd, CommandOutput, Detached, HostTransport, PortState, Spawned};
 pub use journal::{Journal, LockGuard, OperationLock};
-pub use lifecycle::{ClearData, NodeLifecycle, ProcessState, StartNode, StartOutcome, StopNode};
+pub use lifecycle::{BegunWork, ClearData, NodeLifecycle, ProcessState, StartNode, StartOutcome, StopNode};
 
 #[cfg(feature = "mock")]
 pub use {

@@ -43,6 +43,8 @@ enum Mishap {
     CancelLeave,
     CancelUndo,
     Queue(Queue),
+    /// The operator is killed in the next act and undoes; a mark is done so many seconds later.
+    OrphanNextAct(u8),
 }
 
 fn mishap() -> impl Strategy<Value = Mishap> {
@@ -62,6 +64,7 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         3 => Just(Mishap::CrashAndResume),
         1 => Just(Mishap::CancelLeave),
         1 => Just(Mishap::CancelUndo),
+        1 => (1..30_u8).prop_map(Mishap::OrphanNextAct),
         6 => queue().prop_map(Mishap::Queue),
     ]
 }
@@ -85,6 +88,7 @@ struct Run {
     leaving: Vec<u32>,
     lose: bool,
     fail: bool,
+    orphan: Option<u8>,
     /// The world as the last look saw it.
     seen: Option<World>,
     confirmed: BTreeMap<NodeId, u64>,
@@ -103,6 +107,7 @@ impl Run {
             leaving,
             lose: false,
             fail: false,
+            orphan: None,
             seen: None,
             confirmed: BTreeMap::new(),
             waiting_for: String::new(),
@@ -163,6 +168,14 @@ impl Run {
         blocking
     }
 
+    fn resume(&mut self) {
+        let mut ledger = Ledger::replay(&self.records).unwrap();
+        ledger.apply(&Record::Resumed).unwrap();
+        self.records.push(Record::Resumed);
+        self.state = State::resume(ledger);
+        self.confirmed.clear();
+    }
+
     fn suffer(&mut self, mishap: &Mishap) -> Option<Event> {
         let staying = self.world.nodes.keys().find(|id| !self.leaving.contains(id)).copied().unwrap();
         match mishap {
@@ -189,13 +202,10 @@ impl Run {
             Mishap::LoseNextAct => self.lose = true,
             Mishap::FailNextAct => self.fail = true,
             Mishap::CrashAndResume => {
-                let mut ledger = Ledger::replay(&self.records).unwrap();
-                ledger.apply(&Record::Resumed).unwrap();
-                self.records.push(Record::Resumed);
-                self.state = State::resume(ledger);
-                self.confirmed.clear();
+                self.resume();
                 return Some(Event::Start);
             }
+            Mishap::OrphanNextAct(seconds) => self.orphan = Some(*seconds),
             Mishap::CancelLeave => return Some(Event::Cancel(Cancel::Leave)),
             Mishap::Queue(queue) => self.world.queue = queue.clone(),
             Mishap::CancelUndo => return Some(Event::Cancel(Cancel::Undo)),
@@ -227,6 +237,16 @@ impl Run {
                 }
                 Effect::Act(order) => {
                     self.check_act(&order);
+                    if let Some(seconds) = self.orphan.take() {
+                        if matches!(order.act, Act::Mark { .. } | Act::Confirm { .. }) {
+                            self.world.later(seconds, *order);
+                        } else {
+                            self.world.act(&order);
+                        }
+                        self.resume();
+                        event = Event::Cancel(Cancel::Undo);
+                        continue;
+                    }
                     if std::mem::take(&mut self.fail) {
                         let kind = PortErrorKind::Unreachable;
                         Event::Acted(ActResult::Failed { kind, message: "refused".into() })
@@ -246,6 +266,7 @@ impl Run {
                 Effect::Sleep { until, waiting_for } => {
                     self.waiting_for = waiting_for;
                     self.world.now = until;
+                    self.world.catch_up();
                     self.world.allocate();
                     Event::Woke
                 }
@@ -264,6 +285,9 @@ fn prove_end(world: &World, leaving: &[u32], joined: &[u32], end: &End) {
         for j in joined {
             assert!(world.nodes.values().any(|n| n.host == host(*j) && n.up && !n.bit));
         }
+    }
+    if matches!(end, End::Undone(_)) {
+        assert!(world.orphans.is_empty(), "what was begun goes on after an undo");
     }
 }
 
@@ -389,6 +413,33 @@ fn undo_takes_the_mark_back() {
     let (world, end, _) = Run::new(world, plan).run(&mishaps);
     assert!(matches!(end, End::Undone(_)), "{end:?}");
     assert!(!world.nodes[&4].bit && world.nodes[&4].up);
+}
+
+/// The operator was killed while a mark was under way: it is done later, and the undo must not come before it.
+#[test]
+fn undo_waits_for_a_mark_that_goes_on() {
+    for seconds in [1, 8, 29] {
+        let world = World::new(4);
+        let plan = make_plan(&world, Operation::ScaleIn { nodes: vec![NodeRef::Id(NodeId(4))] });
+        let (world, end, records) = Run::new(world, plan).run(&[Mishap::OrphanNextAct(seconds)]);
+        assert!(matches!(end, End::Undone(_)), "{end:?}");
+        prove_end(&world, &[4], &[], &end);
+        assert!(!world.nodes[&4].bit && world.nodes[&4].up, "the mark is left");
+        let back = |r: &&Record| matches!(r, Record::Intent { act: Act::Recommission { .. }, .. });
+        assert_eq!(records.iter().filter(back).count(), 1);
+    }
+}
+
+/// One that never ends: nothing is claimed.
+#[test]
+fn undo_is_not_claimed_while_a_mark_goes_on() {
+    let world = World::new(4);
+    let plan = make_plan(&world, Operation::ScaleIn { nodes: vec![NodeRef::Id(NodeId(4))] });
+    let (world, end, _) = Run::new(world, plan).run(&[Mishap::OrphanNextAct(200)]);
+    let End::Stopped(stopped) = end else { panic!("{end:?}") };
+    assert_eq!(stopped.reason, StopReason::Deadline, "{stopped:?}");
+    assert!(stopped.message.contains("the mark still goes on after"), "{stopped:?}");
+    assert!(!world.orphans.is_empty());
 }
 
 proptest! {

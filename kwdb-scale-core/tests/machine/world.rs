@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<u32, Node>,
     ranges: Vec<Vec<u32>>,
     pub(crate) moving: bool,
+    /// Acts that go on although nobody waits for them, with the time when they are done.
+    pub(crate) orphans: Vec<(Timestamp, Order)>,
     pub(crate) silent: BTreeSet<u32>,
     pub(crate) queue: Queue,
     /// Ranges that servers were asked to look at.
@@ -65,6 +67,7 @@ impl World {
             nodes: (1..=nodes).map(|n| (n, Node { bit: false, up: true, host: host(n) })).collect(),
             ranges,
             moving: true,
+            orphans: Vec::new(),
             silent: BTreeSet::new(),
             queue: Queue::Absent,
             asked: Vec::new(),
@@ -277,7 +280,30 @@ impl World {
                     (p.node, if up { ProcessState::Running } else { ProcessState::Stopped })
                 })
                 .collect(),
+            begun: look
+                .begun
+                .iter()
+                .map(|(act, _)| {
+                    let goes_on = self.orphans.iter().any(|(_, order)| order.act == *act);
+                    (act.clone(), Fact::Known(goes_on.then(|| "the mark".to_owned())))
+                })
+                .collect(),
             ..Looked::default()
+        }
+    }
+
+    /// The act is done so many seconds from now, and goes on until then.
+    pub(crate) fn later(&mut self, seconds: u8, order: Order) {
+        let at = self.now.checked_add(SignedDuration::from_secs(seconds.into())).unwrap();
+        self.orphans.push((at, order));
+    }
+
+    /// Does what is due by now.
+    pub(crate) fn catch_up(&mut self) {
+        let now = self.now;
+        let due: Vec<_> = self.orphans.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, order) in due {
+            self.act(&order);
         }
     }
 

@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use kwdb_scale_core::assess::{Change, OperationKind};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::observation::{Observation, Reply};
-use kwdb_scale_core::plan::{Fingerprint, Leaving, NodePrint, OldDirectory, Plan, Step, ZonePrint, check};
+use kwdb_scale_core::plan::{
+    Fingerprint, Leaving, NodePrint, OldDirectory, OldEntry, Plan, Step, ZonePrint, check,
+};
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::ports::{AuthorityFacts, Gateway, HostFacts, StoreContent, StoreFacts};
 use kwdb_scale_core::request::{
@@ -384,6 +386,7 @@ pub(crate) fn come_back() -> World {
             directories: vec![OldDirectory {
                 path: "/data/kwdb".into(),
                 aside: Some("/data/kwdb.node-9".into()),
+                entries: vec![OldEntry { name: "CURRENT".into(), foreign: false }],
             }],
         },
         join(5, &mode, &[1, 2, 3]),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 use kwdb_scale_core::assess::{Finding, OperationKind, Severity};
 use kwdb_scale_core::fact::Fact;
-use kwdb_scale_core::plan::{OldDirectory, Step, check, rules};
+use kwdb_scale_core::plan::{OldDirectory, OldEntry, Step, check, rules};
 use kwdb_scale_core::ports::{AuthorityFacts, StoreContent};
 use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Redistribution};
 use kwdb_scale_core::topology::{Address, ClusterId, NodeClass, NodeId, StartMode, StoreId};
@@ -192,6 +192,9 @@ const STEPS: &[Break] = &[
     breaks("cleared after the join", come_back, |w| w.plan.steps.swap(0, 1), &["clear-as-asked", "observed-store-free"]),
     breaks("cleared twice", come_back, |w| { let step = w.plan.steps[0].clone(); w.plan.steps.insert(0, step); }, &["clear-as-asked"]),
     breaks("clears nothing", come_back, |w| cleared_mut(w).0.clear(), &["clear-as-asked", "observed-store-free"]),
+    breaks("lists nothing", come_back, |w| cleared_mut(w).0[0].entries.clear(), &["clear-as-asked", "observed-cleared"]),
+    breaks("lists what is not there", come_back, |w| { let e = OldEntry { name: "LOCK".into(), foreign: false }; cleared_mut(w).0[0].entries.push(e); }, &["observed-cleared"]),
+    breaks("deletes what is none of KWDB's", come_back, |w| { w.plan.request.options.old_data = OldData::Delete; let d = &mut cleared_mut(w).0[0]; d.aside = None; d.entries[0].foreign = true; }, &["clear-as-asked"]),
     breaks("clears nobody's", come_back, |w| cleared_mut(w).1.clear(), &["clear-removed-only"]),
     breaks("clears a member's", come_back, |w| cleared_mut(w).1.push(NodeId(2)), &["clear-removed-only", "observed-cleared"]),
     breaks("clears a store of a member", come_back, |w| { cleared_mut(w).2.insert(store(2)); }, &["clear-removed-only", "observed-cleared"]),

@@ -88,6 +88,7 @@ impl CertificateControl for SimCertificates {
             (false, Some(_)) => CertificateState::Installed,
         };
         Ok(CertificateFacts {
+            remains: Vec::new(),
             state,
             present: if node || root { FILES.map(str::to_owned).to_vec() } else { Vec::new() },
             faults: [missing(node, "node.crt"), missing(root, "client.root.crt")]

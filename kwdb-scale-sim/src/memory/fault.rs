@@ -8,10 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
-    AuthorityFacts, CertificateControl, CertificateFacts, CertifyHost, ClearData, Command, CommandOutput,
-    DecommissionControl, DecommissionStatus, Detached, FactSource, Gateway, HostFacts, HostTransport,
-    NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, SettingsControl, Spawned, StartNode,
-    StartOutcome, StopNode,
+    AuthorityFacts, BegunMark, BegunWork, CertificateControl, CertificateFacts, CertifyHost, ClearData,
+    Command, CommandOutput, DecommissionControl, DecommissionStatus, Detached, FactSource, Gateway,
+    HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState,
+    SettingsControl, Spawned, StartNode, StartOutcome, StopNode,
 };
 use kwdb_scale_core::rows::{Answer, Query};
 use kwdb_scale_core::topology::{Address, HostName, NodeId};
@@ -28,6 +28,8 @@ pub enum Call {
     Mark,
     Recommission,
     Status,
+    MarkUnderWay,
+    WorkUnderWay,
     Inspect,
     ClearData,
     Start,
@@ -233,6 +235,10 @@ impl<T: DecommissionControl + ?Sized> DecommissionControl for Faulty<T> {
     ) -> Result<Option<Vec<DecommissionStatus>>, PortError> {
         through!(self, Status, self.inner.status(via, nodes, deadline).await)
     }
+
+    async fn mark_under_way(&self, begun: &BegunMark) -> Result<Option<String>, PortError> {
+        through!(self, MarkUnderWay, self.inner.mark_under_way(begun).await)
+    }
 }
 
 #[async_trait]
@@ -268,6 +274,10 @@ impl<T: NodeLifecycle + ?Sized> NodeLifecycle for Faulty<T> {
 
     async fn process(&self, node: &StopNode) -> Result<ProcessState, PortError> {
         through!(self, Process, self.inner.process(node).await)
+    }
+
+    async fn work_under_way(&self, begun: &BegunWork) -> Result<Option<String>, PortError> {
+        through!(self, WorkUnderWay, self.inner.work_under_way(begun).await)
     }
 }
 

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
-    ClearData, Clock, DecommissionControl, DecommissionStatus, FactSource, Gateway, HostFacts, NodeLifecycle,
-    PortError, PortErrorKind, PortState, ProcessState, SettingsControl, StartNode, StartOutcome, StopNode,
-    StoreContent, StoreFacts,
+    BegunMark, BegunWork, ClearData, Clock, DecommissionControl, DecommissionStatus, FactSource, Gateway,
+    HostFacts, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, SettingsControl, StartNode,
+    StartOutcome, StopNode, StoreContent, StoreFacts,
 };
 use kwdb_scale_core::rows::{Answer, Query};
 use kwdb_scale_core::topology::{Address, HostName, NodeId};
@@ -159,6 +159,12 @@ impl DecommissionControl for SimControl {
         let done = self.0.cluster().decommission_status(&via.address, nodes);
         done.map(Some).map_err(|e| rpc_error(&self.0, &via.address, &e, deadline))
     }
+
+    /// Every call is over when it comes back.
+    async fn mark_under_way(&self, _begun: &BegunMark) -> Result<Option<String>, PortError> {
+        self.0.advance(CALL);
+        Ok(None)
+    }
 }
 
 impl SimLifecycle {
@@ -274,6 +280,18 @@ impl NodeLifecycle for SimLifecycle {
         self.0.advance(Duration::from_millis(2));
         let running = self.0.cluster().listening(&node.address);
         Ok(if running { ProcessState::Running } else { ProcessState::Stopped })
+    }
+
+    /// Every call is over when it comes back, but for a node that was started and runs.
+    async fn work_under_way(&self, begun: &BegunWork) -> Result<Option<String>, PortError> {
+        self.0.advance(CALL);
+        let BegunWork::Start(name) = begun else { return Ok(None) };
+        let host = self.0.host(name)?;
+        let runs = match self.0.cluster().process(&host.address) {
+            Some(view) => !matches!(view.phase, Phase::Exited { .. }),
+            None => false,
+        };
+        Ok(runs.then(|| format!("the node that was started on host {name}")))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Problem;
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
+use crate::host_facts::{DirectoryUse, first_names, is_of_a_store};
 use crate::observation::{Node, Observation};
 use crate::ports::{HostFacts, StoreContent, StoreFacts};
 use crate::request::{OldData, Request};
@@ -68,7 +69,7 @@ pub(super) fn store_empty(cx: &Context<'_>) -> Vec<Problem> {
                 Fact::Known(StoreContent::InUse(_)) if old.is_some() => {}
                 Fact::Known(StoreContent::InUse(files)) => found.push(
                     Problem::new(format!("store {} of host {host} holds a node's files", store.path))
-                        .evidence([format!("found: {}", files.join(", "))])
+                        .evidence([format!("found: {}", first_names(files))])
                         .cure("clear the directory when its data is needed no more (kwscale: --wipe-old-data): a node comes back only as a new one")
                         .retry(Retry::WhenFactChanges(format!("store of host {host}"))),
                 ),
@@ -132,6 +133,39 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Pro
             .retry(retry()),
         );
     }
+    for store in &old.in_use {
+        let Fact::Known(StoreContent::InUse(names)) = &store.content else { continue };
+        let path = &store.path;
+        let odd: Vec<String> =
+            names.iter().filter(|n| n.contains(['\\', char::REPLACEMENT_CHARACTER])).cloned().collect();
+        if !odd.is_empty() {
+            found.push(
+                Problem::new(format!(
+                    "{path} of host {host} holds names that are no plain text, so it cannot be told whether they are what was \
+                     consented to: {}",
+                    first_names(&odd)
+                ))
+                .cure("move them away by hand")
+                .retry(retry()),
+            );
+        }
+        if cx.request.options.old_data == OldData::Delete {
+            let foreign: Vec<String> =
+                names.iter().filter(|n| is_foreign(cx.obs, host, path, n)).cloned().collect();
+            if !foreign.is_empty() {
+                found.push(
+                    Problem::new(format!(
+                        "{path} of host {host} holds what no store of KWDB has, and would be deleted: {}",
+                        foreign.join(", ")
+                    ))
+                    .cure(
+                        "move it away by hand, or have the directory moved aside (kwscale: --wipe-old-data)",
+                    )
+                    .retry(retry()),
+                );
+            }
+        }
+    }
     if cx.request.options.old_data == OldData::MoveAside {
         for path in paths.iter().filter(|p| is_mounted(cx.obs, host, p)) {
             found.push(
@@ -156,6 +190,17 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Pro
         }));
     }
     found
+}
+
+/// Whether an entry of a store is none of KWDB's. Of a time-series directory outside the store nobody says what names it
+/// holds: there nothing is.
+pub(crate) fn is_foreign(obs: &Observation, host: &HostName, path: &str, name: &str) -> bool {
+    let machine = obs.hosts.get(host).and_then(Fact::known).and_then(|facts| facts.machine.as_deref());
+    let is_series = machine.is_some_and(|machine| {
+        let mut all = machine.file_systems.iter();
+        all.any(|f| f.directory == path && f.purpose == DirectoryUse::TimeSeries)
+    });
+    !is_series && !is_of_a_store(name)
 }
 
 /// Whether a store is known to be a file system of its own; where it is not, the act finds out.
@@ -214,13 +259,13 @@ pub(super) fn old_data(cx: &Context<'_>) -> Vec<Problem> {
             OldData::MoveAside | OldData::Refuse => "is moved aside",
         };
         let lines = old.in_use.iter().map(|store| match &store.content {
-            Fact::Known(StoreContent::InUse(names)) => format!("{}: {}", store.path, names.join(", ")),
+            Fact::Known(StoreContent::InUse(names)) => format!("{}: {}", store.path, first_names(names)),
             _ => store.path.clone(),
         });
         found.push(
             Problem::new(format!(
-                "what {} left on host {host} {fate} before the new node starts",
-                crate::plan::ids(&ids)
+                "what {} on host {host} {fate} before the new node starts",
+                if ids.is_empty() { "lies".to_owned() } else { format!("{} left", crate::plan::ids(&ids)) }
             ))
             .evidence(lines.chain(safe_to_wipe(cx.obs, &ids).evidence)),
         );

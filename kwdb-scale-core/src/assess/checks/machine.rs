@@ -369,7 +369,15 @@ pub(super) fn leftovers(cx: &Context<'_>) -> Vec<Problem> {
     for (host, facts) in &cx.obs.hosts {
         let machine = facts.known().and_then(|f| f.machine.as_deref());
         for left in machine.and_then(|m| m.leftovers.known()).into_iter().flatten() {
-            lines.push(format!("host {host}: {} (mode {:03o}, of {})", left.path, left.mode, left.owner));
+            let what = if left.path.ends_with("/before-join") {
+                ", kept aside by a deploy.sh join that goes on or was cut off: an undo or the next join puts it back"
+            } else {
+                ""
+            };
+            lines.push(format!(
+                "host {host}: {} (mode {:03o}, of {}{what})",
+                left.path, left.mode, left.owner
+            ));
         }
     }
     if lines.is_empty() {

@@ -14,7 +14,7 @@ mod ranges;
 mod settings;
 mod zones;
 
-pub(crate) use hosts::OldDataOf;
+pub(crate) use hosts::{OldDataOf, is_foreign};
 
 use super::resolve::{ALREADY, HOSTS, TARGETS};
 use super::{Context, Finding, OperationKind, Retry, Severity};

@@ -146,6 +146,7 @@ pub(super) fn look_undo(state: &State, at: Timestamp) -> Vec<CertifyHost> {
         .ledger
         .restorable_certificates()
         .chain(state.ledger.left_archives())
+        .chain(state.ledger.joined_by_archive().filter(|c| state.ledger.started.contains(&c.host)))
         .map(|c| job(state, at, c))
         .collect()
 }
@@ -153,15 +154,18 @@ pub(super) fn look_undo(state: &State, at: Timestamp) -> Vec<CertifyHost> {
 /// Puts the old certificates back where no node was started. `None` when there is nothing left to do.
 pub(super) fn judge_undo(ctx: &mut Ctx<'_>) -> Option<Verdict> {
     let ledger = &ctx.state.ledger;
+    let joined = ledger.joined_by_archive().filter(|c| ledger.started.contains(&c.host));
     let begun: Vec<Certification> =
-        ledger.restorable_certificates().chain(ledger.left_archives()).cloned().collect();
+        ledger.restorable_certificates().chain(ledger.left_archives()).chain(joined).cloned().collect();
     for certification in begun {
         let host = &certification.host;
         let started = ctx.state.ledger.started.contains(host);
+        let has_joined = ctx.state.ledger.joined.contains_key(host);
         match ctx.looked.certificates.get(host) {
-            // Where a node was started nothing changes but that the archive goes.
+            // Where a node was started nothing changes but that the archive goes, and what a join left that was cut off.
             Some(Fact::Known(facts)) if started => {
-                if !facts.present.iter().any(|name| name == NAME) {
+                let archive = !has_joined && facts.present.iter().any(|name| name == NAME);
+                if !archive && facts.remains.is_empty() {
                     continue;
                 }
             }
@@ -176,8 +180,21 @@ pub(super) fn judge_undo(ctx: &mut Ctx<'_>) -> Option<Verdict> {
             }
             None => return Some(Verdict::Again),
         }
+        let act = Act::RestoreCertificates { job: certification.clone() };
+        if let (Some((last, ActResult::Done(_))), Some(Fact::Known(facts))) =
+            (&ctx.state.ledger.last, ctx.looked.certificates.get(host))
+            && *last == act
+        {
+            let left = facts.remains.iter().chain(&facts.leftovers).chain(&facts.present);
+            return Some(Verdict::stop_with(
+                StopReason::ActFailed,
+                format!("certificates of host {host} were put back, and this is there all the same"),
+                left.cloned().collect(),
+                super::next_moves(ctx.state),
+            ));
+        }
         let what = format!("putting back the certificates of host {host}");
-        return Some(super::attempt(ctx, Act::RestoreCertificates { job: certification }, &what));
+        return Some(super::attempt(ctx, act, &what));
     }
     None
 }

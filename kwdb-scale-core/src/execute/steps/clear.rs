@@ -12,6 +12,7 @@ use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, StopReason};
 use super::view::{Bit, ask, bit, seen};
 use crate::fact::Fact;
+use crate::host_facts::first_names;
 use crate::plan::{OldDirectory, ids};
 use crate::ports::StoreContent;
 use crate::rows::Query;
@@ -37,11 +38,23 @@ pub(super) fn judge(
         Some(Fact::Unknown(why)) => return super::gate(ctx, vec![format!("host {host} is unknown: {why}")]),
         None => return Verdict::Again,
     };
-    let mut held = Vec::new();
+    let mut held: Vec<OldDirectory> = Vec::new();
     for directory in directories {
         match facts.stores.iter().find(|s| s.path == directory.path).map(|s| &s.content) {
             Some(Fact::Known(StoreContent::Absent | StoreContent::Empty)) => {}
-            Some(Fact::Known(StoreContent::InUse(_))) => held.push(directory.path.as_str()),
+            Some(Fact::Known(StoreContent::InUse(names))) => {
+                // What an earlier try has cleared is missing by right.
+                if let Some(why) = differs(directory, names, ctx.state.ledger.attempted) {
+                    return Verdict::stop_with(
+                        StopReason::GateClosed,
+                        format!("host {host}: {why}; nothing more was cleared"),
+                        Vec::new(),
+                        vec!["make another plan, which shows what lies there now".to_owned()],
+                    );
+                }
+                let entries = directory.entries.iter().filter(|e| names.contains(&e.name)).cloned().collect();
+                held.push(OldDirectory { entries, ..directory.clone() });
+            }
             Some(Fact::Unknown(why)) => {
                 return super::gate(
                     ctx,
@@ -72,8 +85,21 @@ pub(super) fn judge(
     if let Some(verdict) = not_removed(ctx, host, nodes, stores) {
         return verdict;
     }
-    let act = Act::ClearData { host: host.clone(), directories: directories.to_vec() };
+    let act = Act::ClearData { host: host.clone(), directories: held };
     super::attempt(ctx, act, &format!("clearing old data on host {host}"))
+}
+
+/// Why a directory does not hold what the consent was given for.
+fn differs(directory: &OldDirectory, names: &[String], tried: bool) -> Option<String> {
+    let listed: BTreeSet<&String> = directory.entries.iter().map(|e| &e.name).collect();
+    let there: BTreeSet<&String> = names.iter().collect();
+    let some = |set: Vec<String>| (!set.is_empty()).then(|| first_names(&set));
+    let new = some(there.difference(&listed).map(|n| (*n).clone()).collect());
+    let gone = some(listed.difference(&there).map(|n| (*n).clone()).collect()).filter(|_| !tried);
+    let path = &directory.path;
+    new.map(|new| format!("{path} holds what was not there when the consent was given: {new}")).or_else(
+        || gone.map(|gone| format!("{path} does not hold any more what the consent was given for: {gone}")),
+    )
 }
 
 /// Why the nodes are not, or not yet, proven removed.

@@ -11,6 +11,7 @@ use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::{Act, ActResult, Record, StopReason};
 use super::view::{ask, brief, counted, health_queries, range_trouble, seen, told_of_the_dead};
 use crate::fact::Fact;
+use crate::host_facts::first_names;
 use crate::plan::ids;
 use crate::ports::StoreContent;
 use crate::rows::{NodeRow, Query};
@@ -34,7 +35,7 @@ pub(super) fn look(state: &State, at: Timestamp, host: &HostName) -> Look {
     look
 }
 
-fn candidate<'a>(
+pub(super) fn candidate<'a>(
     state: &State,
     rows: &'a [NodeRow],
     host: &HostName,
@@ -115,7 +116,7 @@ fn start(
         match &store.content {
             Fact::Known(StoreContent::Absent | StoreContent::Empty) => {}
             Fact::Known(StoreContent::InUse(names)) => {
-                in_use.push(format!("{} holds {}", store.path, names.join(", ")));
+                in_use.push(format!("{} holds {}", store.path, first_names(names)));
             }
             Fact::Unknown(why) => in_use.push(format!("{} is unknown: {why}", store.path)),
         }
@@ -126,7 +127,8 @@ fn start(
     // A start whose end is not known may be under way: its process leaves files before it listens, and a second one
     // would fight with it.
     let since = ctx.state.scratch.acted_at.unwrap_or_else(|| ctx.entered());
-    if tried && ctx.at.duration_since(since) < ctx.state.policy().start_deadline {
+    let is_over = ctx.state.scratch.over.iter().any(|(a, why_unseen)| *a == act && why_unseen.is_none());
+    if tried && !is_over && ctx.at.duration_since(since) < ctx.state.policy().start_deadline {
         return Verdict::Wait(format!("a start on host {host} that may be under way to show itself"));
     }
     if !listening.is_empty() || !in_use.is_empty() {

@@ -1,6 +1,7 @@
 //! The reconcilers: for each step what to look at and how to judge it.
 
 pub(super) mod balance;
+pub(super) mod begun;
 pub(in super::super) mod certify;
 pub(super) mod clear;
 pub(super) mod join;
@@ -76,6 +77,19 @@ pub(super) fn deadline(state: &State) -> SignedDuration {
         Some(Step::SetSetting { .. } | Step::RestoreSetting { .. }) | None => {
             policy.act_deadline.saturating_mul(4)
         }
+    }
+}
+
+/// How long an act may take.
+pub(super) fn act_deadline(state: &State, act: &Act) -> SignedDuration {
+    let policy = state.policy();
+    match act {
+        Act::Drain { .. } | Act::Stop { .. } => policy.stop_deadline,
+        Act::Start { .. } | Act::ClearData { .. } => policy.start_deadline,
+        Act::Certify { .. } | Act::RestoreCertificates { .. } | Act::CleanCertificates { .. } => {
+            certify::deadline(state)
+        }
+        _ => policy.act_deadline,
     }
 }
 

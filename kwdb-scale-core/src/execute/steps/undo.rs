@@ -14,6 +14,9 @@ use crate::topology::NodeId;
 pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
     let names: Vec<String> = state.ledger.wanted_back().into_keys().collect();
     let mut first = vec![Query::Liveness];
+    if !state.ledger.started.is_empty() {
+        first.push(Query::Nodes);
+    }
     if !names.is_empty() {
         first.push(Query::Settings(names));
     }
@@ -27,8 +30,10 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
         Ok(nodes) => targets.extend(nodes),
         Err(waiting) => return waiting,
     }
+    // A mark whose end was not told may have left more behind than the bit, which taking it back removes.
+    let in_doubt = ctx.state.ledger.begun.iter().any(Act::marks);
     let set: Vec<NodeId> =
-        targets.iter().copied().filter(|n| bit(ctx.looked, *n, needed) != Bit::Clear).collect();
+        targets.iter().copied().filter(|n| in_doubt || bit(ctx.looked, *n, needed) != Bit::Clear).collect();
     if !set.is_empty() {
         let list = ids(&set);
         if matches!(ctx.state.ledger.last, Some((Act::Recommission { .. }, ActResult::Done(_)))) {
@@ -107,15 +112,23 @@ pub(in super::super) fn summary(state: &State, note: String) -> Vec<String> {
     let mut lines = vec![note];
     if let Some(Step::Join { host, .. }) = state.step_at_hand()
         && state.ledger.started.contains(host)
+        && !state.ledger.joined.contains_key(host)
     {
-        lines.push(format!("a node was started on host {host} and may still join by itself"));
+        let unseen = state.scratch.over.iter().find_map(|(act, why)| match act {
+            Act::Start { host: started, .. } if started == host => why.as_ref(),
+            _ => None,
+        });
+        lines.push(match unseen {
+            Some(why) => format!("a node was started on host {host} and may still join by itself ({why})"),
+            None => format!("the node that was started on host {host} did not join and runs no more"),
+        });
     }
     for certification in state.ledger.restorable_certificates() {
         lines.push(format!("host {} has the certificates that it had before", certification.host));
     }
     for certification in state.ledger.left_archives() {
         lines.push(format!(
-            "no archive with the authority's private key is left on host {}",
+            "no archive with the authority's private key is left on host {}, nor anything that its join had kept aside",
             certification.host
         ));
     }

@@ -436,7 +436,19 @@ fn address_free(case: &Case<'_>, observation: &Observation, report: &mut Report)
 
 fn cleared(case: &Case<'_>, observation: &Observation, report: &mut Report) {
     for (index, step) in case.steps() {
-        let Step::ClearData { host, nodes, stores, .. } = step else { continue };
+        let Step::ClearData { host, nodes, stores, directories } = step else { continue };
+        let facts = observation.hosts.get(host).and_then(Fact::known);
+        for directory in directories {
+            let found = facts.and_then(|f| f.stores.iter().find(|s| s.path == directory.path));
+            let Some(found) = found else { continue };
+            let names: BTreeSet<&String> = match &found.content {
+                Fact::Known(StoreContent::InUse(names)) => names.iter().collect(),
+                _ => BTreeSet::new(),
+            };
+            if names != directory.entries.iter().map(|e| &e.name).collect() {
+                report.at(index, format!("{} on host {host} holds something else", directory.path));
+            }
+        }
         let address = case.inventory().hosts.get(host).map(|h| &h.address);
         for id in nodes {
             let Some(node) = observation.nodes.get(id) else {

@@ -207,6 +207,12 @@ fn clear_as_asked(case: &Case<'_>, report: &mut Report) {
             if !fits {
                 report.at(index, format!("{} is not treated as was asked", directory.path));
             }
+            if directory.entries.is_empty() {
+                report.at(index, format!("what {} holds is not listed", directory.path));
+            }
+            for entry in directory.entries.iter().filter(|e| e.foreign && directory.aside.is_none()) {
+                report.at(index, format!("{} of {} is none of KWDB's", entry.name, directory.path));
+            }
         }
     }
 }
