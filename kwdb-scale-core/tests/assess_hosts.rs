@@ -203,7 +203,7 @@ fn disks_and_rights() {
     assert!(checks(&with(median / 2 + 1, 1 << 36).assess(scale_out(&[NEW])), Severity::Warn).is_empty());
     let mut scene = Scene::new();
     scene.machine(NEW).writable[0].writable = Fact::Known(false);
-    scene.warns("host-writable", &[STORE, "kaiwudb"]);
+    scene.refuses("host-writable", &[STORE, "kaiwudb"]);
 }
 
 #[test]

@@ -241,6 +241,7 @@ const OTHERS: [&str; 20] = [
     "host-disk-full",
     "host-certificates",
     "host-open-files",
+    "host-writable",
     "host-reach",
     "ca-key-last",
 ];

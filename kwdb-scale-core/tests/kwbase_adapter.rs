@@ -267,6 +267,30 @@ async fn start_comes_back_or_goes_on() {
     }
 }
 
+/// kwbase makes the parents of its store; the file that takes its output lies there, too.
+#[tokio::test]
+async fn the_parents_of_a_store_are_made() {
+    let absent = |mock: &mut MockHostTransport| {
+        expect_run(mock, "n4", "kwbase version", ended(0, VERSION, ""));
+        let gone = |_: &_, _: &_, _: &_, _: _| {
+            Err(PortError::new(PortErrorKind::NotFound, "its directory does not exist"))
+        };
+        mock.expect_put().times(1).return_once(gone);
+    };
+    let mut mock = MockHostTransport::new();
+    absent(&mut mock);
+    expect_run(&mut mock, "n4", "mkdir -p -- /var/lib", ended(0, "", ""));
+    mock.expect_put().times(1).return_once(|_, _, _, _| Ok(()));
+    mock.expect_spawn().times(1).return_once(|_, _| Ok(Spawned::Ended(CommandEnd::Exit(0))));
+    assert_eq!(kwbase(mock).start(&start_node()).await.unwrap(), StartOutcome::Started);
+
+    let mut mock = MockHostTransport::new();
+    absent(&mut mock);
+    expect_run(&mut mock, "n4", "mkdir -p -- /var/lib", ended(1, "", "mkdir: Permission denied\n"));
+    let error = kwbase(mock).start(&start_node()).await.unwrap_err().to_string();
+    assert_eq!(error, "/var/lib cannot be made on host n4: mkdir: Permission denied; nothing was started");
+}
+
 #[tokio::test]
 async fn a_failed_start_says_why() {
     let printed = "*\n* WARNING: RUNNING IN INSECURE MODE!\n* \n* - Any user, even root, can log in\n*\n\u{1b}[31mERROR: Check start mode \

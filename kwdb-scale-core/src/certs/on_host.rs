@@ -195,7 +195,12 @@ impl<H: HostTransport + ?Sized> CertificateIssuer for IssueOnHost<H> {
                 format!("the authority's certificate {} on host {}: {why}", self.ca_crt, self.host.name);
             PortError::new(PortErrorKind::NotFound, text)
         };
-        let pem = content(&items, "ca.crt").ok_or_else(|| fail("there is no such file".to_owned()))?;
+        let pem = content(&items, "ca.crt").ok_or_else(|| {
+            fail(
+                "there is no such file, or it may not be read by the user that commands there run as (sudo)"
+                    .to_owned(),
+            )
+        })?;
         let certificate = Certificate::from_pem(pem).map_err(|e| fail(e.to_string()))?;
         if !certificate.is_ca {
             return Err(fail("it may not sign others".to_owned()));

@@ -448,7 +448,27 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
         let line = host.start(&node.mode, &node.join, version)?;
         let output_file = host.start_output();
         // Without what an earlier start left there, which would be taken for this one's.
-        self.transport.put(&host.name, &output_file, b"", 0o600).await?;
+        let fresh = || self.transport.put(&host.name, &output_file, b"", 0o600);
+        match (fresh().await, output_file.rsplit_once('/')) {
+            // Beside the store, whose parents kwbase makes too.
+            (Err(e), Some((parent, _)))
+                if e.kind() == PortErrorKind::NotFound && host.output_file.is_none() =>
+            {
+                let make = Command::new(["mkdir", "-p", "--", parent]).deadline(LOOK);
+                let made = self.transport.run(&host.name, &make).await?;
+                if !made.end.success() {
+                    let why = output::clean(&made.stderr);
+                    let text = format!(
+                        "{parent} cannot be made on host {}: {}; nothing was started",
+                        host.name,
+                        why.trim()
+                    );
+                    return Err(PortError::new(PortErrorKind::Denied, text));
+                }
+                fresh().await?;
+            }
+            (put, _) => put?,
+        }
         let wait = if host.background { node.deadline } else { node.deadline.min(FOREGROUND) };
         let detached = Detached { command: line.command(node.deadline), output_file, wait };
         tracing::debug!(host = %host.name, command = %line, "start");

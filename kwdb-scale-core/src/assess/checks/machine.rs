@@ -180,7 +180,8 @@ pub(super) fn running(cx: &Context<'_>) -> Vec<Problem> {
 
 pub(super) fn writable(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
-    for new in joining(cx) {
+    // A service may start the node as somebody else.
+    for new in joining(cx).into_iter().filter(|new| !new.facts.by_service) {
         let closed = new
             .machine
             .writable
@@ -195,7 +196,8 @@ pub(super) fn writable(cx: &Context<'_>) -> Vec<Problem> {
                     new.host
                 ))
                 .evidence(lines)
-                .cure("make the directory and give it to the user that runs kwbase, or run as another user"),
+                .cure("make the directory and give it to the user that runs kwbase, or run as another user")
+                .retry(new.changes("writable")),
             );
         }
     }

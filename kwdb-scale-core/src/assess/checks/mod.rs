@@ -250,10 +250,10 @@ static CATALOGUE: &[Check] = table! {
         "new hosts and members reach each other, both ways, on RPC and SQL", "--advertise-addr; nodes dial each other";
     "host-reach-brpc", [WARN NO WARN NO], network::brpc,
         "new hosts and members reach each other, both ways, on brpc", "--brpc-addr; its addresses are the inventory's";
+    "host-writable", [REFUSE NO REFUSE NO], machine::writable,
+        "the user that starts the node on a new host can make files in its store directories, unless a service starts it", "a node makes its store at the first start";
     "host-installed", [WARN NO WARN NO], machine::installed,
         "commands on a new host run the way KWDB is installed there, bare or in a container", "/etc/kaiwudb/info/MODE, line 1 (kaiwudb_install.sh)";
-    "host-writable", [WARN NO WARN NO], machine::writable,
-        "the user that runs commands on a new host can make files in its store directories", "a node makes its store at the first start";
     "host-disk-small", [WARN NO WARN NO], machine::disk_small,
         "the disk of a new host's store is not much smaller than the median store of the members (policy min_disk_percent)", "the allocator counts replicas, not bytes";
     "host-limits", [WARN NO WARN NO], machine::limits,
