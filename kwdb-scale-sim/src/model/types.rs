@@ -207,6 +207,10 @@ pub enum RpcError {
     Upgrading,
     /// `init` on a cluster that is initialised.
     AlreadyInitialised,
+    /// The gateway knows no node of that id.
+    NoDescriptor(NodeId),
+    /// The gateway cannot reach that node.
+    CannotDial(NodeId),
 }
 
 impl fmt::Display for RpcError {
@@ -224,6 +228,8 @@ impl fmt::Display for RpcError {
             Self::SingleReplica => f.write_str("node cannot be decommissioned in mpp mode"),
             Self::Upgrading => f.write_str("can not run node decommission when cluster has node UPGRADING"),
             Self::AlreadyInitialised => f.write_str("cluster has already been initialized"),
+            Self::NoDescriptor(id) => write!(f, "unable to look up descriptor for n{}", id.0),
+            Self::CannotDial(id) => write!(f, "failed to connect to n{}: connection refused", id.0),
         }
     }
 }
