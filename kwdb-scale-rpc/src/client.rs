@@ -1,6 +1,7 @@
 //! The calls: one channel a node, attempts within a deadline, and the methods that only ask or mark.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tonic_prost::ProstCodec;
 
 use crate::config::Builder;
 use crate::connection::{Channel, Connector};
-use crate::error::{Stage, is_loss, is_overload};
+use crate::error::{ServerSaid, Stage, is_loss, is_overload};
 use crate::messages::{
     DECOMMISSION, DECOMMISSION_STATUS, DecommissionRequest, DecommissionStatusRequest,
     DecommissionStatusResponse, HEALTH, HealthRequest, HealthResponse, NodeStatus,
@@ -78,7 +79,9 @@ impl AdminRpc {
     pub(crate) fn new(builder: Builder) -> Result<Self, PortError> {
         let connector = Connector::new(&builder)?;
         let (attempt_timeout, max_channels) = (builder.attempt_timeout, builder.max_channels);
-        Ok(Self { inner: Arc::new(Inner { connector, attempt_timeout, max_channels, slots: Mutex::default() }) })
+        Ok(Self {
+            inner: Arc::new(Inner { connector, attempt_timeout, max_channels, slots: Mutex::default() }),
+        })
     }
 
     /// Whether the node at the RPC address `node` takes clients: what "joined" means to itself. Only reads.
@@ -88,7 +91,7 @@ impl AdminRpc {
         let request = HealthRequest { ready: true };
         let answer: Result<HealthResponse, _> = self.call(node, HEALTH, &request, deadline).await;
         let Err(error) = answer else { return Ok(Readiness::Ready) };
-        let raw = std::error::Error::source(&error).and_then(|e| e.downcast_ref::<crate::ServerSaid>());
+        let raw = error.source().and_then(|e| e.downcast_ref::<ServerSaid>());
         match (error.kind(), raw) {
             (PortErrorKind::NotInitialised, _) => Ok(Readiness::WaitingForInit),
             (PortErrorKind::ShuttingDown, _) => Ok(Readiness::ShuttingDown),
@@ -310,12 +313,16 @@ impl AdminRpc {
         found.sort_unstable();
         wanted.sort_unstable();
         if found != wanted {
-            return Err(malformed(format!("the answer is about nodes {found:?}, and {wanted:?} were asked about")));
+            return Err(malformed(format!(
+                "the answer is about nodes {found:?}, and {wanted:?} were asked about"
+            )));
         }
         answer
             .status
             .iter()
-            .map(|status| one(status).ok_or_else(|| malformed(format!("a status makes no sense: {status:?}"))))
+            .map(|status| {
+                one(status).ok_or_else(|| malformed(format!("a status makes no sense: {status:?}")))
+            })
             .collect()
     }
 }

@@ -31,6 +31,9 @@ use crate::messages::{HEALTH, HealthRequest, HealthResponse};
 /// A ping that is not answered for so long ends a channel.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The longest answer that is read: the trace of a run is tens of thousands of bytes.
+const MAX_ANSWER: usize = 32 << 20;
+
 /// How channels are made; shared by all.
 pub(crate) struct Connector {
     tls: Option<(TlsConnector, Secure)>,
@@ -71,7 +74,8 @@ impl Connector {
                 Some((connector, secure)) => {
                     let name = secure.name_of(address);
                     let name = ServerName::try_from(name.to_owned()).map_err(|e| {
-                        let text = format!("'{name}' is no name that a certificate could be verified for: {e}");
+                        let text =
+                            format!("'{name}' is no name that a certificate could be verified for: {e}");
                         peer.error(PortErrorKind::Config, text)
                     })?;
                     let stream = connector.connect(name, stream).await.map_err(|e| of_handshake(&peer, e))?;
@@ -122,7 +126,8 @@ impl Connector {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let origin = Uri::builder().scheme(scheme).authority(peer.address.as_str()).path_and_query("/").build();
+        let origin =
+            Uri::builder().scheme(scheme).authority(peer.address.as_str()).path_and_query("/").build();
         let origin = origin.map_err(|e| peer.error(PortErrorKind::Config, format!("no RPC address: {e}")))?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -186,7 +191,7 @@ impl Channel {
     }
 
     pub(crate) fn grpc(&self) -> Grpc<Self> {
-        Grpc::with_origin(self.clone(), self.origin.clone())
+        Grpc::with_origin(self.clone(), self.origin.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 }
 

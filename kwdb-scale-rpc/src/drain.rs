@@ -32,7 +32,11 @@ pub struct DrainProgress {
 
 impl AdminRpc {
     /// Asks how far a drain is, without beginning one. Only reads.
-    pub async fn drain_progress(&self, node: &Address, deadline: Duration) -> Result<DrainProgress, PortError> {
+    pub async fn drain_progress(
+        &self,
+        node: &Address,
+        deadline: Duration,
+    ) -> Result<DrainProgress, PortError> {
         self.drain_once(node, false, deadline).await
     }
 
@@ -117,7 +121,12 @@ impl AdminRpc {
     }
 
     /// One call; a second one when a channel that was kept turns out to have died.
-    async fn drain_once(&self, node: &Address, do_drain: bool, limit: Duration) -> Result<DrainProgress, PortError> {
+    async fn drain_once(
+        &self,
+        node: &Address,
+        do_drain: bool,
+        limit: Duration,
+    ) -> Result<DrainProgress, PortError> {
         let peer = self.connector().peer(node);
         let end = Instant::now() + limit;
         let run = async {
@@ -155,7 +164,11 @@ impl AdminRpc {
 /// The channel had died before the request was sent.
 struct NotSent;
 
-async fn drain_call(channel: &Channel, do_drain: bool, limit: Duration) -> Result<Option<DrainResponse>, Status> {
+async fn drain_call(
+    channel: &Channel,
+    do_drain: bool,
+    limit: Duration,
+) -> Result<Option<DrainResponse>, Status> {
     let mut grpc = channel.grpc();
     grpc.ready().await.map_err(|e| Status::from_error(Box::new(e)))?;
     let mut request = tonic::Request::new(DrainRequest { shutdown: false, do_drain });

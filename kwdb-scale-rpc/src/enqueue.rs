@@ -1,5 +1,6 @@
 //! Sending a range to a queue of its replica's store, so that the server looks at it sooner.
 
+use std::error::Error;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,7 +8,7 @@ use kwdb_scale_core::ports::{Gateway, PortError, PortErrorKind};
 use kwdb_scale_core::topology::{NodeId, RangeId};
 
 use crate::client::AdminRpc;
-use crate::error::one_line;
+use crate::error::{ServerSaid, one_line};
 use crate::messages::{ENQUEUE_RANGE, EnqueueDetails, EnqueueRangeRequest, EnqueueRangeResponse, TraceEvent};
 
 /// One range for one queue.
@@ -86,6 +87,9 @@ pub enum EnqueueErrorKind {
     Other,
 }
 
+/// The gateway cannot reach the node named.
+const NO_HEARTBEAT: &str = "initial connection heartbeat failed";
+
 /// In order: the first that fits counts.
 const KINDS: &[(&str, EnqueueErrorKind)] = &[
     ("has no replica for r", EnqueueErrorKind::NoReplica),
@@ -93,8 +97,7 @@ const KINDS: &[(&str, EnqueueErrorKind)] = &[
     ("descriptor changed", EnqueueErrorKind::DescriptorChanged),
     ("live stores are able to take a new replica", EnqueueErrorKind::NoPlace),
     ("failed to dial into node", EnqueueErrorKind::NodeUnreachable),
-    ("unable to dial n", EnqueueErrorKind::NodeUnreachable),
-    ("failed to connect to n", EnqueueErrorKind::NodeUnreachable),
+    (NO_HEARTBEAT, EnqueueErrorKind::NodeUnreachable),
     ("deadline exceeded", EnqueueErrorKind::TimedOut),
     ("context canceled", EnqueueErrorKind::TimedOut),
 ];
@@ -141,16 +144,29 @@ impl AdminRpc {
         };
         // One attempt: a run may take as long as the deadline allows, and whoever paces the runs counts those cut off.
         let answer = self.attempt(&via.address, ENQUEUE_RANGE, &request, deadline).await;
-        let answer: EnqueueRangeResponse = answer.map_err(|failed| failed.error)?;
+        let answer: EnqueueRangeResponse = match answer {
+            Ok(answer) => answer,
+            // Of one node named, the server makes a failure of the call what is otherwise that node's answer.
+            Err(failed) => match said(&failed.error).filter(|text| text.contains(NO_HEARTBEAT)) {
+                Some(text) => {
+                    let details = EnqueueDetails { node_id, events: Vec::new(), error: text.to_owned() };
+                    EnqueueRangeResponse { details: vec![details] }
+                }
+                None => return Err(failed.error),
+            },
+        };
         Ok(answer.details.into_iter().map(read).collect())
     }
 }
 
+fn said(error: &PortError) -> Option<&str> {
+    let said = error.source().and_then(|e| e.downcast_ref::<ServerSaid>());
+    said.map(|said| said.message.as_str())
+}
+
 fn read(details: EnqueueDetails) -> Enqueued {
-    let error = (!details.error.is_empty()).then(|| EnqueueError {
-        kind: EnqueueErrorKind::of(&details.error),
-        text: one_line(&details.error),
-    });
+    let error = (!details.error.is_empty())
+        .then(|| EnqueueError { kind: EnqueueErrorKind::of(&details.error), text: one_line(&details.error) });
     Enqueued {
         node: u32::try_from(details.node_id).ok().filter(|id| *id > 0).map(NodeId),
         events: details.events.into_iter().map(event).collect(),
@@ -177,14 +193,21 @@ mod tests {
                  (n4,s4):2]",
                 Kind::DescriptorChanged,
             ),
-            ("replica [n2,s2,r231/2:/Table/78/1/13{700-800}] does not have the range lease", Kind::NotLeaseholder),
+            (
+                "replica [n2,s2,r231/2:/Table/78/1/13{700-800}] does not have the range lease",
+                Kind::NotLeaseholder,
+            ),
             (
                 "0 of 3 live stores are able to take a new replica for the range (3 already have a replica); likely not \
                  enough nodes in cluster",
                 Kind::NoPlace,
             ),
             ("aborted during DistSender.Send: context deadline exceeded", Kind::TimedOut),
-            ("failed to dial into node 4 (DEAD): unable to dial n4: breaker open", Kind::NodeUnreachable),
+            (
+                "failed to dial into node 4 (UNAVAILABLE): initial connection heartbeat failed: rpc error: code = \
+                 Unavailable desc = all SubConns are in TransientFailure",
+                Kind::NodeUnreachable,
+            ),
             ("unknown queue type \"replicat\"", Kind::Other),
         ];
         for (text, kind) in seen {

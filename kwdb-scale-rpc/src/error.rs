@@ -82,7 +82,12 @@ const RULES: &[Rule] = &[
         "the node belongs to no cluster yet: run kwbase init, or wait until it has joined",
     ),
     rule(
-        &["node is shutting down", "server is shutting down", "not accepting clients", "node unavailable; try another peer"],
+        &[
+            "node is shutting down",
+            "server is shutting down",
+            "not accepting clients",
+            "node unavailable; try another peer",
+        ],
         PortErrorKind::ShuttingDown,
         "the node is draining or shutting down: go through another",
     ),
@@ -185,10 +190,15 @@ impl Peer<'_> {
         let causes = causes(error);
         let text = causes.to_lowercase();
         // An answer that is no HTTP/2 makes a protocol error, and the connection is then closed from here.
-        let garbled =
-            ["frame with invalid size", "protocol error", "http/2 error: unspecific", "invalid preface", "grpc-status"]
-                .iter()
-                .any(|needle| text.contains(needle));
+        let garbled = [
+            "frame with invalid size",
+            "protocol error",
+            "http/2 error: unspecific",
+            "invalid preface",
+            "grpc-status",
+        ]
+        .iter()
+        .any(|needle| text.contains(needle));
         match stage {
             _ if garbled => (
                 PortErrorKind::Malformed,
@@ -382,7 +392,12 @@ mod tests {
             Kind::NotInitialised,
             "kwbase init",
         ),
-        (Code::Unavailable, "node is waiting for cluster initialization", Kind::NotInitialised, "kwbase init"),
+        (
+            Code::Unavailable,
+            "node is waiting for cluster initialization",
+            Kind::NotInitialised,
+            "kwbase init",
+        ),
         (Code::Unavailable, "node is shutting down", Kind::ShuttingDown, "through another"),
         (Code::Unavailable, "Stream removed (Socket closed)", Kind::ConnectionLost, "still runs"),
         (Code::Unavailable, "transport is closing", Kind::ConnectionLost, "still runs"),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
-    ClearData, HostFacts, NodeLifecycle, PortError, PortState, ProcessState, StartNode, StartOutcome, StopNode,
+    ClearData, HostFacts, NodeLifecycle, PortError, PortState, ProcessState, StartNode, StartOutcome,
+    StopNode,
 };
 use kwdb_scale_core::topology::{Address, HostName};
 use tokio::time::Instant;

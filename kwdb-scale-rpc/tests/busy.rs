@@ -13,9 +13,9 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kwdb_scale_core::ports::{DecommissionControl, PortErrorKind};
+use kwdb_scale_core::topology::RangeId;
 use kwdb_scale_core::topology::{Address, NodeId};
 use kwdb_scale_rpc::{AdminRpc, EnqueueRange};
-use kwdb_scale_core::topology::RangeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -77,8 +77,8 @@ impl Fake {
                     }
                 });
                 tokio::spawn(async move {
-                    let served =
-                        http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+                    let served = http2::Builder::new(TokioExecutor::new())
+                        .serve_connection(TokioIo::new(stream), service);
                     tokio::select! {
                         _ = served => {}
                         () = cut.notified() => {}
@@ -106,7 +106,7 @@ fn message(bytes: &[u8]) -> http::Response<Body> {
 struct Framed(Option<Vec<u8>>, bool);
 
 impl hyper::body::Body for Framed {
-    type Data = std::io::Cursor<Vec<u8>>;
+    type Data = hyper::body::Bytes;
     type Error = Infallible;
 
     fn poll_frame(
@@ -114,7 +114,7 @@ impl hyper::body::Body for Framed {
         _: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Infallible>>> {
         if let Some(bytes) = self.0.take() {
-            return std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(std::io::Cursor::new(bytes)))));
+            return std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(bytes.into()))));
         }
         if std::mem::replace(&mut self.1, true) {
             return std::task::Poll::Ready(None);

@@ -100,7 +100,11 @@ async fn readiness_is_told_apart() {
     assert_eq!(of(&addresses[0]).await.unwrap(), Readiness::WaitingForInit);
     let error = fails(rpc.status(&twin::gateway(1, &addresses[0]), &[NodeId(1)], DEADLINE).await);
     assert_eq!(error.kind(), PortErrorKind::NotInitialised, "{}", error.chain());
-    assert!(error.chain().contains("node waiting for init; /kwbase.server.serverpb.Admin/DecommissionStatus not available"));
+    assert!(
+        error.chain().contains(
+            "node waiting for init; /kwbase.server.serverpb.Admin/DecommissionStatus not available"
+        )
+    );
     let closed = of(&addresses[1]).await.unwrap();
     assert!(matches!(&closed, Readiness::Unreachable(why) if why.contains("refused")), "{closed:?}");
 
@@ -299,21 +303,33 @@ async fn why_a_range_was_not_moved() {
     let of = async |job: EnqueueRange| rpc.enqueue_range(&via, &job, DEADLINE).await;
     let stale = of(EnqueueRange::replicate(NodeId(2), RangeId(9_999))).await.unwrap();
     let error = stale[0].error.clone().unwrap();
-    assert_eq!((error.kind, error.text.as_str()), (EnqueueErrorKind::NoReplica, "n2 has no replica for r9999"));
+    assert_eq!(
+        (error.kind, error.text.as_str()),
+        (EnqueueErrorKind::NoReplica, "n2 has no replica for r9999")
+    );
     let job = EnqueueRange { queue: "replicat".to_owned(), ..EnqueueRange::replicate(NodeId(2), range) };
     let error = of(job).await.unwrap()[0].error.clone().unwrap();
-    assert_eq!((error.kind, error.text.as_str()), (EnqueueErrorKind::Other, "unknown queue type \"replicat\""));
-    assert_eq!(fails(of(EnqueueRange::replicate(NodeId(99), range)).await).kind(), PortErrorKind::UnknownNode);
+    assert_eq!(
+        (error.kind, error.text.as_str()),
+        (EnqueueErrorKind::Other, "unknown queue type \"replicat\"")
+    );
+    assert_eq!(
+        fails(of(EnqueueRange::replicate(NodeId(99), range)).await).kind(),
+        PortErrorKind::UnknownNode
+    );
     let no_queue = EnqueueRange { queue: String::new(), ..EnqueueRange::replicate(NodeId(2), range) };
     assert_eq!(fails(of(no_queue).await).kind(), PortErrorKind::Config);
     assert_eq!(fails(of(EnqueueRange::replicate(NodeId(2), RangeId(0))).await).kind(), PortErrorKind::Config);
     assert_eq!(fails(of(EnqueueRange::replicate(NodeId(0), range)).await).kind(), PortErrorKind::Config);
+    twin.cluster.lock().unwrap().kill_node(&twin.addresses[1]);
+    let down = of(EnqueueRange::replicate(NodeId(2), range)).await.unwrap();
+    assert_eq!(
+        (down[0].node, down[0].error.as_ref().unwrap().kind),
+        (Some(NodeId(2)), EnqueueErrorKind::NodeUnreachable)
+    );
     // Asked first, a queue that has nothing to do does nothing.
-    let job = EnqueueRange {
-        node: None,
-        skip_should_queue: false,
-        ..EnqueueRange::replicate(NodeId(1), range)
-    };
+    let job =
+        EnqueueRange { node: None, skip_should_queue: false, ..EnqueueRange::replicate(NodeId(1), range) };
     let asked = of(job).await.unwrap();
     assert!(asked.iter().any(|a| a.error.is_none() && a.events.len() == 1), "{asked:?}");
 }

@@ -4,6 +4,7 @@
 mod twin;
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use kwdb_scale_core::ports::{DecommissionControl, PortErrorKind};
 use kwdb_scale_core::secret::Secret;
@@ -20,6 +21,9 @@ fn certs(names: &[&str]) -> TempDir {
     dir
 }
 
+/// The cluster's own: keys take their time to make.
+static OURS: LazyLock<TempDir> = LazyLock::new(|| certs(&["127.0.0.1", "localhost"]));
+
 fn rpc(secure: Secure) -> AdminRpc {
     AdminRpc::builder().security(secure).build().unwrap()
 }
@@ -30,7 +34,7 @@ fn text(dir: &Path, file: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn root_and_node_are_taken_and_nobody_else() {
-    let ours = certs(&["127.0.0.1", "localhost"]);
+    let ours = &*OURS;
     let twin = Twin::secure(4, ours.path()).await;
     let via = twin.via(1);
     for user in ["root", "node"] {
@@ -84,7 +88,10 @@ async fn root_and_node_are_taken_and_nobody_else() {
     ] {
         let name = of(secure).await;
         assert_eq!(name.kind(), PortErrorKind::Tls, "{}", name.chain());
-        assert!(name.to_string().contains("another name") && name.to_string().contains("kw9.example"), "{name}");
+        assert!(
+            name.to_string().contains("another name") && name.to_string().contains("kw9.example"),
+            "{name}"
+        );
     }
     let none = of(Secure::certs_dir(ours.path(), "root").server_name("no name")).await;
     assert_eq!(none.kind(), PortErrorKind::Config, "{none}");
@@ -100,7 +107,7 @@ async fn root_and_node_are_taken_and_nobody_else() {
 
 #[tokio::test]
 async fn tls_to_an_insecure_node_is_said_to_be_that() {
-    let ours = certs(&["127.0.0.1"]);
+    let ours = &*OURS;
     let twin = Twin::plain(3, Pace::Times(20.0)).await;
     let secure = rpc(Secure::certs_dir(ours.path(), "root"));
     let error = fails(secure.status(&twin.via(1), &[NodeId(1)], DEADLINE).await);
@@ -110,7 +117,7 @@ async fn tls_to_an_insecure_node_is_said_to_be_that() {
 
 #[test]
 fn what_is_missing_is_named_before_any_connection() {
-    let ours = certs(&["127.0.0.1"]);
+    let ours = &*OURS;
     let build = |secure: Secure| AdminRpc::builder().security(secure).build().unwrap_err();
     let none = build(Secure::ca_file(ours.path().join("ca.crt")));
     assert_eq!(none.kind(), PortErrorKind::Config, "{none}");

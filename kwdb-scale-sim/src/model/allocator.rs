@@ -163,13 +163,6 @@ impl Cluster {
     }
 
     fn add_or_replace(&mut self, range: usize, store: StoreId, old: Option<StoreId>, by_hand: bool) -> bool {
-        let Some(to) = self.place(range, old) else {
-            // Nobody can take it: it waits until something changes, and says so on one gauge only.
-            if let Some(s) = self.store_mut(store) {
-                s.purgatory.insert(range);
-            }
-            return false;
-        };
         if old == Some(store) {
             // A leaseholder does not remove itself: the lease goes first, and its new holder goes on.
             if let Some(holder) = self.lease_target(range, store) {
@@ -178,6 +171,13 @@ impl Cluster {
                 return false;
             }
         }
+        let Some(to) = self.place(range, old) else {
+            // Nobody can take it: it waits until something changes, and says so on one gauge only.
+            if let Some(s) = self.store_mut(store) {
+                s.purgatory.insert(range);
+            }
+            return false;
+        };
         self.set_busy(store, by_hand);
         self.begin_change(range, to, old, by_hand);
         true

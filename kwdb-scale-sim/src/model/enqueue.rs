@@ -8,7 +8,14 @@ use super::types::RpcError;
 
 /// The queues of a store's scanner.
 const QUEUES: [&str; 9] = [
-    "gc", "merge", "split", "replicate", "replicaGC", "raftlog", "raftsnapshot", "consistencyChecker",
+    "gc",
+    "merge",
+    "split",
+    "replicate",
+    "replicaGC",
+    "raftlog",
+    "raftsnapshot",
+    "consistencyChecker",
     "timeSeriesMaintenance",
 ];
 
@@ -50,9 +57,12 @@ impl Cluster {
     pub fn enqueue_range(&mut self, via: &Address, job: &Enqueue) -> Result<Vec<EnqueueRun>, RpcError> {
         self.serving(via)?;
         let nodes: Vec<NodeId> = match job.node {
-            None => self.members.iter().filter(|m| !m.liveness.decommissioning || self.node_live(m.id)).map(|m| m.id).collect(),
+            None => {
+                let known = |m: &&super::state::Member| !m.liveness.decommissioning || self.node_live(m.id);
+                self.members.iter().filter(known).map(|m| m.id).collect()
+            }
             Some(node) if self.member(node).is_none() => return Err(RpcError::NoDescriptor(node)),
-            Some(node) if self.process_of(node).is_none() => return Err(RpcError::CannotDial(node)),
+            Some(node) if self.process_of(node).is_none() => return Err(self.cannot_dial(node)),
             Some(node) => vec![node],
         };
         Ok(nodes.into_iter().map(|node| self.begin_run(node, job)).collect())
@@ -79,7 +89,9 @@ impl Cluster {
                 self.end_run(run, format!("change replicas of r{id} failed: {why}"));
             }
             // As the queue does: again, until nothing is missing.
-            None if range.leaseholder == Some(run.store) && self.action(run.range).priority() > 1 => self.process_run(run),
+            None if range.leaseholder == Some(run.store) && self.action(run.range).priority() > 1 => {
+                self.process_run(run)
+            }
             None => self.end_run(run, String::new()),
         }
     }
@@ -96,7 +108,7 @@ impl Cluster {
         };
         if self.process_of(node).is_none() {
             let status = self.membership_status(node).map(|s| s.to_string()).unwrap_or_default();
-            let why = RpcError::CannotDial(node);
+            let why = self.cannot_dial(node);
             run.ended = Some(format!("failed to dial into node {} ({status}): {why}", node.0));
             return run;
         }
@@ -155,7 +167,8 @@ impl Cluster {
         }
         let (id, have) = (r.id, r.voters.len());
         let moves = self.needs_place(run.range);
-        if moves.is_some_and(|old| self.place(run.range, old).is_none()) {
+        // A leaseholder that is to go gives its lease away, and the next one looks for a place.
+        if moves.is_some_and(|old| old != Some(run.store) && self.place(run.range, old).is_none()) {
             let live = self.stores.iter().filter(|s| self.store_live(s.id)).count();
             self.process_range(run.range, run.store, true);
             let why = format!(
@@ -181,7 +194,105 @@ impl Cluster {
         run.events.push((self.now(), message.to_owned()));
     }
 
+    fn cannot_dial(&self, node: NodeId) -> RpcError {
+        self.member(node).map_or(RpcError::NoDescriptor(node), |m| RpcError::CannotDial(m.address.clone()))
+    }
+
     fn replica_name(&self, store: StoreId) -> String {
         format!("n{},s{}", self.node_of(store).map_or(0, |n| n.0), store.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        reason = "a test fails by panicking"
+    )]
+
+    use std::time::Duration;
+
+    use kwdb_scale_core::topology::{Address, NodeId, StoreId};
+
+    use super::Enqueue;
+    use crate::memory::World;
+    use crate::model::{Cluster, EnqueueRun};
+
+    fn ends(cluster: &mut Cluster, via: &Address, job: &Enqueue) -> Vec<EnqueueRun> {
+        let mut runs = cluster.enqueue_range(via, job).unwrap();
+        for _ in 0..2_000 {
+            cluster.advance(Duration::from_millis(10));
+            runs.iter_mut().for_each(|run| cluster.enqueue_goes_on(run));
+            if runs.iter().all(|run| run.ended.is_some()) {
+                return runs;
+            }
+        }
+        panic!("it never ends: {runs:?}");
+    }
+
+    /// A cluster of four, a way to it, and a range of three replicas with its leaseholder and the node that has none.
+    fn four() -> (World, Address, Enqueue, usize, StoreId) {
+        let world = World::started(4);
+        let via = world.hosts()[0].address.clone();
+        let cluster = world.cluster();
+        let range = cluster.ranges.iter().rposition(|r| r.voters.len() == 3).unwrap();
+        let r = &cluster.ranges[range];
+        let holder = cluster.node_of(r.leaseholder.unwrap()).unwrap();
+        let free = cluster.stores.iter().find(|s| !r.voters.contains(&s.id)).unwrap().id;
+        let job = Enqueue {
+            node: Some(holder),
+            queue: "replicate".to_owned(),
+            range: r.id,
+            skip_should_queue: true,
+        };
+        drop(cluster);
+        (world, via, job, range, free)
+    }
+
+    #[test]
+    fn another_change_came_first() {
+        let (world, via, job, range, free) = four();
+        let mut cluster = world.cluster();
+        cluster.begin_change(range, free, None, false);
+        let runs = ends(&mut cluster, &via, &job);
+        let error = runs[0].ended.clone().unwrap();
+        let start = format!(
+            "change replicas of r{} failed: descriptor changed: [expected] r{}:",
+            job.range, job.range
+        );
+        assert!(error.starts_with(&start), "{error}");
+        assert_eq!(cluster.ranges[range].change, None, "the other one ended as it would have");
+    }
+
+    #[test]
+    fn a_replica_of_a_leaving_node_moves_in_the_time_of_a_change() {
+        let (world, via, job, range, free) = four();
+        let mut cluster = world.cluster();
+        let holder = cluster.ranges[range].leaseholder;
+        let old = cluster.ranges[range].voters.iter().copied().find(|s| Some(*s) != holder).unwrap();
+        let leaving = cluster.node_of(old).unwrap();
+        cluster.decommission(&via, &[leaving]).unwrap();
+        let begun = cluster.now();
+        let runs = ends(&mut cluster, &via, &job);
+        assert_eq!(runs[0].ended.as_deref(), Some(""), "{runs:?}");
+        assert!(cluster.now().duration_since(begun).as_secs() < 2, "no scanner was waited for");
+        let voters = &cluster.ranges[range].voters;
+        assert!(voters.contains(&free) && !voters.contains(&old), "{voters:?}");
+    }
+
+    #[test]
+    fn nodes_that_are_down_are_said_to_be() {
+        let (world, via, job, _, _) = four();
+        let mut cluster = world.cluster();
+        let down = cluster.members[3].address.clone();
+        cluster.kill_node(&down);
+        let error =
+            cluster.enqueue_range(&via, &Enqueue { node: Some(NodeId(4)), ..job.clone() }).unwrap_err();
+        assert!(error.to_string().starts_with("initial connection heartbeat failed: "), "{error}");
+        let runs = cluster.enqueue_range(&via, &Enqueue { node: None, ..job }).unwrap();
+        let error = runs.iter().find(|run| run.node == NodeId(4)).unwrap().ended.clone().unwrap();
+        assert!(error.starts_with("failed to dial into node 4 ("), "{error}");
     }
 }

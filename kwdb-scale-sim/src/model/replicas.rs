@@ -90,7 +90,13 @@ impl Cluster {
     }
 
     /// Puts a learner on the range and has it become a voter, and `remove` vanish, when the data is there.
-    pub(crate) fn begin_change(&mut self, range: usize, add: StoreId, remove: Option<StoreId>, by_hand: bool) {
+    pub(crate) fn begin_change(
+        &mut self,
+        range: usize,
+        add: StoreId,
+        remove: Option<StoreId>,
+        by_hand: bool,
+    ) {
         self.next_change += 1;
         let number = self.next_change;
         let Some(r) = self.ranges.get_mut(range) else { return };

@@ -209,8 +209,8 @@ pub enum RpcError {
     AlreadyInitialised,
     /// The gateway knows no node of that id.
     NoDescriptor(NodeId),
-    /// The gateway cannot reach that node.
-    CannotDial(NodeId),
+    /// The gateway cannot reach the node at that address.
+    CannotDial(Address),
 }
 
 impl fmt::Display for RpcError {
@@ -229,7 +229,12 @@ impl fmt::Display for RpcError {
             Self::Upgrading => f.write_str("can not run node decommission when cluster has node UPGRADING"),
             Self::AlreadyInitialised => f.write_str("cluster has already been initialized"),
             Self::NoDescriptor(id) => write!(f, "unable to look up descriptor for n{}", id.0),
-            Self::CannotDial(id) => write!(f, "failed to connect to n{}: connection refused", id.0),
+            Self::CannotDial(address) => write!(
+                f,
+                "initial connection heartbeat failed: rpc error: code = Unavailable desc = all SubConns are in \
+                 TransientFailure, latest connection error: connection error: desc = \"transport: Error while dialing \
+                 dial tcp {address}: connect: connection refused\""
+            ),
         }
     }
 }

@@ -176,7 +176,16 @@ impl Front {
             config.alpn_protocols = vec![b"h2".to_vec()];
             TlsAcceptor::from(Arc::new(config))
         });
-        Arc::new(Self { hub, process, address, sql_address, tls, rpc_tls, phase, transactions: Mutex::new(0) })
+        Arc::new(Self {
+            hub,
+            process,
+            address,
+            sql_address,
+            tls,
+            rpc_tls,
+            phase,
+            transactions: Mutex::new(0),
+        })
     }
 
     /// A session began or ended a transaction.

@@ -17,8 +17,9 @@ use kwdb_scale_core::ports::DecommissionStatus;
 use kwdb_scale_core::topology::NodeId;
 use kwdb_scale_rpc::messages::{
     DECOMMISSION, DECOMMISSION_STATUS, DRAIN, DecommissionRequest, DecommissionStatusRequest,
-    DecommissionStatusResponse, DrainRequest, DrainResponse, ENQUEUE_RANGE, EnqueueDetails, EnqueueRangeRequest,
-    EnqueueRangeResponse, HEALTH, HealthRequest, HealthResponse, NodeStatus, SERVICE, Timestamp, TraceEvent,
+    DecommissionStatusResponse, DrainRequest, DrainResponse, ENQUEUE_RANGE, EnqueueDetails,
+    EnqueueRangeRequest, EnqueueRangeResponse, HEALTH, HealthRequest, HealthResponse, NodeStatus, SERVICE,
+    Timestamp, TraceEvent,
 };
 use tonic::Status;
 use tonic::body::Body;
@@ -74,7 +75,8 @@ impl Front {
             let admin = admin.clone();
             async move { Ok::<_, Infallible>(admin.serve(request).await) }
         });
-        let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+        let connection =
+            http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
         tokio::select! {
             ended = connection => ended.map_err(io::Error::other),
             // A node that ends answers nobody any more.
@@ -104,7 +106,8 @@ impl Admin {
                 grpc.unary(Call(move |m| self.clone().health(m)), request).await
             }
             DECOMMISSION => {
-                let mut grpc = Grpc::new(ProstCodec::<DecommissionStatusResponse, DecommissionRequest>::default());
+                let mut grpc =
+                    Grpc::new(ProstCodec::<DecommissionStatusResponse, DecommissionRequest>::default());
                 grpc.unary(Call(move |m| self.clone().decommission(m)), request).await
             }
             DECOMMISSION_STATUS => {
