@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,10 @@ use kwdb_scale_core::kwbase::{Kwbase, KwbaseHost, Security, StoreSpec};
 use kwdb_scale_core::ports::{DecommissionControl, Gateway, PortErrorKind};
 use kwdb_scale_core::topology::{Address, NodeId, RangeId};
 use kwdb_scale_local::{LocalTransport, SystemClock};
-use kwdb_scale_rpc::{AdminRpc, EnqueueErrorKind as Kind, EnqueueRange, Readiness, RpcStop};
+use kwdb_scale_rpc::{
+    AdminRpc, EnqueueErrorKind as Kind, EnqueueRange, Readiness, RpcStop, Secure, Security as RpcSecurity,
+};
+use kwdb_scale_sim::certs;
 use kwdb_scale_sim::contract::{self, ControlFixture, FactsFixture, LifecycleFixture};
 use kwdb_scale_sim::lab::{Lab, LabHost, LabInfo, LabOptions, ScopedLab};
 use kwdb_scale_sim::process::free_addresses;
@@ -175,9 +178,12 @@ async fn everything(bench: Bench) {
 async fn over_rpc(bench: Bench) -> Duration {
     let rpc = match &bench.lab.info().certs_dir {
         None => AdminRpc::builder(),
-        Some(dir) => AdminRpc::builder().security(kwdb_scale_rpc::Secure::certs_dir(dir, "root")),
+        Some(dir) => AdminRpc::builder().security(Secure::certs_dir(dir, "root")),
     };
     let rpc = rpc.build().unwrap();
+    if let Some(dir) = bench.lab.info().certs_dir.clone() {
+        certificates(&bench, &dir).await;
+    }
     let poll = ranges(&bench, &rpc).await;
     let lifecycle = RpcStop::new(rpc.clone(), Arc::new(bench.kwbase.clone()));
     contract::node_lifecycle(&LifecycleFixture {
@@ -197,6 +203,41 @@ async fn over_rpc(bench: Bench) -> Duration {
     })
     .await;
     poll
+}
+
+/// Whose certificate is taken, and what is said of the others. Nothing is done by any of them.
+async fn certificates(bench: &Bench, ours: &Path) {
+    let (via, deadline) = (bench.via(), Duration::from_secs(10));
+    let theirs = tempfile::tempdir().unwrap();
+    certs::create(theirs.path(), &["127.0.0.1"], &["root"]).unwrap();
+    certs::create_client(ours, "alice").unwrap();
+    let (cert, key) = ("client.root.crt", "client.root.key");
+    let mixed = |ca: &Path, own: &Path| {
+        Some(Secure::ca_file(ca.join("ca.crt")).client_cert_files(own.join(cert), own.join(key)))
+    };
+    for (secure, expected, words) in [
+        (Some(Secure::certs_dir(ours, "node")), None, ""),
+        (Some(Secure::certs_dir(ours, "root").server_name("localhost")), None, ""),
+        (Some(Secure::certs_dir(ours, "alice")), Some(PortErrorKind::Denied), "user [alice] is not allowed"),
+        (mixed(ours, theirs.path()), Some(PortErrorKind::Authentication), "refused the client certificate"),
+        (mixed(theirs.path(), ours), Some(PortErrorKind::Tls), "not signed by the given CA"),
+        (
+            Some(Secure::certs_dir(ours, "root").server_name("kw9.example")),
+            Some(PortErrorKind::Tls),
+            "for another name",
+        ),
+        (None, Some(PortErrorKind::Tls), "as a secure one does to plaintext"),
+    ] {
+        let rpc = AdminRpc::builder().security(secure.map_or(RpcSecurity::Insecure, RpcSecurity::from));
+        match (rpc.build().unwrap().status(&via, &[NodeId(4)], deadline).await, expected) {
+            (Ok(status), None) => assert!(status.is_some()),
+            (Err(error), Some(kind)) => {
+                assert_eq!(error.kind(), kind, "{}", error.chain());
+                assert!(error.chain().contains(words), "{}", error.chain());
+            }
+            (other, expected) => panic!("{expected:?} was expected: {other:?}"),
+        }
+    }
 }
 
 /// A range that is sent to its queue on every node: one has its lease, and all of them say who they are.
