@@ -3,7 +3,7 @@
 //! KWDB is a distributed multi-model database. Its manual tells how to add and remove nodes as a page of shell steps
 //! that hang for ever, report success on failure, and can destroy data when one is misread. This crate models the
 //! cluster, checks a change before it is made, plans it, and carries the plan out through [`ports`] that others
-//! implement (see `kwdb-scale-local`, `kwdb-scale-sql`, and `kwdb-scale-sim` for tests). It does no I/O of its own and
+//! implement (see `kwdb-scale-local`, `kwdb-scale-sql`, `kwdb-scale-rpc`, and `kwdb-scale-sim` for tests). It does no I/O of its own and
 //! names no async runtime.
 //!
 //! # One way through

@@ -1,7 +1,8 @@
 //! A simulated KWDB for tests, called the twin: one deterministic model of a cluster with three faces.
 //!
 //! * **In memory**, on a virtual clock: a test runs a whole scale-in in milliseconds ([`memory`]).
-//! * **As ports inside a test**, which a PostgreSQL client connects to ([`process::Listeners`]).
+//! * **As ports inside a test**, which a PostgreSQL client or a gRPC client of the admin service connects to
+//!   ([`process::Listeners`]).
 //! * **As processes**, with the `kwbase` command line, signals, files and TLS ([`lab`]). A lab also drives a real
 //!   `kwbase`, so that one test suite runs on both.
 //!

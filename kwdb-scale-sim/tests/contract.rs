@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use kwdb_scale_core::kwbase::{Kwbase, KwbaseHost, Security, StoreSpec};
 use kwdb_scale_core::ports::{DecommissionControl, Gateway, NodeLifecycle};
@@ -13,6 +14,7 @@ use kwdb_scale_sim::model::Config;
 use kwdb_scale_sim::transport_contract;
 
 const NOBODY: &str = "127.0.0.1:1";
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn hosts(n: u16) -> Vec<SimHost> {
     (1..=n).map(SimHost::numbered).collect()
@@ -117,6 +119,10 @@ async fn facts_and_settings() {
 async fn control_in_memory() {
     let world = World::started(5);
     control(&world, &*world.ports().control).await;
+    let world = World::started(5);
+    let without = world.control().without_status();
+    assert_eq!(without.status(&gateway(&world, 1), &leaving(&world), DEADLINE).await.unwrap(), None);
+    control(&world, &without).await;
     let world = World::started_with(Config::default(), StartMode::SingleReplica, 3);
     single_replica(&world, &*world.ports().control).await;
 }

@@ -37,9 +37,13 @@ pub struct SimFacts {
 #[derive(Clone, Debug)]
 pub struct SimSettings(World);
 
-/// Marks and unmarks in the model; can ask without marking, as the admin RPC can.
+/// Marks and unmarks in the model; can ask without marking, as the admin RPC can, unless that is
+/// [taken away](Self::without_status).
 #[derive(Clone, Debug)]
-pub struct SimControl(World);
+pub struct SimControl {
+    world: World,
+    has_status: bool,
+}
 
 /// Starts and stops nodes of the model on known hosts.
 #[derive(Clone, Debug)]
@@ -110,7 +114,13 @@ impl SettingsControl for SimSettings {
 
 impl SimControl {
     pub(crate) fn new(world: &World) -> Self {
-        Self(world.clone())
+        Self { world: world.clone(), has_status: true }
+    }
+
+    /// The same without a status, as the command line is: whoever wants the count marks again.
+    #[must_use]
+    pub fn without_status(self) -> Self {
+        Self { has_status: false, ..self }
     }
 
     fn refuse_empty(nodes: &[NodeId]) -> Result<(), PortError> {
@@ -131,9 +141,9 @@ impl DecommissionControl for SimControl {
         deadline: Duration,
     ) -> Result<Vec<DecommissionStatus>, PortError> {
         Self::refuse_empty(nodes)?;
-        self.0.advance(CALL);
-        let done = self.0.cluster().decommission(&via.address, nodes);
-        done.map_err(|e| rpc_error(&self.0, &via.address, &e, deadline))
+        self.world.advance(CALL);
+        let done = self.world.cluster().decommission(&via.address, nodes);
+        done.map_err(|e| rpc_error(&self.world, &via.address, &e, deadline))
     }
 
     async fn recommission(
@@ -143,9 +153,9 @@ impl DecommissionControl for SimControl {
         deadline: Duration,
     ) -> Result<Vec<DecommissionStatus>, PortError> {
         Self::refuse_empty(nodes)?;
-        self.0.advance(CALL);
-        let done = self.0.cluster().recommission(&via.address, nodes);
-        done.map_err(|e| rpc_error(&self.0, &via.address, &e, deadline))
+        self.world.advance(CALL);
+        let done = self.world.cluster().recommission(&via.address, nodes);
+        done.map_err(|e| rpc_error(&self.world, &via.address, &e, deadline))
     }
 
     async fn status(
@@ -154,10 +164,13 @@ impl DecommissionControl for SimControl {
         nodes: &[NodeId],
         deadline: Duration,
     ) -> Result<Option<Vec<DecommissionStatus>>, PortError> {
+        if !self.has_status {
+            return Ok(None);
+        }
         Self::refuse_empty(nodes)?;
-        self.0.advance(CALL);
-        let done = self.0.cluster().decommission_status(&via.address, nodes);
-        done.map(Some).map_err(|e| rpc_error(&self.0, &via.address, &e, deadline))
+        self.world.advance(CALL);
+        let done = self.world.cluster().decommission_status(&via.address, nodes);
+        done.map(Some).map_err(|e| rpc_error(&self.world, &via.address, &e, deadline))
     }
 
     /// Every call is over when it comes back.
@@ -346,7 +359,8 @@ fn rpc_error(world: &World, address: &Address, error: &RpcError, limit: Duration
         RpcError::UnknownNode { .. } => PortErrorKind::UnknownNode,
         RpcError::SingleReplica => PortErrorKind::SingleReplica,
         RpcError::Upgrading => PortErrorKind::Upgrading,
-        RpcError::AlreadyInitialised => PortErrorKind::Other,
+        RpcError::NoDescriptor(_) => PortErrorKind::UnknownNode,
+        RpcError::AlreadyInitialised | RpcError::CannotDial(_) => PortErrorKind::Other,
     };
     PortError::new(kind, format!("{address}: {error}"))
 }

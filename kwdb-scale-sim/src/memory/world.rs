@@ -365,6 +365,11 @@ impl World {
         }
     }
 
+    /// Marking and unmarking.
+    pub fn control(&self) -> SimControl {
+        SimControl::new(self)
+    }
+
     /// The clock.
     pub fn clock(&self) -> SimClock {
         SimClock::new(self)

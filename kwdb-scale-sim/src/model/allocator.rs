@@ -22,7 +22,7 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    fn priority(self) -> u32 {
+    pub(crate) fn priority(self) -> u32 {
         match self {
             Self::RemoveLearner(_) => 11_000,
             Self::Add => 10_000,
@@ -62,23 +62,41 @@ impl Cluster {
     }
 
     fn visit(&mut self, range: usize, store: StoreId) {
+        self.takeover_by(range, store);
+        if self.is_mpp() || self.ranges.get(range).and_then(|r| r.leaseholder) != Some(store) {
+            return;
+        }
+        if self.is_worth_it(range, store) {
+            let priority = self.action(range).priority();
+            self.enqueue(range, store, priority);
+        }
+    }
+
+    /// A replica takes the lease of a range whose holder is gone.
+    pub(crate) fn takeover_by(&mut self, range: usize, store: StoreId) {
         let Some(r) = self.ranges.get(range) else { return };
         if r.leaseholder.is_none_or(|h| !self.store_live(h)) && r.voters.contains(&store) {
             self.takeover(range, Some(store));
         }
-        if self.is_mpp() || self.ranges.get(range).and_then(|r| r.leaseholder) != Some(store) {
-            return;
+    }
+
+    /// Whether the range needs a further replica, and in whose place.
+    pub(crate) fn needs_place(&self, range: usize) -> Option<Option<StoreId>> {
+        match self.action(range) {
+            Action::Add => Some(None),
+            Action::Replace(old) => Some(Some(old)),
+            _ => None,
         }
-        let action = self.action(range);
-        let worth = match action {
+    }
+
+    /// Whether the replicate queue has anything to do for a range of that leaseholder.
+    pub(crate) fn is_worth_it(&self, range: usize, store: StoreId) -> bool {
+        match self.action(range) {
             Action::None => false,
             Action::Consider => {
                 self.rebalance_target(range).is_some() || self.lease_move(range, store).is_some()
             }
             _ => true,
-        };
-        if worth {
-            self.enqueue(range, store, action.priority());
         }
     }
 
@@ -91,14 +109,15 @@ impl Cluster {
             let Some(s) = self.store_mut(store).filter(|s| !s.busy) else { return };
             let Some(range) = s.queue.pop() else { return };
             s.purgatory.remove(&range);
-            if self.process_range(range, store) {
+            if self.process_range(range, store, false) {
                 return;
             }
         }
     }
 
-    /// Does what the range needs; whether that takes time.
-    fn process_range(&mut self, range: usize, store: StoreId) -> bool {
+    /// Does what the range needs; whether that takes time, in which the store's queue does nothing else unless it was
+    /// begun by hand.
+    pub(crate) fn process_range(&mut self, range: usize, store: StoreId, by_hand: bool) -> bool {
         if self.ranges.get(range).and_then(|r| r.leaseholder) != Some(store) {
             return false;
         }
@@ -109,8 +128,8 @@ impl Cluster {
                 self.enqueue(range, store, 1);
                 false
             }
-            Action::Add => self.add_or_replace(range, store, None),
-            Action::Replace(old) => self.add_or_replace(range, store, Some(old)),
+            Action::Add => self.add_or_replace(range, store, None, by_hand),
+            Action::Replace(old) => self.add_or_replace(range, store, Some(old), by_hand),
             Action::Remove(old) => {
                 if old == store {
                     if let Some(to) = self.lease_target(range, store) {
@@ -125,8 +144,8 @@ impl Cluster {
             }
             Action::Consider => {
                 if let Some((from, to)) = self.rebalance_target(range) {
-                    self.set_busy(store);
-                    self.begin_change(range, to, Some(from));
+                    self.set_busy(store, by_hand);
+                    self.begin_change(range, to, Some(from), by_hand);
                     return true;
                 }
                 if let Some(to) = self.lease_move(range, store) {
@@ -137,20 +156,13 @@ impl Cluster {
         }
     }
 
-    fn set_busy(&mut self, store: StoreId) {
-        if let Some(s) = self.store_mut(store) {
+    fn set_busy(&mut self, store: StoreId, by_hand: bool) {
+        if let Some(s) = self.store_mut(store).filter(|_| !by_hand) {
             s.busy = true;
         }
     }
 
-    fn add_or_replace(&mut self, range: usize, store: StoreId, old: Option<StoreId>) -> bool {
-        let Some(to) = self.place(range, old) else {
-            // Nobody can take it: it waits until something changes, and says so on one gauge only.
-            if let Some(s) = self.store_mut(store) {
-                s.purgatory.insert(range);
-            }
-            return false;
-        };
+    fn add_or_replace(&mut self, range: usize, store: StoreId, old: Option<StoreId>, by_hand: bool) -> bool {
         if old == Some(store) {
             // A leaseholder does not remove itself: the lease goes first, and its new holder goes on.
             if let Some(holder) = self.lease_target(range, store) {
@@ -159,8 +171,15 @@ impl Cluster {
                 return false;
             }
         }
-        self.set_busy(store);
-        self.begin_change(range, to, old);
+        let Some(to) = self.place(range, old) else {
+            // Nobody can take it: it waits until something changes, and says so on one gauge only.
+            if let Some(s) = self.store_mut(store) {
+                s.purgatory.insert(range);
+            }
+            return false;
+        };
+        self.set_busy(store, by_hand);
+        self.begin_change(range, to, old, by_hand);
         true
     }
 
@@ -208,12 +227,12 @@ impl Cluster {
         self.node_of(store).and_then(|n| self.member(n))
     }
 
-    fn is_leaving(&self, store: StoreId) -> bool {
+    pub(crate) fn is_leaving(&self, store: StoreId) -> bool {
         self.owner(store).is_some_and(|m| m.liveness.decommissioning)
     }
 
     /// Expired for longer than `server.time_until_store_dead`.
-    fn is_dead(&self, store: StoreId) -> bool {
+    pub(crate) fn is_dead(&self, store: StoreId) -> bool {
         let limit = nanos(self.time_until_store_dead());
         self.owner(store).is_some_and(|m| m.liveness.expiration.saturating_add(limit) < self.now)
     }
@@ -234,7 +253,7 @@ impl Cluster {
     }
 
     /// The best place for a further replica, or for one that takes the place of `old`.
-    fn place(&self, range: usize, old: Option<StoreId>) -> Option<StoreId> {
+    pub(crate) fn place(&self, range: usize, old: Option<StoreId>) -> Option<StoreId> {
         let r = self.ranges.get(range)?;
         let stay: Vec<StoreId> = r.voters.iter().copied().filter(|s| Some(*s) != old).collect();
         let taken: Vec<NodeId> =

@@ -142,7 +142,7 @@ impl Cluster {
     }
 
     /// The number of the process that serves as a node there and answers calls that need a quorum.
-    fn serving(&self, address: &Address) -> Result<usize, RpcError> {
+    pub(crate) fn serving(&self, address: &Address) -> Result<usize, RpcError> {
         let process = self.answering(address)?;
         if !self.works(process) {
             return Err(RpcError::WaitingForInit);

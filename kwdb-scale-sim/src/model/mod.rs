@@ -27,7 +27,7 @@
 //! |---|---|
 //! | time | [`now`](Cluster::now), [`advance_to`](Cluster::advance_to), [`advance`](Cluster::advance) |
 //! | processes | [`start_node`](Cluster::start_node), [`process`](Cluster::process), [`kill_node`](Cluster::kill_node), [`stop_node`](Cluster::stop_node) (SIGTERM), [`freeze_node`](Cluster::freeze_node), [`wipe_store`](Cluster::wipe_store) |
-//! | admin service | [`init`](Cluster::init), [`decommission`](Cluster::decommission), [`recommission`](Cluster::recommission), [`decommission_status`](Cluster::decommission_status), [`drain`](Cluster::drain), [`shutdown`](Cluster::shutdown) |
+//! | admin service | [`init`](Cluster::init), [`decommission`](Cluster::decommission), [`recommission`](Cluster::recommission), [`decommission_status`](Cluster::decommission_status), [`drain`](Cluster::drain), [`shutdown`](Cluster::shutdown), [`enqueue_range`](Cluster::enqueue_range) |
 //! | SQL | [`rows`](Cluster::rows), [`create_table`](Cluster::create_table), [`split`](Cluster::split), [`configure_zone`](Cluster::configure_zone), [`set_setting`](Cluster::set_setting), [`add_job`](Cluster::add_job) |
 //! | HTTP | [`health`](Cluster::health) |
 //!
@@ -38,6 +38,7 @@
 mod allocator;
 mod cluster;
 mod config;
+mod enqueue;
 mod lifecycle;
 mod membership;
 mod replicas;
@@ -55,6 +56,7 @@ pub use cluster::Cluster;
 #[cfg(target_os = "linux")]
 pub(crate) use cluster::uuid;
 pub use config::{Config, Security, Timings};
+pub use enqueue::{Enqueue, EnqueueRun};
 pub use membership::MembershipStatus;
 pub(crate) use settings::parse_duration;
 pub use types::{

@@ -90,12 +90,18 @@ impl Cluster {
     }
 
     /// Puts a learner on the range and has it become a voter, and `remove` vanish, when the data is there.
-    pub(crate) fn begin_change(&mut self, range: usize, add: StoreId, remove: Option<StoreId>) {
+    pub(crate) fn begin_change(
+        &mut self,
+        range: usize,
+        add: StoreId,
+        remove: Option<StoreId>,
+        by_hand: bool,
+    ) {
         self.next_change += 1;
         let number = self.next_change;
         let Some(r) = self.ranges.get_mut(range) else { return };
         r.learners.push(add);
-        r.change = Some(Change { number, add, remove });
+        r.change = Some(Change { number, add, remove, by_hand });
         let bytes = r.bytes;
         if let Some(s) = self.store_mut(add) {
             s.replicas.insert(range);
@@ -131,7 +137,7 @@ impl Cluster {
         self.gauge(range);
         let Some(store) = holder else { return };
         if let (Some(process), true) = (self.process_number(store), self.store_up(store)) {
-            if let Some(s) = self.store_mut(store) {
+            if let Some(s) = self.store_mut(store).filter(|_| !change.by_hand) {
                 s.busy = false;
             }
             // What was worked on is looked at again at once, so that a second missing replica does not wait.

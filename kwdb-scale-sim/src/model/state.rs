@@ -147,6 +147,8 @@ pub(crate) struct Change {
     pub(crate) number: u64,
     pub(crate) add: StoreId,
     pub(crate) remove: Option<StoreId>,
+    /// Begun by a call, beside the store's own replicate queue.
+    pub(crate) by_hand: bool,
 }
 
 /// One range.

@@ -207,6 +207,10 @@ pub enum RpcError {
     Upgrading,
     /// `init` on a cluster that is initialised.
     AlreadyInitialised,
+    /// The gateway knows no node of that id.
+    NoDescriptor(NodeId),
+    /// The gateway cannot reach the node at that address.
+    CannotDial(Address),
 }
 
 impl fmt::Display for RpcError {
@@ -224,6 +228,13 @@ impl fmt::Display for RpcError {
             Self::SingleReplica => f.write_str("node cannot be decommissioned in mpp mode"),
             Self::Upgrading => f.write_str("can not run node decommission when cluster has node UPGRADING"),
             Self::AlreadyInitialised => f.write_str("cluster has already been initialized"),
+            Self::NoDescriptor(id) => write!(f, "unable to look up descriptor for n{}", id.0),
+            Self::CannotDial(address) => write!(
+                f,
+                "initial connection heartbeat failed: rpc error: code = Unavailable desc = all SubConns are in \
+                 TransientFailure, latest connection error: connection error: desc = \"transport: Error while dialing \
+                 dial tcp {address}: connect: connection refused\""
+            ),
         }
     }
 }

@@ -138,7 +138,7 @@ async fn remotely(args: &[String]) -> Result<i32, Failure> {
             let name = ServerName::IpAddress(target.ip().into());
             let stream = match tokio::time::timeout(CONNECT, connector.connect(name, stream)).await {
                 Ok(Ok(stream)) => stream,
-                Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Ok(Err(error)) if is_no_tls(&error) => {
                     return Err(Failure::Text(
                         "cannot establish secure connection to insecure server.\nMaybe use --insecure?\n\n\
                          SSL is not enabled on the server"
@@ -160,6 +160,12 @@ async fn remotely(args: &[String]) -> Result<i32, Failure> {
             }
         }
     }
+}
+
+/// Whether the other side does not speak TLS at all.
+fn is_no_tls(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    error.kind() == io::ErrorKind::UnexpectedEof || matches!(tls, Some(rustls::Error::InvalidMessage(_)))
 }
 
 enum Conversation {

@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use super::rpc::Caller;
 use super::wire::{CLIENT_MAGIC, ClientEvent, ClientHello, NodeCerts, receive, send};
 use crate::certs;
 use crate::http::Readiness;
@@ -152,7 +153,10 @@ pub(crate) struct Front {
     process: u64,
     address: Address,
     sql_address: Address,
+    /// For SQL clients that ask for TLS, and for the HTTP port.
     tls: Option<TlsAcceptor>,
+    /// For clients that begin with TLS: kwbase commands and gRPC.
+    rpc_tls: Option<TlsAcceptor>,
     phase: watch::Sender<Phase>,
     /// How many sessions are in a transaction: a drain waits for them.
     transactions: Mutex<u32>,
@@ -167,7 +171,21 @@ impl Front {
         tls: Option<TlsAcceptor>,
     ) -> Arc<Self> {
         let phase = watch::Sender::new(Phase::Open);
-        Arc::new(Self { hub, process, address, sql_address, tls, phase, transactions: Mutex::new(0) })
+        let rpc_tls = tls.as_ref().map(|tls| {
+            let mut config = ServerConfig::clone(tls.config());
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            TlsAcceptor::from(Arc::new(config))
+        });
+        Arc::new(Self {
+            hub,
+            process,
+            address,
+            sql_address,
+            tls,
+            rpc_tls,
+            phase,
+            transactions: Mutex::new(0),
+        })
     }
 
     /// A session began or ended a transaction.
@@ -230,19 +248,36 @@ impl Front {
         self.phase.send_replace(Phase::Closed);
     }
 
-    /// Serves a connection of the SQL and RPC port: its first byte tells a SQL client from a kwbase command.
+    /// Serves a connection of the SQL and RPC port: its first bytes tell SQL clients, gRPC and kwbase commands apart. On
+    /// a secure node the latter two come under TLS, and a SQL client asks for it first.
     pub(crate) async fn serve_sql<S: Stream>(self: Arc<Self>, mut stream: S) -> io::Result<()> {
         let first = stream.read_u8().await?;
-        let stream = pgwire::with_prefix(vec![first], stream);
-        match (first, &self.tls) {
+        let mut stream = pgwire::with_prefix(vec![first], stream);
+        match (first, &self.rpc_tls) {
             (0x16, Some(acceptor)) => {
-                let stream = acceptor.accept(stream).await?;
+                let mut stream = match acceptor.accept(stream).into_fallible().await {
+                    Ok(stream) => stream,
+                    // The client reads the alert before the connection goes.
+                    Err((_, stream)) => return linger(stream).await,
+                };
                 let chain = stream.get_ref().1.peer_certificates();
                 let name = chain.and_then(|c| c.first()).and_then(|c| certs::common_name(c));
-                self.serve_command(stream, name).await
+                let first = stream.read_u8().await?;
+                let stream = pgwire::with_prefix(vec![first], stream);
+                match first {
+                    b'K' => self.serve_command(stream, name).await,
+                    b'P' => self.serve_rpc(stream, Caller::new(name)).await,
+                    _ => Ok(()),
+                }
+            }
+            (0x16, None) => {
+                // Go's gRPC server says its settings before it reads: an empty frame, which is no TLS record.
+                stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+                linger(stream).await
             }
             (b'K', None) => self.serve_command(stream, Some("root".to_owned())).await,
-            (0, tls) => pgwire::serve(stream, tls.clone(), Arc::clone(&self)).await,
+            (b'P', None) => self.serve_rpc(stream, Caller::Root).await,
+            (0, _) => pgwire::serve(stream, self.tls.clone(), Arc::clone(&self)).await,
             _ => Ok(()),
         }
     }
@@ -292,6 +327,16 @@ impl Front {
         }
         stream.shutdown().await
     }
+}
+
+/// Says that it is over, and reads what the client still sends for a moment: unread bytes would cost it what was said
+/// last.
+async fn linger<S: Stream>(mut stream: S) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = [0; 1024];
+    let read = async { while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} };
+    let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
+    Ok(())
 }
 
 /// What a secure node's SQL and HTTP ports need: TLS 1.2 only, client certificates verified where given.

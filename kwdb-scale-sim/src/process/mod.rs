@@ -13,6 +13,7 @@ mod hub;
 pub(crate) mod lab;
 mod listeners;
 mod node;
+mod rpc;
 mod sql;
 mod statement;
 mod store;

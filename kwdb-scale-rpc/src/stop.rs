@@ -1,0 +1,124 @@
+//! [`RpcStop`]: drain and stop over RPC, everything else by another implementation.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use kwdb_scale_core::fact::Fact;
+use kwdb_scale_core::ports::{
+    ClearData, HostFacts, NodeLifecycle, PortError, PortState, ProcessState, StartNode, StartOutcome,
+    StopNode,
+};
+use kwdb_scale_core::topology::{Address, HostName};
+use tokio::time::Instant;
+
+use crate::client::AdminRpc;
+use crate::connection::is_refused;
+use crate::drain::DrainProgress;
+
+/// Of a stop's deadline, kept for what follows the drain: a server takes up to 10 s to end. The same as with `kwbase
+/// quit`.
+const AFTER_DRAIN: Duration = Duration::from_secs(15);
+
+/// Told of each step of a drain.
+type OnProgress = Arc<dyn Fn(&StopNode, &DrainProgress) + Send + Sync>;
+
+/// A `NodeLifecycle` that drains and stops over RPC and leaves looking, starting and clearing to `L`.
+///
+/// Where the RPC cannot be reached drain and stop fail, each with its kind: there is no fallback here. The node is ended,
+/// and nobody is told not to start it again: a node whose process belongs to a systemd unit or to a container is to be
+/// stopped by its owner, which is `L`'s matter.
+pub struct RpcStop<L: NodeLifecycle + ?Sized> {
+    rpc: AdminRpc,
+    inner: Arc<L>,
+    progress: Option<OnProgress>,
+}
+
+impl<L: NodeLifecycle + ?Sized> RpcStop<L> {
+    /// Puts the RPC before `inner`.
+    pub fn new(rpc: AdminRpc, inner: Arc<L>) -> Self {
+        Self { rpc, inner, progress: None }
+    }
+
+    /// Tells each step of a drain.
+    #[must_use]
+    pub fn with_progress(mut self, told: impl Fn(&StopNode, &DrainProgress) + Send + Sync + 'static) -> Self {
+        self.progress = Some(Arc::new(told));
+        self
+    }
+
+    async fn drain_within(&self, node: &StopNode, limit: Duration) -> Result<(), PortError> {
+        let told = |progress: &DrainProgress| {
+            if let Some(told) = &self.progress {
+                told(node, progress);
+            }
+        };
+        self.rpc.drain(&node.address, limit, told).await
+    }
+}
+
+impl<L: NodeLifecycle + ?Sized> Clone for RpcStop<L> {
+    fn clone(&self) -> Self {
+        Self { rpc: self.rpc.clone(), inner: Arc::clone(&self.inner), progress: self.progress.clone() }
+    }
+}
+
+impl<L: NodeLifecycle + ?Sized> fmt::Debug for RpcStop<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RpcStop").field("rpc", &self.rpc).field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+/// How long a drain may take of a stop's deadline.
+fn drain_wait(deadline: Duration) -> Duration {
+    deadline.saturating_sub(AFTER_DRAIN).max(deadline / 2)
+}
+
+#[async_trait]
+impl<L: NodeLifecycle + ?Sized> NodeLifecycle for RpcStop<L> {
+    async fn inspect(&self, host: &HostName) -> Result<HostFacts, PortError> {
+        self.inner.inspect(host).await
+    }
+
+    async fn reach(
+        &self,
+        host: &HostName,
+        to: &[Address],
+        deadline: Duration,
+    ) -> Result<Vec<Fact<PortState>>, PortError> {
+        self.inner.reach(host, to, deadline).await
+    }
+
+    async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError> {
+        self.inner.start(node).await
+    }
+
+    async fn clear_data(&self, job: &ClearData) -> Result<String, PortError> {
+        self.inner.clear_data(job).await
+    }
+
+    async fn drain(&self, node: &StopNode) -> Result<(), PortError> {
+        self.drain_within(node, node.deadline).await
+    }
+
+    async fn stop(&self, node: &StopNode) -> Result<(), PortError> {
+        let end = Instant::now() + node.deadline;
+        match self.drain_within(node, drain_wait(node.deadline)).await {
+            Ok(()) => {}
+            // Refused: nothing listens there, so the node is down already. A host that does not answer at all proves
+            // nothing.
+            Err(e) if is_refused(&e) => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        match self.rpc.shutdown(&node.address, end.saturating_duration_since(Instant::now())).await {
+            // It went by itself in between.
+            Err(e) if is_refused(&e) => Ok(()),
+            ended => ended,
+        }
+    }
+
+    async fn process(&self, node: &StopNode) -> Result<ProcessState, PortError> {
+        self.inner.process(node).await
+    }
+}
