@@ -221,7 +221,7 @@ fn need(factor: u32, members: u32) -> u32 {
 }
 
 /// Checks whose findings the generated clusters cannot bring about, or that the request alone decides.
-const OTHERS: [&str; 20] = [
+const OTHERS: [&str; 21] = [
     "targets-known",
     "hosts-known",
     "cluster-readable",
