@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
-use kwdb_scale_core::ports::{Gateway, PortError, PortErrorKind};
+use kwdb_scale_core::ports::{self, Gateway, PortError, PortErrorKind, ReplicateQueue};
 use kwdb_scale_core::topology::{NodeId, RangeId};
 
 use crate::client::AdminRpc;
@@ -107,6 +108,31 @@ impl EnqueueErrorKind {
         let found = KINDS.iter().find(|(needle, _)| text.contains(needle)).map(|(_, kind)| *kind);
         let gone = || text.contains("target n") && text.contains(" not found");
         found.unwrap_or_else(|| if gone() { Self::TargetNotFound } else { Self::Other })
+    }
+}
+
+#[async_trait]
+impl ReplicateQueue for AdminRpc {
+    async fn enqueue(
+        &self,
+        via: &Gateway,
+        node: NodeId,
+        range: RangeId,
+        deadline: Duration,
+    ) -> Result<ports::Enqueued, PortError> {
+        use EnqueueErrorKind as Kind;
+
+        let said = self.enqueue_range(via, &EnqueueRange::replicate(node, range), deadline).await?;
+        let Some(EnqueueError { kind, text }) = said.into_iter().find_map(|said| said.error) else {
+            return Ok(ports::Enqueued::Processed);
+        };
+        match kind {
+            Kind::NoReplica | Kind::NotLeaseholder => Ok(ports::Enqueued::Stale(text)),
+            Kind::DescriptorChanged | Kind::TargetNotFound => Ok(ports::Enqueued::Raced(text)),
+            Kind::TimedOut => Err(PortError::new(PortErrorKind::Deadline, text)),
+            Kind::NodeUnreachable => Err(PortError::new(PortErrorKind::Unreachable, text)),
+            Kind::NoPlace | Kind::Other => Ok(ports::Enqueued::Failed(text)),
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
-    ClearData, HostFacts, NodeLifecycle, PortError, PortState, ProcessState, StartNode, StartOutcome,
-    StopNode,
+    BegunWork, ClearData, DecommissionControl as _, HostFacts, NodeLifecycle, PortError, PortErrorKind,
+    PortState, ProcessState, StartNode, StartOutcome, StopNode,
 };
 use kwdb_scale_core::topology::{Address, HostName};
 use tokio::time::Instant;
@@ -21,10 +21,14 @@ use crate::drain::DrainProgress;
 /// quit`.
 const AFTER_DRAIN: Duration = Duration::from_secs(15);
 
+/// For the question whether the node is empty.
+const GUARD: Duration = Duration::from_secs(20);
+
 /// Told of each step of a drain.
 type OnProgress = Arc<dyn Fn(&StopNode, &DrainProgress) + Send + Sync>;
 
-/// A `NodeLifecycle` that drains and stops over RPC and leaves looking, starting and clearing to `L`.
+/// A `NodeLifecycle` that drains and stops over RPC and leaves looking, starting and clearing to `L`. A node is stopped only
+/// when a node that stays says at that moment that it is marked and holds nothing.
 ///
 /// Where the RPC cannot be reached drain and stop fail, each with its kind: there is no fallback here. The node is ended,
 /// and nobody is told not to start it again: a node whose process belongs to a systemd unit or to a container is to be
@@ -46,6 +50,19 @@ impl<L: NodeLifecycle + ?Sized> RpcStop<L> {
     pub fn with_progress(mut self, told: impl Fn(&StopNode, &DrainProgress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(told));
         self
+    }
+
+    /// Asks a node that stays, at the last moment.
+    async fn must_be_empty(&self, node: &StopNode) -> Result<(), PortError> {
+        let said = self.rpc.status(&node.via, &[node.node], node.deadline.min(GUARD)).await?;
+        let why = match said.and_then(|list| list.into_iter().find(|s| s.node == node.node)) {
+            Some(status) if !status.decommissioning => "it is not marked as leaving".to_owned(),
+            Some(status) if status.replicas > 0 => format!("it holds {} replicas", status.replicas),
+            Some(_) => return Ok(()),
+            None => "nothing is said of it".to_owned(),
+        };
+        let text = format!("node {} was not stopped: through {} {why}", node.node.0, node.via);
+        Err(PortError::new(PortErrorKind::CommandFailed, text))
     }
 
     async fn drain_within(&self, node: &StopNode, limit: Duration) -> Result<(), PortError> {
@@ -104,6 +121,7 @@ impl<L: NodeLifecycle + ?Sized> NodeLifecycle for RpcStop<L> {
 
     async fn stop(&self, node: &StopNode) -> Result<(), PortError> {
         let end = Instant::now() + node.deadline;
+        self.must_be_empty(node).await?;
         match self.drain_within(node, drain_wait(node.deadline)).await {
             Ok(()) => {}
             // Refused: nothing listens there, so the node is down already. A host that does not answer at all proves
@@ -116,6 +134,10 @@ impl<L: NodeLifecycle + ?Sized> NodeLifecycle for RpcStop<L> {
             Err(e) if is_refused(&e) => Ok(()),
             ended => ended,
         }
+    }
+
+    async fn work_under_way(&self, begun: &BegunWork) -> Result<Option<String>, PortError> {
+        self.inner.work_under_way(begun).await
     }
 
     async fn process(&self, node: &StopNode) -> Result<ProcessState, PortError> {

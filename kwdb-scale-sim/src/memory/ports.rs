@@ -6,15 +6,15 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
-    BegunMark, BegunWork, ClearData, Clock, DecommissionControl, DecommissionStatus, FactSource, Gateway,
-    HostFacts, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, SettingsControl, StartNode,
-    StartOutcome, StopNode, StoreContent, StoreFacts,
+    BegunMark, BegunWork, ClearData, Clock, DecommissionControl, DecommissionStatus, Enqueued, FactSource,
+    Gateway, HostFacts, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, ReplicateQueue,
+    SettingsControl, StartNode, StartOutcome, StopNode, StoreContent, StoreFacts,
 };
 use kwdb_scale_core::rows::{Answer, Query};
-use kwdb_scale_core::topology::{Address, HostName, NodeId};
+use kwdb_scale_core::topology::{Address, HostName, NodeId, RangeId};
 
 use super::World;
-use crate::model::{Phase, QueryError, RpcError};
+use crate::model::{Enqueue, Phase, QueryError, RpcError};
 
 /// What a query costs.
 const QUERY: Duration = Duration::from_millis(8);
@@ -175,8 +175,55 @@ impl DecommissionControl for SimControl {
 
     /// Every call is over when it comes back.
     async fn mark_under_way(&self, _begun: &BegunMark) -> Result<Option<String>, PortError> {
-        self.0.advance(CALL);
+        self.world.advance(CALL);
         Ok(None)
+    }
+}
+
+#[async_trait]
+impl ReplicateQueue for SimControl {
+    async fn enqueue(
+        &self,
+        via: &Gateway,
+        node: NodeId,
+        range: RangeId,
+        deadline: Duration,
+    ) -> Result<Enqueued, PortError> {
+        let job = Enqueue {
+            node: Some(node),
+            queue: "replicate".to_owned(),
+            range: range.0,
+            skip_should_queue: true,
+        };
+        let until = self.world.now() + deadline;
+        self.world.advance(CALL);
+        let begun = self.world.cluster().enqueue_range(&via.address, &job);
+        let mut runs = begun.map_err(|e| rpc_error(&self.world, &via.address, &e, deadline))?;
+        loop {
+            let mut ended = true;
+            for run in &mut runs {
+                self.world.cluster().enqueue_goes_on(run);
+                ended &= run.ended.is_some();
+            }
+            if ended {
+                break;
+            }
+            if self.world.now() >= until {
+                return Err(PortError::new(PortErrorKind::Deadline, "the queue is not done with the range"));
+            }
+            self.world.advance(Duration::from_millis(50));
+        }
+        let words = runs.into_iter().find_map(|run| run.ended.filter(|words| !words.is_empty()));
+        Ok(match words {
+            None => Enqueued::Processed,
+            Some(words) if words.contains("has no replica") || words.contains("range lease") => {
+                Enqueued::Stale(words)
+            }
+            Some(words) if words.contains("descriptor changed") || words.contains("not found") => {
+                Enqueued::Raced(words)
+            }
+            Some(words) => Enqueued::Failed(words),
+        })
     }
 }
 

@@ -356,7 +356,7 @@ impl World {
             facts: Arc::new(self.facts()),
             settings: Arc::new(SimSettings::new(self)),
             control: Arc::new(SimControl::new(self)),
-            queue: None,
+            queue: Some(Arc::new(SimControl::new(self))),
             lifecycle: Arc::new(SimLifecycle::new(self)),
             certificates: Some(Arc::new(SimCertificates::new(self))),
             journal: Arc::new(MemJournal::default()),
