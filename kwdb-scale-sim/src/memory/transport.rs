@@ -47,18 +47,18 @@ impl SimTransport {
     fn inspect(&self, host: &SimHost, words: &[String]) -> String {
         let time = self.0.now();
         let cluster = self.0.cluster();
-        // The outer script is given the command line of the inner one: `… sh -c SCRIPT sh PROGRAM CERTS N DIR…`.
+        // The outer script is given the command line of the inner one: `… sh -c SCRIPT sh PROGRAM CERTS CA_KEY N DIR…`.
         let inner =
             words.iter().position(|w| w == "-c").and_then(|at| words.get(at + 3..)).unwrap_or_default();
         let word = |at: usize| inner.get(at).map_or("", String::as_str);
-        let (certs, count) = (word(1), word(2).parse().unwrap_or(0));
+        let (certs, count) = (word(1), word(3).parse().unwrap_or(0));
         let clock = format!("Kclock {}.{:09}", time.as_second(), time.subsec_nanosecond());
         let mut items = vec![clock.clone()];
         items.extend(
             ["Kuser sim", "Ksudo no", "Kmode-state absent", "Knode-state absent", "Kunit-state absent"]
                 .map(str::to_owned),
         );
-        for dir in inner.iter().skip(3).take(count) {
+        for dir in inner.iter().skip(4).take(count) {
             let files = cluster.store_files(&host.store_key(dir));
             items.push(if files.is_empty() { "Sabsent".to_owned() } else { "Sdir".to_owned() });
             items.extend(files.iter().map(|f| format!("N{f}")));

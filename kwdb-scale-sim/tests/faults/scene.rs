@@ -18,7 +18,7 @@ use kwdb_scale_core::ports::{
     ProcessState, StartNode, StartOutcome, StopNode,
 };
 use kwdb_scale_core::request::{
-    self, Certificates, Finish, NodeRef, OldData, Options, Redistribution, Request,
+    self, Certificates, Finish, NodeRef, OldData, Options, Pace, Redistribution, Request,
 };
 use kwdb_scale_core::rows::{Query, Rows};
 use kwdb_scale_core::topology::{Address, HostName, NodeId, StartMode, StoreId};
@@ -428,7 +428,10 @@ pub(crate) async fn planned(
 }
 
 impl Scene {
+    /// At the servers' own pace unless full speed is asked for: mishaps are timed by it.
     pub(crate) async fn new(world: &World, operation: request::Operation, options: Options) -> Self {
+        let pace = if options.pace == Pace::Full { Pace::Full } else { Pace::Server };
+        let options = Options { pace, ..options };
         let plan = match planned(world, operation, options).await {
             Ok(plan) => plan,
             Err(refusal) => panic!("{refusal}"),
@@ -460,7 +463,8 @@ impl Scene {
     }
 
     pub(crate) async fn leave_two() -> Self {
-        Self::new(&cluster_of(6), scale_in(&[5, 6]), Options::default()).await
+        let options = Options { pace: Pace::Full, ..Options::default() };
+        Self::new(&cluster_of(6), scale_in(&[5, 6]), options).await
     }
 
     pub(crate) async fn replace_with_everything() -> Self {
