@@ -29,6 +29,8 @@ use policy::policy_of;
 pub use sql::Sql;
 use sql::SqlTable;
 
+use crate::control::Choice;
+
 /// A cluster as its file describes it, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -42,6 +44,8 @@ pub struct Config {
     pub certs: Option<PathBuf>,
     /// Where kwbase runs when the gateway's host is not known.
     pub control_host: Option<HostName>,
+    /// Over the admin RPC or by the command line.
+    pub control: Choice,
     /// Where journals are kept, and the lock.
     pub journal: PathBuf,
     /// How SQL is spoken.
@@ -109,6 +113,8 @@ struct ClusterTable {
     seeds: Option<Vec<Address>>,
     certs: Option<PathBuf>,
     control_host: Option<HostName>,
+    #[serde(default)]
+    control: Choice,
     journal: Option<PathBuf>,
 }
 
@@ -260,6 +266,7 @@ impl Config {
             seeds,
             certs,
             control_host: cluster.control_host,
+            control: cluster.control,
             journal: at(cluster.journal.as_deref().unwrap_or(Path::new("kwscale-journal"))),
             sql,
             policy,

@@ -9,7 +9,7 @@ use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::kwbase::Kwbase;
 use kwdb_scale_core::observation::Observation;
 use kwdb_scale_core::plan::Plan;
-use kwdb_scale_core::ports::{FactSource, Journal, PortError, PortErrorKind};
+use kwdb_scale_core::ports::{FactSource, Gateway, Journal, PortError, PortErrorKind};
 use kwdb_scale_core::request::Request;
 use kwdb_scale_core::rows::{Query, Rows};
 use kwdb_scale_core::topology::{ClusterId, HostName};
@@ -17,6 +17,7 @@ use kwdb_scale_local::{FileLock, SystemClock};
 use kwdb_scale_sql::{Secure, SqlSource};
 
 use crate::config::{Config, Sql};
+use crate::control::Control;
 use crate::failure::{Exit, Failure};
 use crate::transport::Hosts;
 
@@ -76,18 +77,27 @@ impl Cluster {
 
     /// The ports with a journal. The lock is the one in the cluster's own directory of journals, wherever this journal
     /// lies: one operation runs at a time.
-    pub fn ports(&self, journal: Arc<dyn Journal>) -> Ports {
+    pub fn ports(&self, control: &Control, journal: Arc<dyn Journal>) -> Ports {
         Ports {
             facts: Arc::new(self.sql.clone()),
             settings: Arc::new(self.sql.clone()),
-            control: self.commands.clone(),
-            queue: None,
-            lifecycle: self.commands.clone(),
+            control: control.marks.clone(),
+            queue: control.queue.clone(),
+            lifecycle: control.lifecycle.clone(),
             certificates: Some(self.commands.clone()),
             journal,
             lock: Arc::new(self.lock()),
             clock: Arc::new(SystemClock::new()),
         }
+    }
+
+    /// The ports for acts, with the members that stay.
+    ///
+    /// # Errors
+    /// Exit code 2 or 3: the file demands the admin RPC, which cannot be had.
+    pub async fn control(&self, gateways: &[Gateway]) -> Result<Control, Failure> {
+        let chosen = Control::choose(&self.config, &self.commands, gateways).await;
+        chosen.map_err(|e| port_failure("the admin RPC, which control = \"rpc\" demands, cannot be had", &e))
     }
 
     /// The lock that lets one operation run at a time.

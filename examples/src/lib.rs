@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`config`] | `cluster.toml`: reading and checking it |
 //! | [`connect`] | the ports of a cluster that the file describes |
+//! | [`control`] | over the admin RPC or by the command line |
 //! | [`lab`] | clusters of real processes on this machine |
 //! | [`cli`] | the command line of `kwscale` |
 //! | [`report`], [`progress`] | a cluster as text, a running operation as text |
@@ -15,6 +16,7 @@ pub mod cli;
 mod commands;
 pub mod config;
 pub mod connect;
+pub mod control;
 pub mod failure;
 pub mod lab;
 pub mod progress;

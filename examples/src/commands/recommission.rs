@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::observation::{Node, Observation};
-use kwdb_scale_core::ports::{DecommissionControl, OperationLock};
+use kwdb_scale_core::ports::OperationLock;
 use kwdb_scale_core::request::{Inventory, NodeRef};
 use kwdb_scale_core::topology::{NodeClass, NodeId};
 
@@ -152,8 +152,9 @@ async fn take_back(
         })?;
     let deadline = config.policy.act_deadline.unsigned_abs();
     let list: Vec<NodeId> = ids.iter().copied().collect();
-    cluster
-        .commands
+    let control = cluster.control(std::slice::from_ref(&gateway)).await?;
+    control
+        .marks
         .recommission(&gateway, &list, deadline)
         .await
         .map_err(|e| port_failure("recommission failed", &e))?;
