@@ -15,7 +15,7 @@ use kwdb_scale_local::SystemClock;
 use kwdb_scale_rpc::{EnqueueErrorKind, EnqueueRange, Enqueued, Readiness, RpcStop};
 use kwdb_scale_sim::contract::{self, ControlFixture};
 use kwdb_scale_sim::memory::World;
-use kwdb_scale_sim::model::{Cluster, Config, NodeStart, TableSpec};
+use kwdb_scale_sim::model::{Cluster, Config, NodeStart};
 use kwdb_scale_sim::process::{Listeners, Pace, free_addresses};
 use kwdb_scale_sql::SqlSource;
 use twin::{DEADLINE, Twin, fails, hasty, insecure};
@@ -41,7 +41,7 @@ async fn the_contract_of_decommission_control() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_contract_on_a_single_replica_cluster() {
-    let twin = Twin::new(3, StartMode::SingleReplica, Pace::Times(20.0), None).await;
+    let twin = Twin::new(3, StartMode::SingleReplica, Pace::Times(20.0), None, 0).await;
     let (rpc, nobody) = (insecure(), free_addresses(1).unwrap().remove(0));
     contract::decommission_control_single_replica(&ControlFixture {
         control: &rpc,
@@ -256,9 +256,8 @@ async fn everywhere(twin: &Twin, range: RangeId) -> (Option<Enqueued>, Vec<Enque
 
 #[tokio::test]
 async fn ranges_sent_to_their_leaseholder_leave_at_once() {
-    let twin = Twin::plain(4, Pace::Times(20.0)).await;
-    twin.cluster.lock().unwrap().create_table(TableSpec::new("app", "kv", 60)).unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Slow enough for the scanner to do little in the meantime.
+    let twin = Twin::new(4, StartMode::MultiReplica, Pace::Times(4.0), None, 60).await;
     let rpc = insecure();
     rpc.mark(&twin.via(1), &[NodeId(4)], DEADLINE).await.unwrap();
     let begun = Instant::now();
@@ -280,7 +279,7 @@ async fn ranges_sent_to_their_leaseholder_leave_at_once() {
         }
     }
     assert!(moved > 20, "{moved} ranges were moved by the calls");
-    let model_seconds = begun.elapsed().as_secs_f64() * 20.0;
+    let model_seconds = begun.elapsed().as_secs_f64() * 4.0;
     let status = rpc.status(&twin.via(2), &[NodeId(4)], DEADLINE).await.unwrap().unwrap();
     assert_eq!((status[0].replicas, status[0].decommissioning), (0, true), "after {model_seconds:.0} s");
     assert_eq!(twin.cluster.lock().unwrap().under_replicated(), 0);
