@@ -170,11 +170,13 @@ impl Cluster {
         if self.is_mpp() {
             return self.end_run(run, String::new());
         }
-        let (id, have) = (r.id, r.voters.len());
+        let id = r.id;
+        // Those that leave are counted neither among the stores nor among the replicas.
+        let have = r.voters.iter().filter(|s| !self.is_leaving(**s)).count();
         let moves = self.needs_place(run.range);
         // A leaseholder that is to go gives its lease away, and the next one looks for a place.
         if moves.is_some_and(|old| old != Some(run.store) && self.place(run.range, old).is_none()) {
-            let live = self.stores.iter().filter(|s| self.store_live(s.id)).count();
+            let live = self.stores.iter().filter(|s| self.store_live(s.id) && !self.is_leaving(s.id)).count();
             self.process_range(run.range, run.store, true);
             let why = format!(
                 "0 of {live} live stores are able to take a new replica for the range ({have} already have a replica); \
