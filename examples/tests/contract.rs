@@ -194,7 +194,7 @@ async fn over_rpc(bench: Bench) -> Duration {
         join: bench.lab.info().join(),
         fresh: (bench.fresh.name.clone(), bench.fresh.address.clone()),
         broken: Some("broken".into()),
-        control: None,
+        control: Some(&rpc),
     })
     .await;
     contract::decommission_control(&ControlFixture {

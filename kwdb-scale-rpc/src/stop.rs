@@ -62,7 +62,7 @@ impl<L: NodeLifecycle + ?Sized> RpcStop<L> {
             None => "nothing is said of it".to_owned(),
         };
         let text = format!("node {} was not stopped: through {} {why}", node.node.0, node.via);
-        Err(PortError::new(PortErrorKind::CommandFailed, text))
+        Err(PortError::new(PortErrorKind::Denied, text))
     }
 
     async fn drain_within(&self, node: &StopNode, limit: Duration) -> Result<(), PortError> {

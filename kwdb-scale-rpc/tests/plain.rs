@@ -156,6 +156,13 @@ async fn a_node_is_drained_and_ends() {
     assert!(words.starts_with("liveness record: 1, range lease iterations: "), "{words}");
     assert_eq!(lifecycle.process(&four).await.unwrap(), ProcessState::Running, "draining ends nothing");
 
+    let error = fails(lifecycle.stop(&four).await);
+    assert_eq!(error.kind(), PortErrorKind::Denied, "not marked: {error}");
+    insecure().mark(&four.via, &[four.node], DEADLINE).await.unwrap();
+    let error = fails(lifecycle.stop(&four).await);
+    assert_eq!(error.kind(), PortErrorKind::Denied, "not empty: {error}");
+    assert_eq!(lifecycle.process(&four).await.unwrap(), ProcessState::Running, "a refusal stops nothing");
+    empty(&twin, four.node).await;
     lifecycle.stop(&four).await.unwrap();
     let begun = Instant::now();
     while lifecycle.process(&four).await.unwrap() != ProcessState::Stopped {
@@ -173,7 +180,9 @@ async fn a_node_is_drained_and_ends() {
 
 #[tokio::test]
 async fn a_drain_that_waits_for_a_client_ends_by_its_deadline() {
-    let twin = Twin::plain(4, Pace::Times(1.0)).await;
+    let twin = Twin::plain(4, Pace::Times(4.0)).await;
+    insecure().mark(&twin.via(1), &[NodeId(4)], DEADLINE).await.unwrap();
+    empty(&twin, NodeId(4)).await;
     {
         let mut cluster = twin.cluster.lock().unwrap();
         let until = cluster.now() + Duration::from_secs(60);
@@ -254,23 +263,18 @@ async fn everywhere(twin: &Twin, range: RangeId) -> (Option<Enqueued>, Vec<Enque
     (holder.into_iter().next(), others)
 }
 
-#[tokio::test]
-async fn ranges_sent_to_their_leaseholder_leave_at_once() {
-    // Slow enough for the scanner to do little in the meantime.
-    let twin = Twin::new(4, StartMode::MultiReplica, Pace::Times(4.0), None, 60).await;
-    let rpc = insecure();
-    rpc.mark(&twin.via(1), &[NodeId(4)], DEADLINE).await.unwrap();
-    let begun = Instant::now();
+/// Sends every range of a marked node until it has none; how many of the calls moved one.
+async fn empty(twin: &Twin, node: NodeId) -> usize {
     let (mut rounds, mut moved) = (0, 0);
     loop {
-        let ranges = ranges_on(&twin, NodeId(4)).await;
+        let ranges = ranges_on(twin, node).await;
         if ranges.is_empty() {
-            break;
+            return moved;
         }
         rounds += 1;
         assert!(rounds < 20, "{ranges:?} stay");
         for range in ranges {
-            let (holder, others) = everywhere(&twin, range).await;
+            let (holder, others) = everywhere(twin, range).await;
             assert_eq!(others.len() + usize::from(holder.is_some()), 4, "every node answers");
             if let Some(Enqueued { error: None, events, .. }) = holder {
                 assert!(events.iter().all(|e| e.time.is_some()) && !events.is_empty(), "{events:?}");
@@ -278,6 +282,16 @@ async fn ranges_sent_to_their_leaseholder_leave_at_once() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn ranges_sent_to_their_leaseholder_leave_at_once() {
+    // Slow enough for the scanner to do little in the meantime.
+    let twin = Twin::new(4, StartMode::MultiReplica, Pace::Times(4.0), None, 60).await;
+    let rpc = insecure();
+    rpc.mark(&twin.via(1), &[NodeId(4)], DEADLINE).await.unwrap();
+    let begun = Instant::now();
+    let moved = empty(&twin, NodeId(4)).await;
     assert!(moved > 20, "{moved} ranges were moved by the calls");
     let model_seconds = begun.elapsed().as_secs_f64() * 4.0;
     let status = rpc.status(&twin.via(2), &[NodeId(4)], DEADLINE).await.unwrap().unwrap();
