@@ -185,6 +185,12 @@ async fn over_rpc(bench: Bench) -> Duration {
         certificates(&bench, &dir).await;
     }
     let poll = ranges(&bench, &rpc).await;
+    // The node that is stopped stays marked, so this comes first.
+    contract::decommission_control(&ControlFixture {
+        control: &rpc,
+        ..bench.control([NodeId(4), NodeId(5)])
+    })
+    .await;
     let lifecycle = RpcStop::new(rpc.clone(), Arc::new(bench.kwbase.clone()));
     contract::node_lifecycle(&LifecycleFixture {
         lifecycle: &lifecycle,
@@ -195,11 +201,6 @@ async fn over_rpc(bench: Bench) -> Duration {
         fresh: (bench.fresh.name.clone(), bench.fresh.address.clone()),
         broken: Some("broken".into()),
         control: Some(&rpc),
-    })
-    .await;
-    contract::decommission_control(&ControlFixture {
-        control: &rpc,
-        ..bench.control([NodeId(4), NodeId(5)])
     })
     .await;
     poll
