@@ -27,6 +27,9 @@ use crate::messages::{
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// A longer deadline is this one: it is added to a clock and goes over the wire in eight digits.
+pub(crate) const LONGEST: Duration = Duration::from_secs(30 * 86_400);
+
 /// KWDB's admin RPC.
 ///
 /// Cheap to clone; clones share their channels: one a node, made when first needed, kept and used by many calls at once,
@@ -119,7 +122,7 @@ impl AdminRpc {
         Q: Message + Clone + 'static,
         R: Message + Default + 'static,
     {
-        let end = Instant::now() + deadline;
+        let end = Instant::now() + deadline.min(LONGEST);
         let mut pause = FIRST_PAUSE;
         let mut attempts = 0_u32;
         loop {
@@ -158,7 +161,7 @@ impl AdminRpc {
         Q: Message + Clone + 'static,
         R: Message + Default + 'static,
     {
-        let began = Instant::now();
+        let (began, limit) = (Instant::now(), limit.min(LONGEST));
         let (mut used, mut again) = (None, true);
         let answer = timeout(limit, async {
             loop {
@@ -170,7 +173,7 @@ impl AdminRpc {
                     Err(status) => {
                         let lost = is_loss(&status);
                         if lost {
-                            self.forget(node, &channel).await;
+                            self.forget(node, &channel);
                         }
                         if lost && kept && std::mem::take(&mut again) {
                             continue;
@@ -196,7 +199,7 @@ impl AdminRpc {
             Err(_) => {
                 // It may be the channel: the next call makes another. Calls that run on this one go on.
                 if let Some(channel) = used {
-                    self.forget(node, &channel).await;
+                    self.forget(node, &channel);
                 }
                 let text = format!("no answer within {} s ({})", limit.as_secs_f32(), method(path));
                 let error = self.connector().peer(node).error(PortErrorKind::Deadline, text);
@@ -218,11 +221,12 @@ impl AdminRpc {
         Ok((channel, false))
     }
 
-    /// Drops a channel that failed, unless there is another one by now.
-    pub(crate) async fn forget(&self, node: &Address, failed: &Channel) {
+    /// Drops a channel that failed, unless there is another one by now or one is just being made.
+    pub(crate) fn forget(&self, node: &Address, failed: &Channel) {
         let slot = self.slot(node);
-        let mut slot = slot.lock().await;
-        if slot.as_ref().is_some_and(|channel| channel.is_same(failed)) {
+        if let Ok(mut slot) = slot.try_lock()
+            && slot.as_ref().is_some_and(|channel| channel.is_same(failed))
+        {
             *slot = None;
         }
     }
@@ -264,7 +268,7 @@ impl AdminRpc {
         deadline: Duration,
     ) -> Result<Vec<DecommissionStatus>, PortError> {
         let node_ids = self.ids(via, nodes)?;
-        let end = Instant::now() + deadline;
+        let end = Instant::now() + deadline.min(LONGEST);
         self.statuses(via, &node_ids, deadline).await?;
         let left = end.saturating_duration_since(Instant::now());
         let request = DecommissionRequest { node_ids, decommissioning };

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::client::AdminRpc;
+use crate::client::{AdminRpc, LONGEST};
 use crate::connection::Channel;
 use crate::error::{Stage, is_loss, is_overload, one_line};
 use crate::messages::{DRAIN, DrainRequest, DrainResponse};
@@ -51,7 +51,7 @@ impl AdminRpc {
         deadline: Duration,
         mut progress: impl FnMut(&DrainProgress) + Send,
     ) -> Result<(), PortError> {
-        let end = Instant::now() + deadline;
+        let end = Instant::now() + deadline.min(LONGEST);
         let left = || end.saturating_duration_since(Instant::now());
         progress(&self.drain_progress(node, left()).await?);
         loop {
@@ -85,13 +85,13 @@ impl AdminRpc {
         let run = async {
             let (channel, kept) = self.channel(node).await?;
             let said = self.send_shutdown(&channel).await;
-            self.forget(node, &channel).await;
+            self.forget(node, &channel);
             match said {
                 Err(NotSent) if kept => {
                     // It had died before; now it is known whether the node is there.
                     let (channel, _) = self.channel(node).await?;
                     let said = self.send_shutdown(&channel).await;
-                    self.forget(node, &channel).await;
+                    self.forget(node, &channel);
                     said.unwrap_or(Ok(()))
                 }
                 said => said.unwrap_or(Ok(())),
@@ -128,7 +128,7 @@ impl AdminRpc {
         limit: Duration,
     ) -> Result<DrainProgress, PortError> {
         let peer = self.connector().peer(node);
-        let end = Instant::now() + limit;
+        let end = Instant::now() + limit.min(LONGEST);
         let run = async {
             let mut again = true;
             loop {
@@ -143,7 +143,7 @@ impl AdminRpc {
                     Err(status) => status,
                 };
                 if is_loss(&status) {
-                    self.forget(node, &channel).await;
+                    self.forget(node, &channel);
                     if kept && std::mem::take(&mut again) {
                         continue;
                     }

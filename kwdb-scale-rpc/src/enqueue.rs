@@ -224,7 +224,7 @@ mod tests {
                 Kind::NotLeaseholder,
             ),
             (
-                "0 of 3 live stores are able to take a new replica for the range (3 already have a replica); likely not \
+                "0 of 2 live stores are able to take a new replica for the range (2 already have a replica); likely not \
                  enough nodes in cluster",
                 Kind::NoPlace,
             ),

@@ -13,7 +13,7 @@ use kwdb_scale_core::ports::{
 use kwdb_scale_core::topology::{Address, HostName};
 use tokio::time::Instant;
 
-use crate::client::AdminRpc;
+use crate::client::{AdminRpc, LONGEST};
 use crate::connection::is_refused;
 use crate::drain::DrainProgress;
 
@@ -62,7 +62,7 @@ impl<L: NodeLifecycle + ?Sized> RpcStop<L> {
             None => "nothing is said of it".to_owned(),
         };
         let text = format!("node {} was not stopped: through {} {why}", node.node.0, node.via);
-        Err(PortError::new(PortErrorKind::CommandFailed, text))
+        Err(PortError::new(PortErrorKind::Denied, text))
     }
 
     async fn drain_within(&self, node: &StopNode, limit: Duration) -> Result<(), PortError> {
@@ -120,7 +120,7 @@ impl<L: NodeLifecycle + ?Sized> NodeLifecycle for RpcStop<L> {
     }
 
     async fn stop(&self, node: &StopNode) -> Result<(), PortError> {
-        let end = Instant::now() + node.deadline;
+        let end = Instant::now() + node.deadline.min(LONGEST);
         self.must_be_empty(node).await?;
         match self.drain_within(node, drain_wait(node.deadline)).await {
             Ok(()) => {}

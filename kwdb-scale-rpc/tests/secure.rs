@@ -4,15 +4,19 @@
 mod twin;
 
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use kwdb_scale_core::ports::{DecommissionControl, PortErrorKind};
 use kwdb_scale_core::secret::Secret;
-use kwdb_scale_core::topology::NodeId;
+use kwdb_scale_core::topology::{Address, NodeId};
 use kwdb_scale_rpc::{AdminRpc, Readiness, Secure};
 use kwdb_scale_sim::certs;
 use kwdb_scale_sim::process::Pace;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
+use tokio_rustls::TlsConnector;
 use twin::{DEADLINE, Twin, fails, insecure};
 
 fn certs(names: &[&str]) -> TempDir {
@@ -113,6 +117,67 @@ async fn tls_to_an_insecure_node_is_said_to_be_that() {
     let error = fails(secure.status(&twin.via(1), &[NodeId(1)], DEADLINE).await);
     assert_eq!(error.kind(), PortErrorKind::Tls, "{}", error.chain());
     assert!(error.to_string().contains("does not speak TLS"), "{error}");
+}
+
+/// The code and the words that a client without a certificate, or with a method of its own, is answered with.
+async fn raw(address: &Address, ca: Option<&Path>, path: &str) -> (String, String) {
+    let stream = tokio::net::TcpStream::connect(address.as_str()).await.unwrap();
+    let request = http::Request::post(format!("http://{address}{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(tonic::body::Body::empty())
+        .unwrap();
+    let answer = match ca {
+        None => send(stream, request).await,
+        Some(ca) => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+            let ring = Arc::new(rustls::crypto::ring::default_provider());
+            let mut config = rustls::ClientConfig::builder_with_provider(ring)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            config.alpn_protocols = vec![b"h2".to_vec()];
+            let name = ServerName::try_from("localhost").unwrap();
+            let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(b"h2".as_slice()));
+            send(stream, request).await
+        }
+    };
+    let header = |name: &str| answer.headers()[name].to_str().unwrap().replace("%20", " ");
+    (header("grpc-status"), header("grpc-message"))
+}
+
+async fn send<S>(
+    stream: S,
+    request: http::Request<tonic::body::Body>,
+) -> http::Response<hyper::body::Incoming>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender.send_request(request).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_twin_says_what_a_kwdb_says_to_strangers() {
+    let ours = &*OURS;
+    let twin = Twin::secure(3, ours.path()).await;
+    let ca = ours.path().join("ca.crt");
+    for method in ["Health", "DecommissionStatus", "Decommission", "Drain", "EnqueueRange"] {
+        let path = format!("/kwbase.server.serverpb.Admin/{method}");
+        let said = raw(&twin.addresses[0], Some(&ca), &path).await;
+        assert_eq!(said, ("2".to_owned(), "no client certificates in request".to_owned()), "{method}");
+    }
+    let plain = Twin::plain(3, Pace::Times(20.0)).await;
+    let unknown = raw(&plain.addresses[0], None, "/kwbase.server.serverpb.Admin/Nope").await;
+    let text = "unknown method Nope for service kwbase.server.serverpb.Admin";
+    assert_eq!(unknown, ("12".to_owned(), text.to_owned()));
+    let unknown = raw(&plain.addresses[0], None, "/grpc.health.v1.Health/Check").await;
+    assert_eq!(unknown, ("12".to_owned(), "unknown service grpc.health.v1.Health".to_owned()));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use kwdb_scale_core::ports::{Gateway, PortError};
 use kwdb_scale_core::topology::{Address, NodeId, StartMode};
 use kwdb_scale_rpc::AdminRpc;
-use kwdb_scale_sim::model::{Cluster, Config, NodeStart, Security, Shared};
+use kwdb_scale_sim::model::{Cluster, Config, NodeStart, Security, Shared, TableSpec};
 use kwdb_scale_sim::process::{Listeners, Pace, free_addresses};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -22,15 +22,21 @@ pub(crate) struct Twin {
 impl Twin {
     /// An insecure cluster whose ranges have found their places.
     pub(crate) async fn plain(nodes: usize, pace: Pace) -> Self {
-        Self::new(nodes, StartMode::MultiReplica, pace, None).await
+        Self::new(nodes, StartMode::MultiReplica, pace, None, 0).await
     }
 
     /// The same with the certificates of a directory.
     pub(crate) async fn secure(nodes: usize, certs: &Path) -> Self {
-        Self::new(nodes, StartMode::MultiReplica, Pace::Times(20.0), Some(certs)).await
+        Self::new(nodes, StartMode::MultiReplica, Pace::Times(20.0), Some(certs), 0).await
     }
 
-    pub(crate) async fn new(nodes: usize, mode: StartMode, pace: Pace, certs: Option<&Path>) -> Self {
+    pub(crate) async fn new(
+        nodes: usize,
+        mode: StartMode,
+        pace: Pace,
+        certs: Option<&Path>,
+        ranges: u32,
+    ) -> Self {
         let security = certs.map_or(Security::Insecure, |_| Security::Ca("its authority".to_owned()));
         let addresses = free_addresses(nodes).unwrap();
         let mut cluster = Cluster::new(Config { security: security.clone(), ..Config::default() });
@@ -49,6 +55,10 @@ impl Twin {
             }
         }
         cluster.advance(Duration::from_secs(600));
+        if ranges > 0 {
+            cluster.create_table(TableSpec::new("app", "kv", ranges)).unwrap();
+            cluster.advance(Duration::from_secs(600));
+        }
         let cluster = Arc::new(Mutex::new(cluster));
         let mut listeners = Listeners::new(Arc::clone(&cluster), pace);
         if let Some(certs) = certs {

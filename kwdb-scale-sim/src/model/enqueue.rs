@@ -65,7 +65,13 @@ impl Cluster {
             Some(node) if self.process_of(node).is_none() => return Err(self.cannot_dial(node)),
             Some(node) => vec![node],
         };
-        Ok(nodes.into_iter().map(|node| self.begin_run(node, job)).collect())
+        // All nodes look before any of them acts: they do it at the same time.
+        let mut runs: Vec<EnqueueRun> = nodes.into_iter().map(|node| self.begin_run(node, job)).collect();
+        for run in runs.iter_mut().filter(|run| run.ended.is_none()) {
+            self.note(run, "running replicate.process");
+            self.process_run(run);
+        }
+        Ok(runs)
     }
 
     /// Looks whether a run has come further; one that has ended stays as it is.
@@ -96,6 +102,7 @@ impl Cluster {
         }
     }
 
+    /// Looks whether there is anything to run: a run that goes on has not ended.
     fn begin_run(&mut self, node: NodeId, job: &Enqueue) -> EnqueueRun {
         let mut run = EnqueueRun {
             node,
@@ -150,8 +157,6 @@ impl Cluster {
                 return run;
             }
         }
-        self.note(&mut run, "running replicate.process");
-        self.process_run(&mut run);
         run
     }
 
@@ -165,11 +170,13 @@ impl Cluster {
         if self.is_mpp() {
             return self.end_run(run, String::new());
         }
-        let (id, have) = (r.id, r.voters.len());
+        let id = r.id;
+        // Those that leave are counted neither among the stores nor among the replicas.
+        let have = r.voters.iter().filter(|s| !self.is_leaving(**s)).count();
         let moves = self.needs_place(run.range);
         // A leaseholder that is to go gives its lease away, and the next one looks for a place.
         if moves.is_some_and(|old| old != Some(run.store) && self.place(run.range, old).is_none()) {
-            let live = self.stores.iter().filter(|s| self.store_live(s.id)).count();
+            let live = self.stores.iter().filter(|s| self.store_live(s.id) && !self.is_leaving(s.id)).count();
             self.process_range(run.range, run.store, true);
             let why = format!(
                 "0 of {live} live stores are able to take a new replica for the range ({have} already have a replica); \
