@@ -8,7 +8,7 @@ use kwdb_scale_core::execute::{
 };
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::plan::{Plan, Step};
-use kwdb_scale_core::ports::{Journal, PortErrorKind};
+use kwdb_scale_core::ports::{Gateway, Journal, PortErrorKind};
 use kwdb_scale_core::topology::ClusterId;
 use kwdb_scale_local::FileJournal;
 use serde::Serialize;

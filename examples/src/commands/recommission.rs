@@ -64,7 +64,7 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
         ours.retain(is_there);
         if !ours.is_empty() && ours.is_subset(&named) {
             drop(held);
-            undone = apply::undo(ui, &cluster, journal).await?;
+            undone = apply::undo(ui, &cluster, &ledger.plan.gateways, journal).await?;
             ids.retain(|id| !ours.contains(id));
         }
     }

@@ -21,6 +21,7 @@ mod netns;
 mod netns_certificates;
 mod netns_deploy;
 mod refuse;
+mod rpc;
 mod ssh;
 // The sshd of the SSH crate's own tests.
 #[path = "../../../kwdb-scale-ssh/tests/sshd/mod.rs"]
@@ -86,6 +87,7 @@ const CASES: &[Entry] = &[
         "it is about what the lab makes beside nodes",
     ),
     both("replace", change::replace),
+    both("scale_in_over_rpc", rpc::scale_in),
     both("over_ssh", ssh::over_ssh),
     both("two_stores_a_node", change::two_stores_a_node),
     both("single_replica_out_but_never_in", change::single_replica_out_but_never_in),

@@ -50,6 +50,16 @@ pub(super) struct Nudges {
     why: BTreeMap<RangeId, String>,
 }
 
+/// A drain as it stands.
+#[derive(Clone, Copy)]
+pub(super) struct Drain<'a> {
+    pub pace: Pace,
+    /// Replicas left.
+    pub left: u64,
+    pub watch: &'a DrainWatch,
+    pub leaving: &'a [NodeId],
+}
+
 impl Nudges {
     /// Whether this is the time for it.
     fn wanted(pace: Pace, left: u64, drain: &DrainWatch, at: Timestamp) -> bool {
@@ -90,13 +100,11 @@ impl Nudges {
     pub(super) fn judge(
         &mut self,
         at: Timestamp,
-        pace: Pace,
-        left: u64,
-        drain: &DrainWatch,
+        drain: &Drain<'_>,
         looked: &Looked,
         obs: &Observation,
-        leaving: &[NodeId],
     ) -> Option<String> {
+        let Drain { pace, left, watch, leaving } = *drain;
         let mut tell = self.answers(at, looked);
         self.latency(at, looked.quickest);
         if let Some(short) = short_of_replicas(obs, leaving) {
@@ -121,7 +129,7 @@ impl Nudges {
                 self.listed_at = Some(at);
             }
         }
-        if !self.on && !self.off && Self::wanted(pace, left, drain, at) {
+        if !self.on && !self.off && Self::wanted(pace, left, watch, at) {
             self.on = true;
             tell = tell.or_else(|| {
                 Some(match pace {

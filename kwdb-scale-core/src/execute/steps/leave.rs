@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::super::event::{Look, Progress};
 use super::super::machine::{Ctx, State, Verdict, scan_pause};
+use super::super::nudge::Drain;
 use super::super::record::{Act, ActResult, StopReason};
 use super::view::{Bit, ask, bit, health_queries, not_there, seen, unfit};
 use crate::fact::Fact;
@@ -131,10 +132,14 @@ pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
         ctx.state.scratch.drain.scanned(ctx.at, pause);
     }
     let counted = counts.first().copied();
-    let left_now = counted.map_or(ctx.state.scratch.drain.left(), |(left, _)| left);
-    let pace = plan.request.options.pace;
     let scratch = &mut ctx.state.scratch;
-    let tell = scratch.nudges.judge(ctx.at, pace, left_now, &scratch.drain, ctx.looked, ctx.obs, nodes);
+    let drain = Drain {
+        pace: plan.request.options.pace,
+        left: counted.map_or(scratch.drain.left(), |(left, _)| left),
+        watch: &scratch.drain,
+        leaving: nodes,
+    };
+    let tell = scratch.nudges.judge(ctx.at, &drain, ctx.looked, ctx.obs);
     if let Some(text) = tell {
         ctx.note(text);
     }
