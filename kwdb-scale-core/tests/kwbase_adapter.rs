@@ -386,7 +386,7 @@ fn expect_look(mock: &mut MockHostTransport, answer: CommandOutput) {
     mock.expect_run()
         .withf(|host, command| {
             let argv: Vec<&str> = command.argv.iter().map(String::as_str).collect();
-            let tail = ["sh", "kwbase", "", "1", "/var/lib/kaiwudb"];
+            let tail = ["sh", "kwbase", "", "", "1", "/var/lib/kaiwudb"];
             host.as_str() == "n4"
                 && argv[..2] == ["sh", "-c"]
                 && argv[3..6] == ["sh", "sh", "-c"]
@@ -479,7 +479,7 @@ async fn inside_a_container_everything_goes_through_the_prefix() {
             assert_eq!(c.argv[..2], ["sh", "-c"]);
             let way = ["docker", "exec", "-i", "kw", "env", "LD_LIBRARY_PATH=/kaiwudb/lib", "sh", "-c"];
             assert_eq!(c.argv[4..12], way);
-            assert_eq!(c.argv[13..], ["sh", "kwbase", "/kaiwudb/certs", "1", "/var/lib/kaiwudb"]);
+            assert_eq!(c.argv[13..], ["sh", "kwbase", "/kaiwudb/certs", "", "1", "/var/lib/kaiwudb"]);
             assert!(c.env.is_empty());
             Ok(answer)
         });

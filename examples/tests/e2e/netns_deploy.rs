@@ -204,7 +204,8 @@ pub(crate) fn secure_out_and_in_by_sudo(case: &Case) {
     assert_eq!(on(&lab, "n5", &["ls", "/etc/kaiwudb/certs"]), ["old.txt"]);
     assert_eq!(on(&lab, "n5", &["find", "/etc/kaiwudb", "-name", "before-join"]), [""; 0]);
     assert!(!lab.status().members().contains(&5));
-    on(&lab, "n5", &["rm", "/etc/kaiwudb/certs/old.txt"]);
+    // What the script deletes that is none of what it makes comes back.
+    on(&lab, "n5", &["sh", "-c", "cd /etc/kaiwudb/certs && mv old.txt client.alice.key"]);
 
     // Ended while the script joins, which removes the key by itself.
     let plan = planned("out.json");
@@ -213,7 +214,8 @@ pub(crate) fn secure_out_and_in_by_sudo(case: &Case) {
     only_its_holder_has_the_key(&lab);
     only_sshd_and(case, &lab, "n5", true);
     let listed = on(&lab, "n5", &["ls", "/etc/kaiwudb/certs"]);
-    assert_eq!(listed, ["ca.crt", "client.root.crt", "client.root.key", "node.crt", "node.key"]);
+    let made = ["ca.crt", "client.root.crt", "client.root.key", "node.crt", "node.key"];
+    assert_eq!(listed, [&made[..1], &["client.alice.key"], &made[1..]].concat());
     let owner = on(&lab, "n5", &["stat", "-c", "%U", "/etc/kaiwudb/certs/node.key"]);
     assert_eq!(owner, ["kaiwudb"]);
 

@@ -466,6 +466,8 @@ fn wait(state: &mut State, at: Timestamp, waiting_for: String, effects: &mut Vec
         Stage::Step => steps::deadline(state),
         Stage::Preflight | Stage::Undo => state.policy().join_deadline,
     };
+    // What was begun before has its own time to end.
+    let limit = limit.saturating_add(steps::begun::patience(state));
     if at >= later(entered, limit) {
         let stopped = steps::deadline_reached(state, limit, &waiting_for);
         return end(state, End::Stopped(stopped), effects);

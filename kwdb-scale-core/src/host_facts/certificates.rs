@@ -45,7 +45,7 @@ impl CertificateDirectory {
             lines.extend(file.fault.iter().map(|why| format!("{}/{stem}.crt: {why}", self.path)));
             match &file.key {
                 Some(Fact::Known(KeyMatch::NoKey)) => {
-                    lines.push(format!("{}/{stem}.key: this is no private key in PEM form", self.path));
+                    lines.push(format!("{}/{stem}.key: this is no private key in PEM form, or it is cut off or has a passphrase", self.path));
                 }
                 Some(Fact::Known(KeyMatch::Differs)) => {
                     lines.push(format!("{}/{stem}.key is not the key of {stem}.crt", self.path));
@@ -90,7 +90,7 @@ pub enum KeyMatch {
     Fits,
     /// Another key.
     Differs,
-    /// No private key in PEM form.
+    /// No private key in PEM form that openssl reads.
     NoKey,
 }
 

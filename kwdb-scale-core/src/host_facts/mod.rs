@@ -59,7 +59,8 @@ pub fn first_names(names: &[String]) -> String {
 
 /// Whether a store of KWDB has entries of that name at its top: the engine's files, its own notes, its directories.
 pub fn is_of_a_store(name: &str) -> bool {
-    const NAMES: [&str; 14] = [
+    // Not `extern`: that is the default of `--external-io-dir`, with backups and exports in it.
+    const NAMES: [&str; 13] = [
         "CURRENT",
         "IDENTITY",
         "LOCK",
@@ -72,7 +73,6 @@ pub fn is_of_a_store(name: &str) -> bool {
         "logs",
         "tsdb",
         "raft",
-        "extern",
         "lost+found",
     ];
     const BEGINNINGS: [&str; 5] = ["MANIFEST-", "OPTIONS-", "kwbase.", "kwbase-temp", "cockroach-temp"];

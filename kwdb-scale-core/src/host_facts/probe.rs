@@ -165,7 +165,8 @@ pair() {
   else
     of_certificate=$(bound openssl x509 -in "$1" -noout -pubkey 2>/dev/null </dev/null)
     of_key=$(bound openssl pkey -in "$2" -pubout -passin pass: 2>/dev/null </dev/null)
-    if [ -z "$of_certificate" ] || [ -z "$of_key" ]; then emit 'Kpair openssl does not read one of the two'
+    if [ -z "$of_certificate" ]; then emit 'Kpair openssl does not read the certificate'
+    elif [ -z "$of_key" ]; then emit 'Kpair none'
     elif [ "$of_certificate" = "$of_key" ]; then emit 'Kpair yes'
     else emit 'Kpair no'; fi
   fi

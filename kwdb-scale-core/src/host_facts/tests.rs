@@ -246,8 +246,22 @@ fn certificates_are_read_and_keys_are_not() {
         assert!(dir.certificate("other.crt").why_unknown().unwrap().contains("there is no"));
         assert!(found.machine.writable.iter().any(|w| w.directory == dir.path));
     }
-    scratch.file("certs/client.root.key", "-----BEGIN RSA PRIVATE KEY-----\nKEYMATERIAL\n", 0o600);
-    assert_eq!(look(&["sh"], &question, &scratch.0).can_authenticate, Fact::Known(true));
+    // A key that is one; without openssl it is not looked into.
+    let cut_off = "-----BEGIN RSA PRIVATE KEY-----\nKEYMATERIAL\n";
+    match key_pair(&scratch, "made") {
+        true => {
+            for end in ["crt", "key"] {
+                fs::rename(
+                    scratch.path(&format!("made.{end}")),
+                    scratch.path(&format!("certs/client.root.{end}")),
+                )
+                .unwrap();
+            }
+        }
+        false => drop(scratch.file("certs/client.root.key", cut_off, 0o600)),
+    }
+    let found = look(&["sh"], &question, &scratch.0);
+    assert_eq!(found.can_authenticate, Fact::Known(true), "{:?}", found.machine.certificates);
     scratch.file("certs/client.root.crt", "garbage", 0o644);
     assert_eq!(look(&["sh"], &question, &scratch.0).can_authenticate, Fact::Known(false));
     question.certs_dir = Some(scratch.path("none"));
@@ -259,8 +273,7 @@ fn certificates_are_read_and_keys_are_not() {
 /// Real keys, made on the spot: none is kept in the source.
 fn key_pair(scratch: &Scratch, name: &str) -> bool {
     let (key, crt) = (scratch.path(&format!("{name}.key")), scratch.path(&format!("{name}.crt")));
-    let words =
-        format!("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN={name}");
+    let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN=test";
     let made = Command::new("openssl").args(words.split(' ')).args(["-keyout", &key, "-out", &crt]).output();
     made.is_ok_and(|o| o.status.success())
 }
@@ -296,6 +309,7 @@ fn damage_and_digests_of_keys() {
     for (name, text, words) in [
         ("node.key", fs::read_to_string(scratch.path("certs/ca.key")).unwrap(), "is not the key of node.crt"),
         ("node.key", "garbage".to_owned(), "no private key"),
+        ("node.key", "-----BEGIN RSA PRIVATE KEY-----\nMIIE\n".to_owned(), "no private key"),
         ("node.crt", String::new(), "node.crt: it is empty"),
         ("ca.crt", "garbage".to_owned(), "ca.crt: this is no certificate"),
     ] {

@@ -442,6 +442,19 @@ fn undo_is_not_claimed_while_a_mark_goes_on() {
     assert!(!world.orphans.is_empty());
 }
 
+/// Where it cannot be looked up whether the mark goes on, it is waited for as long as it may take, and then undone; the
+/// wait is not part of the time that the undo has.
+#[test]
+fn undo_waits_where_nothing_can_be_looked_up() {
+    let mut world = World::new(4);
+    let mut plan = make_plan(&world, Operation::ScaleIn { nodes: vec![NodeRef::Id(NodeId(4))] });
+    plan.policy.join_deadline = plan.policy.act_deadline;
+    world.blind = true;
+    let (world, end, _) = Run::new(world, plan).run(&[Mishap::OrphanNextAct(8)]);
+    assert!(matches!(end, End::Undone(_)), "{end:?}");
+    assert!(!world.nodes[&4].bit && world.nodes[&4].up, "the mark is left");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 150,

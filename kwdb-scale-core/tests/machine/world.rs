@@ -45,6 +45,8 @@ pub(crate) struct World {
     /// Acts that go on although nobody waits for them, with the time when they are done.
     pub(crate) orphans: Vec<(Timestamp, Order)>,
     pub(crate) silent: BTreeSet<u32>,
+    /// What goes on cannot be looked up.
+    pub(crate) blind: bool,
     pub(crate) queue: Queue,
     /// Ranges that servers were asked to look at.
     pub(crate) asked: Vec<RangeId>,
@@ -69,6 +71,7 @@ impl World {
             moving: true,
             orphans: Vec::new(),
             silent: BTreeSet::new(),
+            blind: false,
             queue: Queue::Absent,
             asked: Vec::new(),
             settings: kwdb_scale_core::policy::SETTINGS
@@ -285,7 +288,11 @@ impl World {
                 .iter()
                 .map(|(act, _)| {
                     let goes_on = self.orphans.iter().any(|(_, order)| order.act == *act);
-                    (act.clone(), Fact::Known(goes_on.then(|| "the mark".to_owned())))
+                    let fact = match self.blind {
+                        true => Fact::unknown("the host does not answer"),
+                        false => Fact::Known(goes_on.then(|| "the mark".to_owned())),
+                    };
+                    (act.clone(), fact)
                 })
                 .collect(),
             ..Looked::default()

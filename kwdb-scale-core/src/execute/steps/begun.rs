@@ -5,7 +5,7 @@
 //! only in the second; or a node that was started has joined. Where that cannot be told,
 //! it is waited for as long as the act may take. After that only a look that is newer counts.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::super::driver::ACT_MARGIN;
 use super::super::event::Begun;
@@ -66,6 +66,13 @@ fn question(state: &State, at: Timestamp, act: &Act) -> Option<Begun> {
         | Act::RestoreCertificates { .. }
         | Act::CleanCertificates { .. } => None,
     }
+}
+
+/// How long it may take until it is known of every such act, or until it had the time to end.
+pub(in super::super) fn patience(state: &State) -> SignedDuration {
+    let acts = open(state);
+    let acts = acts.iter().chain(&state.ledger.begun);
+    acts.map(|act| super::act_deadline(state, act).saturating_add(ACT_MARGIN)).max().unwrap_or_default()
 }
 
 pub(in super::super) fn look(state: &State, at: Timestamp) -> Vec<(Act, Begun)> {
