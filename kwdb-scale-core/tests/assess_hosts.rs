@@ -166,6 +166,17 @@ fn installed_for_something_else() {
 }
 
 #[test]
+fn a_unit_that_a_reboot_would_not_start() {
+    let mut scene = Scene::new();
+    let unit = Unit { active: "inactive".into(), enabled: "disabled".into(), main_pid: None };
+    scene.machine(NEW).unit = Fact::Known(Some(unit));
+    // Nobody starts the node by it.
+    assert!(checks(&scene.assess(scale_out(&[NEW])), Severity::Warn).is_empty());
+    scene.cluster.host_mut(NEW).by_service = true;
+    scene.warns("host-unit-disabled", &["h6", "reboot"]);
+}
+
+#[test]
 fn something_runs_there() {
     let mut scene = Scene::new();
     scene.machine(NEW).processes = Fact::Known(vec![process(STORE)]);

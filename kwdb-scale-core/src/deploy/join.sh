@@ -66,12 +66,7 @@ if [ -z "$dead" ] && [ -n "$secure" ] && [ -z "$keep" ]; then
   $root rm -f "$certs/ca.key" "$ca/kaiwudb_certs.tar.gz"
 fi
 if [ "$joined" = yes ]; then
-  # The script deletes everything in the directory; what is none of what it makes belongs to somebody.
-  $root sh -c 'cd "$1" 2>/dev/null || exit 0
-    for file in .[!.]* *; do
-      case $file in ca.crt | ca.key | node.crt | node.key | client.root.* | *.tar.gz) continue ;; esac
-      [ ! -e "$file" ] || [ -e "$2/$file" ] || cp -a "$file" "$2/"
-    done' sh "$kept/certs" "$certs"
+  others_back
   $root rm -rf "$kept" "${service}q"
   for more do
     $root sed -i "s|^ExecStart=.*|& --join $more|" "$service"

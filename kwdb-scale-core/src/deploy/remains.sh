@@ -9,7 +9,7 @@ if [ "$verb" = take-back ] && $root test -e "$kept"; then
     '') echo 'systemctl does not tell whether kaiwudb runs' >&2; exit 1 ;;
     0) if $root test -e "$kept/complete"; then put_back; else $root rm -rf "$kept"; fi || exit 1 ;;
     # The node goes on with what the join made.
-    *) { [ -n "$keep" ] || $root rm -f "$certs/ca.key"; } && $root rm -rf "$kept" "${service}q" || exit 1 ;;
+    *) others_back && { [ -n "$keep" ] || $root rm -f "$certs/ca.key"; } && $root rm -rf "$kept" "${service}q" || exit 1 ;;
   esac
   rm -f "$dir/kwdb-scale.join.out"
 fi

@@ -76,7 +76,7 @@ pub(crate) fn machine(store: &str) -> Machine {
         deploy_scripts: Fact::Known(vec!["/root/kaiwudb_install/deploy.sh".into()]),
         unit: Fact::Known(Some(Unit {
             active: "inactive".into(),
-            enabled: "disabled".into(),
+            enabled: "enabled".into(),
             main_pid: None,
         })),
         container: Fact::Known(None),

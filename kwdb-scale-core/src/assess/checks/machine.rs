@@ -178,6 +178,25 @@ pub(super) fn running(cx: &Context<'_>) -> Vec<Problem> {
     found
 }
 
+/// A scale-in disables the unit of what it stops; a join only starts it.
+pub(super) fn unit_disabled(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for new in joining(cx).into_iter().filter(|new| new.facts.by_service) {
+        if let Fact::Known(Some(unit)) = &new.machine.unit
+            && unit.enabled == "disabled"
+        {
+            found.push(
+                Problem::new(format!(
+                    "the unit that starts the node of host {} is disabled, so that a reboot would not bring it back",
+                    new.host
+                ))
+                .cure("systemctl enable it there, unless that is wanted"),
+            );
+        }
+    }
+    found
+}
+
 pub(super) fn writable(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     // A service may start the node as somebody else.

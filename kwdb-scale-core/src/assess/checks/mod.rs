@@ -254,6 +254,8 @@ static CATALOGUE: &[Check] = table! {
         "the user that starts the node on a new host can make files in its store directories, unless a service starts it", "a node makes its store at the first start";
     "host-installed", [WARN NO WARN NO], machine::installed,
         "commands on a new host run the way KWDB is installed there, bare or in a container", "/etc/kaiwudb/info/MODE, line 1 (kaiwudb_install.sh)";
+    "host-unit-disabled", [WARN NO WARN NO], machine::unit_disabled,
+        "where a unit starts the node of a new host, it is enabled", "a scale-in disables the unit of what it stops";
     "host-disk-small", [WARN NO WARN NO], machine::disk_small,
         "the disk of a new host's store is not much smaller than the median store of the members (policy min_disk_percent)", "the allocator counts replicas, not bytes";
     "host-limits", [WARN NO WARN NO], machine::limits,

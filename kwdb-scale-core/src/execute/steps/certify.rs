@@ -14,6 +14,9 @@ use crate::ports::{CertificateState, CertifyHost};
 use crate::request::Certificates;
 use crate::topology::HostName;
 
+/// For a join whose node has joined to remove what it needed for that.
+const TIDIES: SignedDuration = SignedDuration::from_secs(20);
+
 /// How long making and installing may take.
 pub(in super::super) fn deadline(state: &State) -> SignedDuration {
     let policy = state.policy();
@@ -138,6 +141,45 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, host: &HostName, method: Certificates, au
         certification.fresh = facts.present.is_empty();
     }
     super::attempt(ctx, Act::Certify { job: certification }, &format!("making certificates for host {host}"))
+}
+
+/// What the end of an operation has to look at: hosts whose join had the archive.
+pub(super) fn look_end(state: &State, at: Timestamp) -> Vec<CertifyHost> {
+    state.ledger.joined_by_archive().map(|c| job(state, at, c)).collect()
+}
+
+/// Takes back what a join left that was cut off although its node joined. `None` when nothing is left.
+pub(super) fn judge_end(ctx: &mut Ctx<'_>) -> Option<Verdict> {
+    let joined: Vec<Certification> = ctx.state.ledger.joined_by_archive().cloned().collect();
+    for certification in joined {
+        let host = &certification.host;
+        let remains = match ctx.looked.certificates.get(host) {
+            Some(Fact::Known(facts)) => facts.remains.clone(),
+            Some(Fact::Unknown(why)) => {
+                let what = format!("a look at what the join left on host {host} ({why})");
+                return Some(super::patience(ctx, what));
+            }
+            None => return Some(Verdict::Again),
+        };
+        if remains.is_empty() {
+            continue;
+        }
+        // A join that goes on tidies up by itself.
+        if ctx.at.duration_since(ctx.entered()) < TIDIES {
+            return Some(Verdict::Wait(format!("the join on host {host} to tidy up")));
+        }
+        let act = Act::RestoreCertificates { job: certification.clone() };
+        if matches!(&ctx.state.ledger.last, Some((last, ActResult::Done(_))) if *last == act) {
+            return Some(Verdict::stop_with(
+                StopReason::ActFailed,
+                format!("what the join left on host {host} is there all the same"),
+                remains,
+                super::next_moves(ctx.state),
+            ));
+        }
+        return Some(super::attempt(ctx, act, &format!("tidying up after the join on host {host}")));
+    }
+    None
 }
 
 /// What an undo has to look at.

@@ -18,6 +18,7 @@ pub(super) fn look(state: &State, at: Timestamp, left: &[NodeId]) -> Look {
     first.extend(health_queries());
     let mut look = ask(state, at, &first, &[Query::Cluster, Query::Liveness]);
     look.processes.extend(left.iter().filter_map(|n| state.stop_target(*n, at)));
+    look.certificates = super::certify::look_end(state, at);
     look
 }
 
@@ -66,6 +67,9 @@ pub(super) fn judge(
     why.extend(unfit(ctx, &leaving, counted(ctx)));
     if !why.is_empty() {
         return super::gate(ctx, why);
+    }
+    if let Some(verdict) = super::certify::judge_end(ctx) {
+        return verdict;
     }
     let list: Vec<String> = ctx.obs.members().iter().map(|n| n.0.to_string()).collect();
     let ranges = ctx.obs.ranges.known().map_or(0, Vec::len);
