@@ -115,8 +115,12 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts the lab's process; another block of ports is taken when someone else was faster.
+    /// Starts the lab's process.
     fn start_twin(&mut self, options: &LabOptions) -> Result<(), LabError> {
+        if self.info.net.is_some() {
+            // Making machines took its time, and another lab may have taken the port. Only the lab's own is needed.
+            self.info.block = ports::find_block(0).map_err(io_error("ports"))?;
+        }
         let dir = &self.info.dir;
         let ca =
             self.info.certs_dir.as_ref().map(|certs| fs::read_to_string(certs.join("ca.crt"))).transpose();
