@@ -450,7 +450,7 @@ async fn perform_look(ports: &Ports, look: &Look) -> Looked {
         looked.scan_took = looked.scan_took.max(scans);
         looked.quickest = [looked.quickest, quickest].into_iter().flatten().min();
     }
-    looked.nudged = nudged;
+    (looked.can_nudge, looked.nudged) = (ports.queue.is_some(), nudged);
     let hosts = look.hosts.iter().map(|host| async move {
         let facts = ports.lifecycle.inspect(host).await;
         (host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
@@ -483,11 +483,9 @@ async fn perform_look(ports: &Ports, look: &Look) -> Looked {
 }
 
 async fn perform_nudges(ports: &Ports, look: &Look) -> Vec<(RangeId, Nudged)> {
+    let Some(queue) = &ports.queue else { return Vec::new() };
     let asking = stream::iter(look.nudges.iter().map(|nudge| async move {
-        let result = match &ports.queue {
-            Some(queue) => queue.enqueue(&nudge.via, nudge.node, nudge.range, NUDGE_DEADLINE).await,
-            None => Err(PortError::new(PortErrorKind::Unsupported, "no replicate queue is within reach")),
-        };
+        let result = queue.enqueue(&nudge.via, nudge.node, nudge.range, NUDGE_DEADLINE).await;
         (nudge.range, result.map_err(|e| (e.kind(), e.chain())))
     }));
     asking.buffer_unordered(look.nudges_at_once.max(1)).collect().await

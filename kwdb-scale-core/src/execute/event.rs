@@ -131,6 +131,8 @@ pub struct Looked {
     pub certificates: BTreeMap<HostName, Fact<CertificateFacts>>,
     /// The authority that issues certificates.
     pub authority: Option<Fact<AuthorityFacts>>,
+    /// Whether servers can be asked to look at ranges at all.
+    pub can_nudge: bool,
     /// What became of the nudges.
     pub nudged: Vec<(RangeId, Nudged)>,
     /// The quickest answer to a question about liveness, which costs the server next to nothing.

@@ -9,7 +9,7 @@ use super::event::{Looked, Nudge};
 use super::machine::later;
 use super::watch::DrainWatch;
 use crate::observation::Observation;
-use crate::ports::{Enqueued, Gateway, PortErrorKind};
+use crate::ports::{Enqueued, Gateway};
 use crate::request::Pace;
 use crate::rows::{Query, Rows};
 use crate::topology::{NodeId, RangeId, StoreId};
@@ -129,7 +129,7 @@ impl Nudges {
                 self.listed_at = Some(at);
             }
         }
-        if !self.on && !self.off && Self::wanted(pace, left, watch, at) {
+        if !self.on && !self.off && looked.can_nudge && Self::wanted(pace, left, watch, at) {
             self.on = true;
             tell = tell.or_else(|| {
                 Some(match pace {
@@ -177,10 +177,6 @@ impl Nudges {
                 Ok(Enqueued::Failed(words)) => {
                     self.why.insert(*range, words.chars().take(LONGEST_WORDS).collect());
                     Some("refused")
-                }
-                Err((PortErrorKind::Unsupported, _)) if self.asked == 0 => {
-                    self.off = true;
-                    return None;
                 }
                 Err((kind, _)) if kind.is_transient() => {
                     overload = true;

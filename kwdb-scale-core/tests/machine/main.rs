@@ -354,6 +354,7 @@ fn servers_are_asked_to_look_sooner() {
     ] {
         let (_, asked, end) = scale_in_at(Pace::Full, queue.clone());
         assert!(matches!(end, End::Done(_)) && asked < 400, "{queue:?}: {asked} asked, {end:?}");
+        assert_eq!(asked == 0, queue == Queue::Absent, "{queue:?}: {asked} asked");
     }
 }
 

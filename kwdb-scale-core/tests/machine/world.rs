@@ -105,6 +105,7 @@ impl World {
     fn nudge(&mut self, nudge: &Nudge) -> Nudged {
         self.asked.push(nudge.range);
         match &self.queue {
+            // Went away after it had been there.
             Queue::Absent => return Err((PortErrorKind::Unsupported, "no queue".into())),
             Queue::Silent => return Err((PortErrorKind::Deadline, "no answer".into())),
             Queue::Denies => return Err((PortErrorKind::Denied, "not for you".into())),
@@ -271,6 +272,7 @@ impl World {
     pub(crate) fn answer(&mut self, look: &Look) -> Looked {
         Looked {
             nudged: look.nudges.iter().map(|n| (n.range, self.nudge(n))).collect(),
+            can_nudge: self.queue != Queue::Absent,
             quickest: Some(SignedDuration::from_millis(1)),
             replies: look.asks.iter().map(|(g, q)| self.reply(g, q)).collect(),
             scan_took: SignedDuration::from_millis(10),
