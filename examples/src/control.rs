@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kwdb_scale_core::deploy::DeployScript;
-use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
-    BegunMark, BegunWork, ClearData, DecommissionControl, DecommissionStatus, Gateway, HostFacts,
-    NodeLifecycle, PortError, PortState, ProcessState, ReplicateQueue, StartNode, StartOutcome, StopNode,
+    BegunMark, DecommissionControl, DecommissionStatus, Gateway, NodeLifecycle, PortError, PortErrorKind,
+    ReplicateQueue,
 };
-use kwdb_scale_core::topology::{Address, HostName, NodeId};
+use kwdb_scale_core::topology::{HostName, NodeId};
 use kwdb_scale_rpc::{AdminRpc, RpcStop, Secure};
 use serde::Deserialize;
 
@@ -86,13 +85,13 @@ impl Control {
         let owned = config.hosts.iter().filter(|host| !host.owner.is_quit()).map(|host| host.name.clone());
         let owned: BTreeSet<HostName> = owned.chain(scripted.iter().cloned()).collect();
         let marks = Marks { rpc: rpc.clone(), commands: commands.clone(), scripted: !scripted.is_empty() };
-        let stop = RpcStop::new(rpc.clone(), commands.clone());
+        let stop = RpcStop::new(rpc.clone(), commands.clone()).with_owned(owned);
         let by = if marks.scripted { ", marks by deploy.sh" } else { "" };
         Self {
             said: format!("the admin RPC (node {via} takes it{by})"),
             marks: Arc::new(marks),
             queue: Some(Arc::new(rpc)),
-            lifecycle: Arc::new(Stops { rpc: stop, commands: commands.clone(), owned }),
+            lifecycle: Arc::new(stop),
         }
     }
 }
@@ -109,7 +108,7 @@ async fn within_reach(config: &Config, gateways: &[Gateway]) -> Result<(AdminRpc
     }
     let rpc = builder.build()?;
     let mut last = PortError::new(
-        kwdb_scale_core::ports::PortErrorKind::Config,
+        PortErrorKind::Config,
         "no member that stays is known, so the admin RPC cannot be asked",
     );
     for gateway in gateways.iter().take(TRIED) {
@@ -129,6 +128,12 @@ struct Marks {
     scripted: bool,
 }
 
+impl Marks {
+    fn marking(&self) -> &dyn DecommissionControl {
+        if self.scripted { self.commands.as_ref() } else { &self.rpc }
+    }
+}
+
 #[async_trait]
 impl DecommissionControl for Marks {
     async fn mark(
@@ -137,10 +142,7 @@ impl DecommissionControl for Marks {
         nodes: &[NodeId],
         deadline: Duration,
     ) -> Result<Vec<DecommissionStatus>, PortError> {
-        match self.scripted {
-            true => self.commands.mark(via, nodes, deadline).await,
-            false => self.rpc.mark(via, nodes, deadline).await,
-        }
+        self.marking().mark(via, nodes, deadline).await
     }
 
     async fn recommission(
@@ -149,10 +151,7 @@ impl DecommissionControl for Marks {
         nodes: &[NodeId],
         deadline: Duration,
     ) -> Result<Vec<DecommissionStatus>, PortError> {
-        match self.scripted {
-            true => self.commands.recommission(via, nodes, deadline).await,
-            false => self.rpc.recommission(via, nodes, deadline).await,
-        }
+        self.marking().recommission(via, nodes, deadline).await
     }
 
     async fn status(
@@ -170,56 +169,5 @@ impl DecommissionControl for Marks {
             true => self.commands.mark_under_way(begun).await,
             false => Ok(None),
         }
-    }
-}
-
-/// Drains and stops over the RPC, unless something owns the process.
-#[derive(Debug)]
-struct Stops {
-    rpc: RpcStop<DeployScript<Hosts>>,
-    commands: Arc<DeployScript<Hosts>>,
-    owned: BTreeSet<HostName>,
-}
-
-#[async_trait]
-impl NodeLifecycle for Stops {
-    async fn inspect(&self, host: &HostName) -> Result<HostFacts, PortError> {
-        self.commands.inspect(host).await
-    }
-
-    async fn reach(
-        &self,
-        host: &HostName,
-        to: &[Address],
-        deadline: Duration,
-    ) -> Result<Vec<Fact<PortState>>, PortError> {
-        self.commands.reach(host, to, deadline).await
-    }
-
-    async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError> {
-        self.commands.start(node).await
-    }
-
-    async fn clear_data(&self, job: &ClearData) -> Result<String, PortError> {
-        self.commands.clear_data(job).await
-    }
-
-    async fn drain(&self, node: &StopNode) -> Result<(), PortError> {
-        self.rpc.drain(node).await
-    }
-
-    async fn stop(&self, node: &StopNode) -> Result<(), PortError> {
-        match node.host.as_ref().is_some_and(|host| self.owned.contains(host)) {
-            true => self.commands.stop(node).await,
-            false => self.rpc.stop(node).await,
-        }
-    }
-
-    async fn process(&self, node: &StopNode) -> Result<ProcessState, PortError> {
-        self.commands.process(node).await
-    }
-
-    async fn work_under_way(&self, begun: &BegunWork) -> Result<Option<String>, PortError> {
-        self.commands.work_under_way(begun).await
     }
 }

@@ -1,5 +1,6 @@
 //! [`RpcStop`]: drain and stop over RPC, everything else by another implementation.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,17 +33,25 @@ type OnProgress = Arc<dyn Fn(&StopNode, &DrainProgress) + Send + Sync>;
 ///
 /// Where the RPC cannot be reached drain and stop fail, each with its kind: there is no fallback here. The node is ended,
 /// and nobody is told not to start it again: a node whose process belongs to a systemd unit or to a container is to be
-/// stopped by its owner, which is `L`'s matter.
+/// stopped by its owner, which is `L`'s matter: see [`with_owned`](Self::with_owned).
 pub struct RpcStop<L: NodeLifecycle + ?Sized> {
     rpc: AdminRpc,
     inner: Arc<L>,
+    owned: BTreeSet<HostName>,
     progress: Option<OnProgress>,
 }
 
 impl<L: NodeLifecycle + ?Sized> RpcStop<L> {
     /// Puts the RPC before `inner`.
     pub fn new(rpc: AdminRpc, inner: Arc<L>) -> Self {
-        Self { rpc, inner, progress: None }
+        Self { rpc, inner, owned: BTreeSet::new(), progress: None }
+    }
+
+    /// Leaves the stop of nodes on these hosts to `L`: something owns their processes and would start them again.
+    #[must_use]
+    pub fn with_owned(mut self, hosts: BTreeSet<HostName>) -> Self {
+        self.owned = hosts;
+        self
     }
 
     /// Tells each step of a drain.
@@ -77,7 +86,12 @@ impl<L: NodeLifecycle + ?Sized> RpcStop<L> {
 
 impl<L: NodeLifecycle + ?Sized> Clone for RpcStop<L> {
     fn clone(&self) -> Self {
-        Self { rpc: self.rpc.clone(), inner: Arc::clone(&self.inner), progress: self.progress.clone() }
+        Self {
+            rpc: self.rpc.clone(),
+            inner: Arc::clone(&self.inner),
+            owned: self.owned.clone(),
+            progress: self.progress.clone(),
+        }
     }
 }
 
@@ -120,6 +134,9 @@ impl<L: NodeLifecycle + ?Sized> NodeLifecycle for RpcStop<L> {
     }
 
     async fn stop(&self, node: &StopNode) -> Result<(), PortError> {
+        if node.host.as_ref().is_some_and(|host| self.owned.contains(host)) {
+            return self.inner.stop(node).await;
+        }
         let end = Instant::now() + node.deadline.min(LONGEST);
         self.must_be_empty(node).await?;
         match self.drain_within(node, drain_wait(node.deadline)).await {
