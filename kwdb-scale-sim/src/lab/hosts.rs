@@ -218,7 +218,17 @@ impl Lab {
         let output = proc::run(self.enter(host)?.args(["systemctl", "start", UNIT]), START)
             .map_err(io_error(what()))?;
         let deadline = Instant::now() + START;
-        while output.code == Some(0) && Instant::now() < deadline && self.runs(host.name.as_str())? {
+        // A unit is active before its process is the node: `setpriv` comes first.
+        let active = || -> Result<bool, LabError> {
+            let mut ask = self.enter(host)?;
+            let asked =
+                proc::run(ask.args(["systemctl", "is-active", UNIT]), START).map_err(io_error(what()))?;
+            Ok(matches!(asked.stdout.trim(), "active" | "activating"))
+        };
+        while output.code == Some(0)
+            && Instant::now() < deadline
+            && (self.runs(host.name.as_str())? || active()?)
+        {
             let socket = host.address.as_str().parse().map_err(std::io::Error::other);
             let socket = socket.map_err(io_error(what()))?;
             if TcpStream::connect_timeout(&socket, Duration::from_secs(1)).is_ok() {

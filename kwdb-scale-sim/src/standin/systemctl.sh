@@ -63,8 +63,7 @@ launch() {
   # The group's number is the main process's, which is written down by root before the unit's user takes over.
   eval "exec setsid sh -c 'echo \$\$ >\"\$0\"; exec \"\$@\"' '$state.pid' $as $(setting ExecStart)" </dev/null >>"$state.log" 2>&1 &
   child=$!
-  tries=0
-  while [ ! -s "$state.pid" ] && [ $tries -lt 100 ]; do tries=$((tries + 1)); sleep 0.02; done
+  while [ ! -s "$state.pid" ] && lives "$child"; do sleep 0.02; done
 }
 
 start() {
