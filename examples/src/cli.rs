@@ -1,6 +1,7 @@
 //! The command line of `kwscale`.
 
 use std::ffi::OsString;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -146,6 +147,9 @@ pub struct RequestOptions {
     /// How soon servers look at the ranges of leaving nodes.
     #[arg(long, global = true, value_enum, default_value = "tail")]
     pub pace: PaceArg,
+    /// At most so many nodes leave at a time; all of them, marked together, when it is not given.
+    #[arg(long, global = true, value_name = "NODES")]
+    pub batch: Option<NonZeroU32>,
 }
 
 /// A time to wait: positive, and at most a year.
@@ -273,6 +277,7 @@ impl RequestOptions {
                 PaceArg::Tail => Pace::Tail,
                 PaceArg::Full => Pace::Full,
             },
+            batch: self.batch,
         }
     }
 }

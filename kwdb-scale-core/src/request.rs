@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +30,7 @@ pub enum Operation {
         /// The hosts, in order of joining.
         hosts: Vec<HostName>,
     },
-    /// Move everything off these nodes, all marked in one command, then stop them.
+    /// Move everything off these nodes, all marked in one command unless a [batch](Options::batch) is asked for, then stop them.
     ScaleIn {
         /// The nodes that leave.
         nodes: Vec<NodeRef>,
@@ -232,6 +233,20 @@ pub struct Options {
     /// How soon the ranges of leaving nodes are looked at.
     #[serde(skip_serializing_if = "Pace::is_default")]
     pub pace: Pace,
+    /// At most so many leaving nodes are marked, emptied and stopped at a time; all of them in one when `None`.
+    ///
+    /// Marked together they take fewer moves and less time, because nothing moves to a node that leaves later.
+    /// Smaller batches spread the load of moving, which for time-series ranges nothing else slows down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<NonZeroU32>,
+}
+
+impl Options {
+    /// How many of `leaving` nodes leave at a time, at least one.
+    pub fn at_a_time(&self, leaving: usize) -> usize {
+        let asked = self.batch.and_then(|n| usize::try_from(n.get()).ok());
+        asked.unwrap_or(leaving).min(leaving).max(1)
+    }
 }
 
 impl Default for Options {
@@ -244,6 +259,7 @@ impl Default for Options {
             old_data: OldData::Refuse,
             certificates: Certificates::Present,
             pace: Pace::Tail,
+            batch: None,
         }
     }
 }

@@ -235,10 +235,10 @@ fn steps(
         });
     }
     let nodes: Vec<NodeId> = leaving.iter().map(|l| l.node).collect();
-    if !nodes.is_empty() {
-        steps.push(Step::Mark { nodes: nodes.clone() });
-        steps.push(Step::AwaitEmpty { nodes: nodes.clone() });
-        for node in &nodes {
+    for batch in nodes.chunks(options.at_a_time(nodes.len())) {
+        steps.push(Step::Mark { nodes: batch.to_vec() });
+        steps.push(Step::AwaitEmpty { nodes: batch.to_vec() });
+        for node in batch {
             if options.drain {
                 steps.push(Step::Drain { node: *node });
             }

@@ -12,17 +12,18 @@
 mod world;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use kwdb_scale_core::execute::{
     Act, ActResult, Cancel, Effect, End, Event, Ledger, Order, Record, State, StopReason, step,
 };
 use kwdb_scale_core::plan::Plan;
 use kwdb_scale_core::ports::{Enqueued, PortErrorKind};
-use kwdb_scale_core::request::{NodeRef, Operation, Pace};
+use kwdb_scale_core::request::{NodeRef, Operation, Options, Pace};
 use kwdb_scale_core::topology::NodeId;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use world::{Queue, World, address, host, make_plan, make_plan_at};
+use world::{Queue, World, address, host, make_plan, make_plan_at, make_plan_with};
 
 /// What may happen before a look is answered.
 #[derive(Clone, Debug)]
@@ -121,7 +122,13 @@ impl Run {
         assert!(!self.leaving.contains(&order.via.node.0), "a leaving node is the gateway");
         match &order.act {
             Act::Mark { nodes } => {
-                assert_eq!(nodes, &plan.leaving.iter().map(|l| l.node).collect::<Vec<_>>());
+                let leaving: Vec<NodeId> = plan.leaving.iter().map(|l| l.node).collect();
+                let mut batches = leaving.chunks(plan.request.options.at_a_time(leaving.len()));
+                assert!(batches.any(|batch| batch == nodes), "{nodes:?} are no batch of {leaving:?}");
+                let before = self.state.ledger.marked.iter().filter(|n| !nodes.contains(n));
+                for node in before {
+                    assert_eq!(self.world.replicas(node.0), 0, "marked before node {} was empty", node.0);
+                }
             }
             Act::Stop { node } => {
                 let seen = self.seen.as_ref().unwrap();
@@ -302,6 +309,19 @@ fn a_quiet_world_lets_everything_through() {
     let marks = records.iter().filter(|r| matches!(r, Record::Intent { act: Act::Mark { .. }, .. })).count();
     assert_eq!(marks, 1, "all targets are marked in one command");
 
+    let world = World::new(6);
+    let nodes = [4, 5, 6].map(|n| NodeRef::Id(NodeId(n))).to_vec();
+    let options = Options { batch: NonZeroU32::new(2), ..Options::default() };
+    let plan = make_plan_with(options, &world, Operation::ScaleIn { nodes });
+    let (world, end, records) = Run::new(world, plan).run(&[]);
+    assert!(matches!(end, End::Done(_)), "{end:?}");
+    prove_end(&world, &[4, 5, 6], &[], &end);
+    let marked = records.iter().filter_map(|r| match r {
+        Record::Intent { act: Act::Mark { nodes }, .. } => Some(nodes.len()),
+        _ => None,
+    });
+    assert_eq!(marked.collect::<Vec<_>>(), [2, 1], "in batches of two");
+
     let plan = make_plan(&World::new(3), Operation::ScaleOut { hosts: vec![host(7), host(8)] });
     let (world, end, _) = Run::new(World::new(3), plan).run(&[]);
     assert!(matches!(end, End::Done(_)), "{end:?}");
@@ -464,13 +484,15 @@ proptest! {
     })]
 
     #[test]
-    fn a_hostile_world_breaks_no_rule(mishaps in prop::collection::vec(mishap(), 0..60), two in any::<bool>()) {
+    fn a_hostile_world_breaks_no_rule(
+        mishaps in prop::collection::vec(mishap(), 0..60),
+        leave in 1..4_u32,
+        batch in prop::option::of((1..3_u32).prop_map(|n| NonZeroU32::new(n).unwrap())),
+    ) {
         let world = World::new(6);
-        let mut nodes = vec![NodeRef::Id(NodeId(6))];
-        if two {
-            nodes.push(NodeRef::Id(NodeId(5)));
-        }
-        let plan = make_plan(&world, Operation::ScaleIn { nodes });
+        let nodes = (0..leave).map(|n| NodeRef::Id(NodeId(6 - n))).collect();
+        let options = Options { batch, ..Options::default() };
+        let plan = make_plan_with(options, &world, Operation::ScaleIn { nodes });
         let leaving: Vec<u32> = plan.leaving.iter().map(|l| l.node.0).collect();
         let (world, end, _) = Run::new(world, plan).run(&mishaps);
         prove_end(&world, &leaving, &[], &end);

@@ -365,6 +365,10 @@ pub(crate) fn make_plan(world: &World, operation: Operation) -> Plan {
 }
 
 pub(crate) fn make_plan_at(pace: Pace, world: &World, operation: Operation) -> Plan {
+    make_plan_with(Options { pace, ..Options::default() }, world, operation)
+}
+
+pub(crate) fn make_plan_with(options: Options, world: &World, operation: Operation) -> Plan {
     let mut policy = Policy { samples: 2, ..Policy::default() };
     policy.stall_after = SignedDuration::from_secs(60);
     policy.settled_after = SignedDuration::from_secs(30);
@@ -376,7 +380,7 @@ pub(crate) fn make_plan_at(pace: Pace, world: &World, operation: Operation) -> P
     let hosts = (1..=9).map(|n| (host(n), Fact::Known(world.host_facts(&host(n))))).collect();
     let observation = Observation::build(&gateway, &replies, hosts);
     let mut request = request(operation);
-    request.options.pace = pace;
+    request.options = options;
     plan(&observation, &request, &policy).unwrap_or_else(|refusal| {
         panic!("{}", refusal.reasons().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })

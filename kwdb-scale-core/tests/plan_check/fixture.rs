@@ -1,6 +1,7 @@
 //! Clusters as rows, and valid plans for them, written by hand.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
 use jiff::Timestamp;
 use kwdb_scale_core::assess::{Change, OperationKind};
@@ -462,6 +463,21 @@ pub(crate) fn scale_in() -> World {
     world(6, &StartMode::MultiReplica, operation, options, (&[], &[5, 6]), steps)
 }
 
+/// Nodes 5 and 6 of six leave, one after the other.
+pub(crate) fn scale_in_one_by_one() -> World {
+    let leave = |id: u32| {
+        [
+            Step::Mark { nodes: nodes(&[id]) },
+            Step::AwaitEmpty { nodes: nodes(&[id]) },
+            Step::Stop { node: NodeId(id) },
+        ]
+    };
+    let steps = [&leave(5)[..], &leave(6), &[verify(&[1, 2, 3, 4], &[], &[5, 6], Finish::Stop)]].concat();
+    let operation = Operation::ScaleIn { nodes: vec![NodeRef::Id(NodeId(5)), NodeRef::Id(NodeId(6))] };
+    let options = Options { batch: NonZeroU32::new(1), ..Options::default() };
+    world(6, &StartMode::MultiReplica, operation, options, (&[], &[5, 6]), steps)
+}
+
 /// Node 4 of four is emptied and left running.
 pub(crate) fn leave_drained() -> World {
     let steps = vec![
@@ -512,6 +528,7 @@ pub(crate) fn all() -> Vec<(&'static str, World)> {
         ("scale_out", scale_out()),
         ("single_replica_out", single_replica_out()),
         ("scale_in", scale_in()),
+        ("scale_in_one_by_one", scale_in_one_by_one()),
         ("leave_drained", leave_drained()),
         ("replace", replace()),
         ("nothing", nothing()),

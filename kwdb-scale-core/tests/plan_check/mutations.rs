@@ -1,6 +1,7 @@
 //! Each rule fires when it is broken, and no other one does unless the break is one of theirs too.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 
 use jiff::SignedDuration;
 use kwdb_scale_core::assess::{Finding, OperationKind, Severity};
@@ -12,8 +13,8 @@ use kwdb_scale_core::topology::{Address, ClusterId, NodeClass, NodeId, StartMode
 
 use crate::fixture::{
     SETTING, World, address, all, authority, certified, come_back, gateway, host, join, leave_drained, nodes,
-    nothing, partition_row, range_row, reach, replace, scale_in, scale_out, single_replica_out, store,
-    zone_row,
+    nothing, partition_row, range_row, reach, replace, scale_in, scale_in_one_by_one, scale_out,
+    single_replica_out, store, zone_row,
 };
 
 /// A way to break a valid plan.
@@ -221,7 +222,9 @@ const STEPS: &[Break] = &[
     breaks("balance unasked", scale_out, |w| w.plan.request.options.await_balance = false, &["balance-as-asked"]),
     breaks("no balance", scale_out, |w| { w.plan.steps.remove(2); }, &["balance-as-asked"]),
     breaks("no mark", leave_drained, |w| { w.plan.steps.remove(0); }, &["mark-once"]),
-    breaks("two marks", scale_in, |w| { *mark_mut(w, 0) = nodes(&[5]); w.plan.steps.insert(1, Step::Mark { nodes: nodes(&[6]) }); }, &["mark-once"]),
+    breaks("two marks", scale_in, |w| { *mark_mut(w, 0) = nodes(&[5]); w.plan.steps.insert(1, Step::Mark { nodes: nodes(&[6]) }); }, &["mark-once", "mark-after-empty"]),
+    breaks("a batch marked before the one before it is empty", scale_in_one_by_one, |w| w.plan.steps.swap(1, 3), &["mark-after-empty", "stop-after-empty"]),
+    breaks("larger batches than asked", scale_in, |w| w.plan.request.options.batch = NonZeroU32::new(1), &["mark-once"]),
     breaks("a mark of nobody", scale_in, |w| mark_mut(w, 0).clear(), &["mark-once"]),
     breaks("a mark of one too many", scale_in, |w| mark_mut(w, 0).push(NodeId(4)), &["mark-once"]),
     breaks("a mark of one too few", scale_in, |w| { mark_mut(w, 0).pop(); }, &["mark-once"]),

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
 use kwdb_scale_core::assess::OperationKind;
 use kwdb_scale_core::plan::{Plan, check, plan};
@@ -159,8 +160,9 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 fn options() -> impl Strategy<Value = Options> {
-    (0..3_u8, any::<bool>(), any::<bool>(), any::<bool>(), 0..3_u8).prop_map(
-        |(redistribution, stop, balance, drain, old)| Options {
+    (0..3_u8, any::<bool>(), any::<bool>(), any::<bool>(), 0..3_u8, 0..3_u32).prop_map(
+        |(redistribution, stop, balance, drain, old, batch)| Options {
+            batch: NonZeroU32::new(batch),
             redistribution: match redistribution {
                 0 => Redistribution::Leave,
                 1 => Redistribution::Off,

@@ -22,9 +22,10 @@ fn danger(plan: &Plan) -> Option<String> {
             || match step {
                 Step::Join { join, .. } => !marked.is_empty() || join.is_empty(),
                 Step::Mark { nodes } => {
-                    let again = !marked.is_empty();
-                    marked.extend(nodes.iter().copied());
-                    again || nodes.is_empty()
+                    // Two decommissions at once wedge.
+                    let overlap = !marked.is_subset(&empty);
+                    let again = !nodes.iter().all(|n| marked.insert(*n));
+                    overlap || again || nodes.is_empty()
                 }
                 Step::AwaitEmpty { nodes } => {
                     empty.extend(nodes.iter().copied());

@@ -290,6 +290,9 @@ static CATALOGUE: &[Check] = table! {
         "time-series ranges may move to the new node", "kv.allocator.ts_consider_rebalance.enabled";
     "ts-dead-rebalance-off", [INFO INFO INFO NO], settings::ts_dead_rebalance,
         "time-series ranges on dead nodes are repaired", "kv.allocator.ts_store_dead_rebalance.enabled";
+    "replica-moves", [NO INFO INFO NO], notes::moves,
+        "how many replicas will move, and what marking the leaving nodes together or in batches makes of it",
+        "measured on a real V3.2.1: two of six nodes together took 14 % fewer moves and half the time, three of six 21 % fewer moves";
     // The notes of the page.
     "note-queries", [INFO INFO INFO NO], notes::queries, "queries may be incomplete meanwhile, by release", PAGE;
     "note-ts-ddl", [INFO INFO INFO NO], notes::ts_ddl, "DDL of time-series indexes may time out meanwhile", PAGE;

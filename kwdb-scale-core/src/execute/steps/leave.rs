@@ -34,7 +34,7 @@ pub(super) fn judge_mark(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
     let needed = ctx.state.views_needed();
     let bits: Vec<Bit> = nodes.iter().map(|n| bit(ctx.looked, *n, needed)).collect();
     let names = || ids(nodes);
-    let ours = !ctx.state.ledger.marked.is_empty();
+    let ours = nodes.iter().any(|n| ctx.state.ledger.marked.contains(n));
     if bits.iter().all(|b| *b == Bit::Set) && ours {
         return Verdict::Done(format!("{} marked, seen through {needed} members", names()));
     }

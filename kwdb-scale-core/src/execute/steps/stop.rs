@@ -193,15 +193,17 @@ fn closed_gate(ctx: &mut Ctx<'_>, node: NodeId) -> Option<Verdict> {
 }
 
 fn unfit_to_stop(ctx: &Ctx<'_>, node: NodeId) -> Vec<String> {
-    let mut why = unfit(ctx, &leaving_nodes(ctx), ctx.obs.counted_members());
+    let mut why = unfit(ctx, &marked_nodes(ctx), ctx.obs.counted_members());
     why.extend(not_there(ctx, node));
     why
 }
 
-fn leaving_nodes(ctx: &Ctx<'_>) -> BTreeSet<NodeId> {
+/// Leaving nodes that were marked up to here. Those of later batches are members still.
+fn marked_nodes(ctx: &Ctx<'_>) -> BTreeSet<NodeId> {
     let plan = ctx.plan();
     plan.steps
         .iter()
+        .take(ctx.state.ledger.cursor)
         .filter_map(|s| match s {
             Step::Mark { nodes } => Some(nodes.clone()),
             _ => None,

@@ -80,7 +80,18 @@ pub(super) const RULES: &[Rule] = &[
         "balance is awaited only where data moves",
     ),
     rule("balance-as-asked", REQUEST, balance_as_asked, "balance is awaited after a scale-out if asked for"),
-    rule("mark-once", ONE_MARK, mark_once, "all leaving nodes are marked in one step, and nobody else"),
+    rule(
+        "mark-once",
+        ONE_MARK,
+        mark_once,
+        "each leaving node is marked once, all in one step or in batches as asked, and nobody else",
+    ),
+    rule(
+        "mark-after-empty",
+        ONE_MARK,
+        mark_after_empty,
+        "a batch is marked after the ones before it are proven empty",
+    ),
     rule(
         "mark-after-joins",
         "design: add before remove",
@@ -327,24 +338,40 @@ fn balance_as_asked(case: &Case<'_>, report: &mut Report) {
 
 fn mark_once(case: &Case<'_>, report: &mut Report) {
     let leaving = case.leaving_ids();
-    let mut marks = case.marks();
-    match marks.next() {
-        None if leaving.is_empty() => {}
-        None => report.whole(format!("{} are never marked", list(&leaving))),
-        Some((index, nodes)) => {
-            if nodes.is_empty() {
-                report.at(index, "nobody is marked: to the server that means the gateway itself");
-            }
-            for node in repeated(nodes) {
+    let at_a_time = case.plan.request.options.at_a_time(leaving.len());
+    let mut marked = BTreeSet::new();
+    for (index, nodes) in case.marks() {
+        if nodes.is_empty() {
+            report.at(index, "nobody is marked: to the server that means the gateway itself");
+        }
+        for node in nodes {
+            if !marked.insert(*node) {
                 report.at(index, format!("node {} is marked twice", node.0));
             }
-            if nodes.iter().copied().collect::<BTreeSet<_>>() != leaving {
-                report.at(index, format!("{} are marked, {} leave", list(nodes), list(&leaving)));
+            if !leaving.contains(node) {
+                report.at(index, format!("node {} is marked and does not leave", node.0));
             }
         }
+        let left = leaving.len().saturating_sub(marked.len());
+        if nodes.len() > at_a_time || (nodes.len() < at_a_time && left > 0) {
+            let asked = format!("{} nodes are marked, {at_a_time} at a time were asked for", nodes.len());
+            report.at(index, asked);
+        }
     }
-    for (index, _) in marks {
-        report.at(index, "a second mark: one command names all leaving nodes");
+    for node in leaving.difference(&marked) {
+        report.whole(format!("node {} leaves and is never marked", node.0));
+    }
+}
+
+fn mark_after_empty(case: &Case<'_>, report: &mut Report) {
+    for (index, _) in case.marks() {
+        let before: BTreeSet<NodeId> =
+            case.marks().filter(|(i, _)| *i < index).flat_map(|(_, nodes)| nodes.iter().copied()).collect();
+        let awaited: BTreeSet<NodeId> =
+            case.waits().filter(|(i, _)| *i < index).flat_map(|(_, nodes)| nodes.iter().copied()).collect();
+        for node in before.difference(&awaited) {
+            report.at(index, format!("more nodes are marked before node {} is proven empty", node.0));
+        }
     }
 }
 
@@ -356,9 +383,14 @@ fn mark_after_joins(case: &Case<'_>, report: &mut Report) {
 }
 
 fn empty_after_mark(case: &Case<'_>, report: &mut Report) {
-    let Some(mark) = case.marks().map(|(i, _)| i).max() else { return };
-    for (index, nodes) in case.waits().filter(|(i, _)| *i < mark) {
-        report.at(index, format!("{} are awaited empty before they are marked", list(nodes)));
+    for (index, nodes) in case.waits() {
+        let marked = |node: &&NodeId| case.marks().any(|(i, marked)| i < index && marked.contains(node));
+        let early: Vec<&NodeId> = nodes.iter().filter(|node| !marked(node)).collect();
+        // Those that are never marked are told of by `mark-once`.
+        let later = case.marks().any(|(i, marked)| i > index && early.iter().any(|n| marked.contains(n)));
+        if later {
+            report.at(index, format!("{} are awaited empty before they are marked", list(early)));
+        }
     }
 }
 
