@@ -70,6 +70,7 @@ pub fn rows(query: &Query, nodes: u32, ranges: u64) -> Rows {
                 ranges_unavailable: Some(0),
                 ranges_underreplicated: Some(0),
                 replicate_purgatory: Some(0),
+                replicate_pending: Some(0),
                 updated_at: Some(before(5)),
                 started_at: Some(before(86_400)),
                 node_address: Some(address(n)),

@@ -188,7 +188,8 @@ impl fmt::Display for Certificates {
     }
 }
 
-/// Whether servers are asked to look at the ranges of leaving nodes sooner than their scanner would.
+/// Whether servers are asked to look at ranges sooner than their scanner would: at those of leaving nodes, and at those
+/// that want one more replica because a node joined.
 ///
 /// A store's scanner walks its ranges slowly, and with small data a scale-in spends nearly all its time on that wait.
 /// Only the moment of looking changes: the allocator still decides what moves, where to, and at what rate. It needs a

@@ -46,6 +46,8 @@ pub enum Query {
         /// At most so many rows.
         limit: u32,
     },
+    /// The lease holders of these ranges, in the same way. A range that is not there any more has no row.
+    LeasesOf(Vec<RangeId>),
     /// `kwdb_internal.zones`: every zone configuration with its target.
     Zones,
     /// Jobs that are neither succeeded, failed nor cancelled.
@@ -71,7 +73,7 @@ pub enum Rows {
     Ranges(Vec<RangeRow>),
     /// Answer to [`Query::ReplicaCounts`].
     ReplicaCounts(Vec<ReplicaCountRow>),
-    /// Answer to [`Query::LeasesOn`].
+    /// Answer to [`Query::LeasesOn`] and [`Query::LeasesOf`].
     Leases(Vec<LeaseRow>),
     /// Answer to [`Query::Zones`].
     Zones(Vec<ZoneRow>),
@@ -172,6 +174,9 @@ pub struct StoreRow {
     pub ranges_underreplicated: Option<u64>,
     /// Gauge `queue.replicate.purgatory`: replicas for which the allocator found no place.
     pub replicate_purgatory: Option<u64>,
+    /// Gauge `queue.replicate.pending`: replicas that wait for the store's replicate queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicate_pending: Option<u64>,
     /// When the node wrote this status (`kv_node_status.updated_at`; every 10 s while it lives).
     pub updated_at: Option<Timestamp>,
     /// When the node's process started (`kv_node_status.started_at`).
@@ -251,7 +256,7 @@ pub struct ZoneRow {
     pub full_config_sql: Option<String>,
 }
 
-/// See [`Query::LeasesOn`].
+/// See [`Query::LeasesOn`] and [`Query::LeasesOf`].
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct LeaseRow {
     /// The range.

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 
 use crate::ports::{PortError, PortErrorKind};
 use crate::rows::{Answer, Query, Rows};
-use crate::topology::{Address, StoreId};
+use crate::topology::{Address, RangeId, StoreId};
 use cell::Table;
 
 /// Why an answer could not be understood.
@@ -105,6 +105,7 @@ pub fn name(query: &Query) -> &'static str {
         Query::ReplicaCounts(_) => "replica counts",
         Query::RangesOn { .. } => "ranges on stores",
         Query::LeasesOn { .. } => "leases of ranges on stores",
+        Query::LeasesOf(_) => "leases of ranges",
         Query::Zones => "zones",
         Query::Jobs => "jobs",
         Query::Settings(_) => "settings",
@@ -153,6 +154,7 @@ pub fn columns(query: &Query) -> &'static [&'static str] {
             "ranges_unavailable",
             "ranges_underreplicated",
             "replicate_purgatory",
+            "replicate_pending",
             "updated_at",
             "started_at",
             "node_address",
@@ -171,7 +173,7 @@ pub fn columns(query: &Query) -> &'static [&'static str] {
             "learner_replicas",
         ],
         Query::ReplicaCounts(_) => &["server_time", "present", "store_id", "replicas"],
-        Query::LeasesOn { .. } => &["server_time", "present", "range_id", "lease_store"],
+        Query::LeasesOn { .. } | Query::LeasesOf(_) => &["server_time", "present", "range_id", "lease_store"],
         Query::Zones => &[
             "server_time",
             "is_admin",
@@ -218,7 +220,8 @@ pub fn sql(query: &Query) -> String {
             "SELECT true AS present, s.node_id, s.store_id, s.capacity, s.available, s.used, s.range_count, \
              s.lease_count, (s.metrics->>'ranges.unavailable')::DECIMAL::INT8 AS ranges_unavailable, \
              (s.metrics->>'ranges.underreplicated')::DECIMAL::INT8 AS ranges_underreplicated, \
-             (s.metrics->>'queue.replicate.purgatory')::DECIMAL::INT8 AS replicate_purgatory, n.updated_at, \
+             (s.metrics->>'queue.replicate.purgatory')::DECIMAL::INT8 AS replicate_purgatory, \
+             (s.metrics->>'queue.replicate.pending')::DECIMAL::INT8 AS replicate_pending, n.updated_at, \
              n.started_at, n.address AS node_address FROM kwdb_internal.kv_store_status AS s \
              LEFT JOIN kwdb_internal.kv_node_status AS n ON n.node_id = s.node_id"
                 .to_owned(),
@@ -226,7 +229,7 @@ pub fn sql(query: &Query) -> String {
         ),
         Query::Ranges => (format!("SELECT {RANGE_COLUMNS} FROM kwdb_internal.ranges_no_leases"), "r.range_id"),
         Query::ReplicaCounts(stores) => {
-            let list = ids(stores);
+            let list = ids(stores.iter().map(|s| s.0));
             (
                 format!(
                     "SELECT true AS present, a.store_id, COALESCE(c.replicas, 0) AS replicas \
@@ -240,7 +243,7 @@ pub fn sql(query: &Query) -> String {
             )
         },
         Query::RangesOn { stores, limit } => {
-            let list = ids(stores);
+            let list = ids(stores.iter().map(|s| s.0));
             (
                 format!(
                     "SELECT {RANGE_COLUMNS} FROM kwdb_internal.ranges_no_leases \
@@ -250,7 +253,7 @@ pub fn sql(query: &Query) -> String {
             )
         },
         Query::LeasesOn { stores, limit } => {
-            let list = ids(stores);
+            let list = ids(stores.iter().map(|s| s.0));
             (
                 format!(
                     "SELECT true AS present, range_id, kwdb_internal.lease_holder(start_key) AS lease_store \
@@ -260,6 +263,17 @@ pub fn sql(query: &Query) -> String {
                 "r.range_id",
             )
         },
+        Query::LeasesOf(ranges) => {
+            let list = ids(ranges.iter().map(|r| r.0));
+            (
+                format!(
+                    "SELECT true AS present, range_id, kwdb_internal.lease_holder(start_key) AS lease_store \
+                     FROM (SELECT range_id, start_key FROM kwdb_internal.ranges_no_leases \
+                     WHERE range_id = ANY ({list}))"
+                ),
+                "r.range_id",
+            )
+        }
         Query::Zones => (
             "SELECT true AS present, zone_id, subzone_id, target, range_name, database_name, table_name, \
              index_name, partition_name, raw_config_sql, full_config_sql FROM kwdb_internal.zones"
@@ -307,15 +321,7 @@ pub fn sql(query: &Query) -> String {
 /// For servers that stand in for KWDB: they need no SQL engine to answer the closed set.
 pub fn query_of(text: &str) -> Option<Query> {
     let text = text.trim().trim_end_matches(';').trim_end();
-    let stores = || {
-        let (_, rest) = text.split_once("ARRAY[")?;
-        let (list, _) = rest.split_once(']')?;
-        list.split(',')
-            .map(str::trim)
-            .filter(|id| !id.is_empty())
-            .map(|id| id.parse().ok().map(StoreId))
-            .collect::<Option<Vec<_>>>()
-    };
+    let stores = || listed(text, StoreId);
     let mut candidates = vec![
         Query::Cluster,
         Query::Liveness,
@@ -332,6 +338,9 @@ pub fn query_of(text: &str) -> Option<Query> {
         let limit = limit.split(')').next().and_then(|n| n.parse().ok());
         candidates.extend(stores().zip(limit).map(|(stores, limit)| Query::RangesOn { stores, limit }));
         candidates.extend(stores().zip(limit).map(|(stores, limit)| Query::LeasesOn { stores, limit }));
+    }
+    if text.contains("WHERE range_id = ANY") {
+        candidates.extend(listed(text, RangeId).map(Query::LeasesOf));
     }
     if let Some((_, list)) = text.split_once("WHERE variable = ANY (ARRAY[") {
         candidates.extend(literals(list).map(Query::Settings));
@@ -374,7 +383,7 @@ pub fn parse<C: AsRef<str>>(
         Query::Stores => Rows::Stores(table.each(row::store)?),
         Query::Ranges | Query::RangesOn { .. } => Rows::Ranges(table.each(row::range)?),
         Query::ReplicaCounts(_) => Rows::ReplicaCounts(table.each(row::replica_count)?),
-        Query::LeasesOn { .. } => Rows::Leases(table.each(row::lease)?),
+        Query::LeasesOn { .. } | Query::LeasesOf(_) => Rows::Leases(table.each(row::lease)?),
         Query::Zones => Rows::Zones(table.each(row::zone)?),
         Query::Jobs => Rows::Jobs(table.each(row::job)?),
         Query::Settings(_) => Rows::Settings(table.each(row::setting)?),
@@ -403,7 +412,9 @@ pub fn encode(
         (Query::ReplicaCounts(_), Rows::ReplicaCounts(rows)) => {
             rows.iter().map(|r| vec![Some(r.store_id.0.to_string()), Some(r.replicas.to_string())]).collect()
         }
-        (Query::LeasesOn { .. }, Rows::Leases(rows)) => rows.iter().map(row::lease_cells).collect(),
+        (Query::LeasesOn { .. } | Query::LeasesOf(_), Rows::Leases(rows)) => {
+            rows.iter().map(row::lease_cells).collect()
+        }
         (Query::Zones, Rows::Zones(rows)) => rows.iter().map(row::zone_cells).collect(),
         (Query::Jobs, Rows::Jobs(rows)) => rows.iter().map(row::job_cells).collect(),
         (Query::Settings(_), Rows::Settings(rows)) => {
@@ -432,9 +443,17 @@ pub fn encode(
 const RANGE_COLUMNS: &str = "true AS present, range_id, range_type, start_pretty, table_id, database_name, table_name, \
                              index_name, replicas, learner_replicas";
 
-fn ids(stores: &[StoreId]) -> String {
-    let list = stores.iter().map(|s| s.0.to_string()).collect::<Vec<_>>().join(", ");
+fn ids(ids: impl Iterator<Item = impl ToString>) -> String {
+    let list = ids.map(|id| id.to_string()).collect::<Vec<_>>().join(", ");
     format!("ARRAY[{list}]::INT8[]")
+}
+
+/// Reads what [`ids`] wrote first in a text.
+fn listed<N: std::str::FromStr, T>(text: &str, make: fn(N) -> T) -> Option<Vec<T>> {
+    let (_, rest) = text.split_once("ARRAY[")?;
+    let (list, _) = rest.split_once(']')?;
+    let ids = list.split(',').map(str::trim).filter(|id| !id.is_empty());
+    ids.map(|id| id.parse().ok().map(make)).collect()
 }
 
 /// Reads `'a', 'it''s'` up to the closing bracket.

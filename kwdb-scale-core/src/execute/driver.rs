@@ -427,9 +427,11 @@ async fn perform_look(ports: &Ports, look: &Look) -> Looked {
             let result = ports.facts.fetch(gateway, query).await;
             let took = ports.clock.now().duration_since(begun);
             match query {
-                Query::Ranges | Query::ReplicaCounts(_) | Query::RangesOn { .. } | Query::LeasesOn { .. } => {
-                    scans += took
-                }
+                Query::Ranges
+                | Query::ReplicaCounts(_)
+                | Query::RangesOn { .. }
+                | Query::LeasesOn { .. }
+                | Query::LeasesOf(_) => scans += took,
                 Query::Liveness if result.is_ok() => quickest = Some(took),
                 _ => {}
             }

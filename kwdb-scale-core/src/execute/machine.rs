@@ -17,7 +17,7 @@ use crate::observation::Observation;
 use crate::plan::{Plan, Step};
 use crate::policy::Policy;
 use crate::ports::{Gateway, StopNode};
-use crate::topology::{Address, NodeId};
+use crate::topology::{Address, NodeId, RangeId};
 
 /// How long a gateway that did not answer is left alone; doubled with each time up to [`LONGEST_REST`].
 const GATEWAY_REST: SignedDuration = SignedDuration::from_secs(15);
@@ -59,6 +59,8 @@ pub(super) struct Scratch {
     pub samples: Samples,
     pub drain: DrainWatch,
     pub nudges: Nudges,
+    /// Ranges that want one more replica, by the last look.
+    pub short: Vec<RangeId>,
     pub tries: u32,
     /// The next look also reads what range health needs.
     pub want_health: bool,
@@ -96,6 +98,7 @@ impl Scratch {
             samples: Samples::default(),
             drain: DrainWatch::default(),
             nudges: Nudges::default(),
+            short: Vec::new(),
             tries: 0,
             want_health: false,
             want_host: false,

@@ -1,5 +1,5 @@
-//! Asking servers to look at the ranges of leaving nodes sooner than their scanner would: which ranges, how many at
-//! once, and when rather not. See [`Pace`].
+//! Asking servers to look at ranges sooner than their scanner would, those of leaving nodes and those that want a
+//! replica on a new one: which ranges, how many at once, and when rather not. See [`Pace`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::event::{Looked, Nudge};
 use super::machine::later;
 use super::watch::DrainWatch;
-use crate::observation::Observation;
+use crate::observation::{Observation, Store};
 use crate::ports::{Enqueued, Gateway};
 use crate::request::Pace;
 use crate::rows::{Query, Rows};
@@ -17,7 +17,7 @@ use crate::topology::{NodeId, RangeId, StoreId};
 /// So few replicas are the last of a drain, which the scanner comes to late.
 const TAIL: u64 = 32;
 /// Lease holders looked up at once; each costs the server a request.
-const LISTED: u32 = 256;
+pub(super) const LISTED: u32 = 256;
 /// Most requests at once. The replicate queue of a store takes one range at a time.
 const MOST_AT_ONCE: usize = 8;
 /// Requests in one look, for each of those at once.
@@ -27,10 +27,12 @@ const SLOWER: i32 = 8;
 const SLOW_AT_LEAST: SignedDuration = SignedDuration::from_millis(100);
 /// After a sign that the cluster has enough to do.
 const PAUSE: SignedDuration = SignedDuration::from_secs(5);
+/// So many replicas may wait for the stores' replicate queues above twice of what is usual.
+const BUSY: u64 = 16;
 /// How long an error of a range may be to be kept.
 const LONGEST_WORDS: usize = 300;
 
-/// What one drain has asked for.
+/// What one wait has asked for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Nudges {
     on: bool,
@@ -44,19 +46,22 @@ pub(super) struct Nudges {
     slow: u32,
     /// Ranges short of replicas on the members that stay, when it began.
     short: Option<u64>,
+    /// The fewest replicas that waited for the replicate queues of the members that stay.
+    pending: Option<u64>,
     asked: u64,
     errors: BTreeMap<&'static str, u64>,
     /// Why ranges could not move, in the servers' words.
     why: BTreeMap<RangeId, String>,
 }
 
-/// A drain as it stands.
+/// A wait for replicas to move, as it stands.
 #[derive(Clone, Copy)]
-pub(super) struct Drain<'a> {
+pub(super) struct Moving<'a> {
     pub pace: Pace,
-    /// Replicas left.
+    /// Replicas left to move off leaving nodes, or ranges left that want one more.
     pub left: u64,
     pub watch: &'a DrainWatch,
+    /// Empty where nodes join: then ranges are short of replicas because of that.
     pub leaving: &'a [NodeId],
 }
 
@@ -74,14 +79,14 @@ impl Nudges {
         self.on && !self.off && self.paused_until.is_none_or(|until| until <= at)
     }
 
-    /// Further questions for the first gateway.
-    pub(super) fn questions(&self, at: Timestamp, stores: &[StoreId], pause: SignedDuration) -> Vec<Query> {
+    /// Further questions for the first gateway; `leases` asks for the lease holders of what is left.
+    pub(super) fn questions(&self, at: Timestamp, leases: Query, pause: SignedDuration) -> Vec<Query> {
         if !self.may_ask(at) {
             return Vec::new();
         }
         let mut questions = vec![Query::Stores];
         if self.to_ask.is_empty() && self.listed_at.is_none_or(|t| later(t, pause) <= at) {
-            questions.push(Query::LeasesOn { stores: stores.to_vec(), limit: LISTED });
+            questions.push(leases);
         }
         questions
     }
@@ -100,13 +105,14 @@ impl Nudges {
     pub(super) fn judge(
         &mut self,
         at: Timestamp,
-        drain: &Drain<'_>,
+        moving: &Moving<'_>,
         looked: &Looked,
         obs: &Observation,
     ) -> Option<String> {
-        let Drain { pace, left, watch, leaving } = *drain;
+        let Moving { pace, left, watch, leaving } = *moving;
         let mut tell = self.answers(at, looked);
         self.latency(at, looked.quickest);
+        self.queues(at, obs, leaving);
         if let Some(short) = short_of_replicas(obs, leaving) {
             let before = *self.short.get_or_insert(short);
             if short > before {
@@ -117,7 +123,11 @@ impl Nudges {
             }
         }
         for reply in &looked.replies {
-            if let (Query::LeasesOn { .. }, Ok(answer)) = (&reply.query, &reply.result)
+            if !matches!(reply.query, Query::LeasesOn { .. } | Query::LeasesOf(_)) {
+                continue;
+            }
+            self.listed_at = Some(at);
+            if let Ok(answer) = &reply.result
                 && let Rows::Leases(rows) = &answer.rows
             {
                 let node_of =
@@ -125,14 +135,14 @@ impl Nudges {
                 self.to_ask =
                     rows.iter().filter_map(|r| Some((r.range_id, node_of(r.lease_store?)?))).collect();
             }
-            if matches!(reply.query, Query::LeasesOn { .. }) {
-                self.listed_at = Some(at);
-            }
         }
         if !self.on && !self.off && looked.can_nudge && Self::wanted(pace, left, watch, at) {
             self.on = true;
             tell = tell.or_else(|| {
                 Some(match pace {
+                    Pace::Full if leaving.is_empty() => {
+                        "servers are asked to look at the ranges that want one more replica (pace: full)".into()
+                    }
                     Pace::Full => "servers are asked to look at the leaving nodes' ranges (pace: full)".into(),
                     _ => "the last ranges wait for the servers' scanner: they are asked to look at them (pace: tail)".into(),
                 })
@@ -213,17 +223,34 @@ impl Nudges {
         }
     }
 
+    /// Where the servers' own queues fill, the scanner is not what is waited for.
+    fn queues(&mut self, at: Timestamp, obs: &Observation, leaving: &[NodeId]) {
+        let gauges = staying(obs, leaving).filter_map(|s| s.status.replicate_pending);
+        let Some(pending) = gauges.reduce(u64::saturating_add) else { return };
+        let least = self.pending.map_or(pending, |least| least.min(pending));
+        self.pending = Some(least);
+        // The gauge is older than a pause.
+        if pending > least.saturating_mul(2).saturating_add(BUSY) && self.may_ask(at) {
+            self.hold(at);
+        }
+    }
+
     fn hold(&mut self, at: Timestamp) {
         self.at_once = (self.at_once / 2).max(1);
         self.paused_until = Some(later(at, PAUSE));
     }
 }
 
+fn staying<'a>(obs: &'a Observation, leaving: &'a [NodeId]) -> impl Iterator<Item = &'a Store> {
+    obs.nodes.values().filter(|n| !leaving.contains(&n.id)).flat_map(|n| n.stores.values())
+}
+
 /// Ranges that are unavailable or under-replicated by the gauges of the nodes that stay; `None` when none was read.
+/// Where nodes join, only the unavailable ones: the others are what is waited for.
 fn short_of_replicas(obs: &Observation, leaving: &[NodeId]) -> Option<u64> {
-    let staying = obs.nodes.values().filter(|n| !leaving.contains(&n.id));
-    let gauges = staying
-        .flat_map(|n| n.stores.values())
-        .filter_map(|s| Some(s.status.ranges_unavailable?.saturating_add(s.status.ranges_underreplicated?)));
+    let gauges = staying(obs, leaving).filter_map(|s| {
+        let short = if leaving.is_empty() { 0 } else { s.status.ranges_underreplicated? };
+        Some(s.status.ranges_unavailable?.saturating_add(short))
+    });
     gauges.reduce(u64::saturating_add)
 }

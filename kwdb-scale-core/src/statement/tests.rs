@@ -97,7 +97,7 @@ fn answer() -> impl Strategy<Value = (Query, Rows)> {
             leases: n,
         });
     let at = option::of(word()).prop_map(|a| a.map(Address::from));
-    let store = (any::<u32>(), any::<u32>(), vec(number(), 8), option::of(time()), option::of(time()), at)
+    let store = (any::<u32>(), any::<u32>(), vec(number(), 9), option::of(time()), option::of(time()), at)
         .prop_map(|(node, store, n, updated_at, started_at, node_address)| StoreRow {
             node_id: NodeId(node),
             store_id: StoreId(store),
@@ -109,6 +109,7 @@ fn answer() -> impl Strategy<Value = (Query, Rows)> {
             ranges_unavailable: n[5],
             ranges_underreplicated: n[6],
             replicate_purgatory: n[7],
+            replicate_pending: n[8],
             updated_at,
             started_at,
             node_address,
@@ -145,6 +146,8 @@ fn answer() -> impl Strategy<Value = (Query, Rows)> {
             .prop_map(|(stores, r, limit)| (Query::RangesOn { stores, limit }, Rows::Ranges(r))),
         (stores(), vec(count, 0..4))
             .prop_map(|(stores, r)| (Query::ReplicaCounts(stores), Rows::ReplicaCounts(r))),
+        (vec(any::<u64>().prop_map(RangeId), 0..4), vec(lease.clone(), 0..4))
+            .prop_map(|(ranges, r)| (Query::LeasesOf(ranges), Rows::Leases(r))),
         (stores(), vec(lease, 0..4), any::<u32>())
             .prop_map(|(stores, r, limit)| (Query::LeasesOn { stores, limit }, Rows::Leases(r))),
         vec(zone, 0..4).prop_map(|r| (Query::Zones, Rows::Zones(r))),
@@ -196,6 +199,7 @@ fn statements_read_as_intended() {
         Query::ReplicaCounts(vec![]),
         Query::RangesOn { stores: vec![StoreId(4), StoreId(5)], limit: 20 },
         Query::LeasesOn { stores: vec![StoreId(4), StoreId(5)], limit: 20 },
+        Query::LeasesOf(vec![RangeId(7), RangeId(8)]),
         Query::Zones,
         Query::Jobs,
         Query::Settings(vec!["server.time_until_store_dead".into(), "it's".into()]),

@@ -379,6 +379,47 @@ fn servers_are_asked_to_look_sooner() {
 }
 
 #[test]
+fn where_the_queues_fill_servers_are_asked_less() {
+    let asked = |filling: bool| {
+        let mut world = World::new(4);
+        let nodes = vec![NodeRef::Id(NodeId(4))];
+        let plan = make_plan_at(Pace::Full, &world, Operation::ScaleIn { nodes });
+        (world.queue, world.filling) = (Queue::Says(Enqueued::Processed), filling);
+        let (world, end, _) = Run::new(world, plan).run(&[]);
+        assert!(matches!(end, End::Done(_)), "{end:?}");
+        world.asked.len()
+    };
+    let (calm, busy) = (asked(false), asked(true));
+    assert!(busy > 0 && busy * 2 <= calm, "{busy} of {calm}");
+}
+
+/// A fifth node makes ranges with a factor of five want two replicas more: each when its scanner comes to it, or at once.
+#[test]
+fn servers_are_asked_to_look_sooner_for_a_new_node() {
+    let scale_out_at = |pace: Pace, queue: Queue| {
+        let mut world = World::new(4);
+        world.factor = 5;
+        let plan = make_plan_at(pace, &world, Operation::ScaleOut { hosts: vec![host(7)] });
+        world.queue = queue;
+        let began = world.now;
+        let (world, end, _) = Run::new(world, plan).run(&[]);
+        prove_end(&world, &[], &[7], &end);
+        assert!(matches!(end, End::Done(_)), "{end:?}");
+        (world.now.duration_since(began).as_secs(), world.asked.len())
+    };
+    let (documented, none) = scale_out_at(Pace::Server, Queue::Works);
+    assert_eq!(none, 0);
+    for pace in [Pace::Tail, Pace::Full] {
+        let (quick, asked) = scale_out_at(pace, Queue::Works);
+        assert!(quick < documented && asked > 0, "{pace:?}: {quick} s of {documented} s, {asked} asked");
+    }
+    for queue in [Queue::Absent, Queue::Silent, Queue::Denies, Queue::Says(Enqueued::Processed)] {
+        let (_, asked) = scale_out_at(Pace::Full, queue.clone());
+        assert_eq!(asked == 0, queue == Queue::Absent, "{queue:?}: {asked} asked");
+    }
+}
+
+#[test]
 fn a_standstill_is_explained_in_the_servers_words() {
     let mut world = World::new(4);
     let plan = make_plan(&world, Operation::ScaleIn { nodes: vec![NodeRef::Id(NodeId(4))] });

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use kwdb_scale_core::execute::{Act, ActResult, Look, Looked, Nudge, Nudged, Order};
 use kwdb_scale_core::fact::Fact;
+use kwdb_scale_core::health::needed;
 use kwdb_scale_core::observation::{Observation, Reply, full_survey, view_survey};
 use kwdb_scale_core::plan::{Plan, plan};
 use kwdb_scale_core::policy::Policy;
@@ -16,8 +17,12 @@ use kwdb_scale_core::rows::{
 };
 use kwdb_scale_core::topology::{Address, ClusterId, HostName, NodeId, RangeId, StartMode, StoreId};
 
-const ZONE: &str = "ALTER RANGE default CONFIGURE ZONE USING\n\tnum_replicas = 3,\n\tconstraints = '[]',\n\t\
-                    lease_preferences = '[]'";
+fn zone(factor: u32) -> String {
+    format!(
+        "ALTER RANGE default CONFIGURE ZONE USING\n\tnum_replicas = {factor},\n\tconstraints = '[]',\n\t\
+         lease_preferences = '[]'"
+    )
+}
 
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
@@ -42,12 +47,16 @@ pub(crate) struct World {
     pub(crate) nodes: BTreeMap<u32, Node>,
     ranges: Vec<Vec<u32>>,
     pub(crate) moving: bool,
+    /// Of the only zone.
+    pub(crate) factor: u32,
     /// Acts that go on although nobody waits for them, with the time when they are done.
     pub(crate) orphans: Vec<(Timestamp, Order)>,
     pub(crate) silent: BTreeSet<u32>,
     /// What goes on cannot be looked up.
     pub(crate) blind: bool,
     pub(crate) queue: Queue,
+    /// The replicate queues fill more and more.
+    pub(crate) filling: bool,
     /// Ranges that servers were asked to look at.
     pub(crate) asked: Vec<RangeId>,
     settings: BTreeMap<String, String>,
@@ -69,10 +78,12 @@ impl World {
             nodes: (1..=nodes).map(|n| (n, Node { bit: false, up: true, host: host(n) })).collect(),
             ranges,
             moving: true,
+            factor: 3,
             orphans: Vec::new(),
             silent: BTreeSet::new(),
             blind: false,
             queue: Queue::Absent,
+            filling: false,
             asked: Vec::new(),
             settings: kwdb_scale_core::policy::SETTINGS
                 .iter()
@@ -85,21 +96,28 @@ impl World {
         self.ranges.iter().filter(|r| r.contains(&n)).count() as u64
     }
 
-    /// One replica leaves a marked node, when the allocator finds another place.
+    /// One replica leaves a marked node, or is added, when the allocator finds another place.
     pub(crate) fn allocate(&mut self) {
-        if !self.moving {
-            return;
-        }
-        let targets: Vec<u32> =
-            self.nodes.iter().filter(|(_, n)| n.up && !n.bit).map(|(id, _)| *id).collect();
-        for range in &mut self.ranges {
-            let from = range.iter().position(|n| self.nodes[n].bit);
-            let to = targets.iter().find(|t| !range.contains(t));
-            if let (Some(from), Some(to)) = (from, to) {
-                range[from] = *to;
+        for range in 0..self.ranges.len() {
+            if self.moving && self.work_on(range) {
                 return;
             }
         }
+    }
+
+    /// Whether the allocator changed something about a range.
+    fn work_on(&mut self, range: usize) -> bool {
+        let mut targets = self.nodes.iter().filter(|(_, n)| n.up && !n.bit).map(|(id, _)| *id);
+        let members = self.nodes.values().filter(|n| !n.bit).count();
+        let replicas = &mut self.ranges[range];
+        let from = replicas.iter().position(|n| self.nodes[n].bit);
+        let Some(to) = targets.find(|t| !replicas.contains(t)) else { return false };
+        match from {
+            Some(from) => replicas[from] = to,
+            None if replicas.len() < needed(self.factor, members) as usize => replicas.push(to),
+            None => return false,
+        }
+        true
     }
 
     fn nudge(&mut self, nudge: &Nudge) -> Nudged {
@@ -112,16 +130,11 @@ impl World {
             Queue::Says(what) => return Ok(what.clone()),
             Queue::Works => {}
         }
-        let targets: Vec<u32> =
-            self.nodes.iter().filter(|(_, n)| n.up && !n.bit).map(|(id, _)| *id).collect();
-        let range = &mut self.ranges[nudge.range.0 as usize - 1];
-        if range[0] != nudge.node.0 {
+        let range = nudge.range.0 as usize - 1;
+        if self.ranges[range][0] != nudge.node.0 {
             return Ok(Enqueued::Stale(format!("{} has no replica for r{}", nudge.node, nudge.range.0)));
         }
-        let from = range.iter().position(|n| self.nodes[n].bit);
-        if let (Some(from), Some(to)) = (from, targets.iter().find(|t| !range.contains(t))) {
-            range[from] = *to;
-        }
+        self.work_on(range);
         Ok(Enqueued::Processed)
     }
 
@@ -190,6 +203,7 @@ impl World {
                         ranges_unavailable: Some(0),
                         ranges_underreplicated: Some(0),
                         replicate_purgatory: Some(0),
+                        replicate_pending: Some(if self.filling { 50 * self.asked.len() as u64 } else { 0 }),
                         updated_at: Some(if n.up { started } else { past }),
                         started_at: Some(Timestamp::from_second(1_700_000_000).unwrap()),
                         node_address: None,
@@ -213,6 +227,14 @@ impl World {
                     .map(|(r, id)| LeaseRow { range_id: RangeId(id), lease_store: Some(StoreId(r[0] + 100)) })
                     .collect(),
             ),
+            Query::LeasesOf(ranges) => Rows::Leases(
+                self.ranges
+                    .iter()
+                    .zip(1..)
+                    .filter(|(_, id)| ranges.contains(&RangeId(*id)))
+                    .map(|(r, id)| LeaseRow { range_id: RangeId(id), lease_store: Some(StoreId(r[0] + 100)) })
+                    .collect(),
+            ),
             Query::ReplicaCounts(stores) => Rows::ReplicaCounts(
                 stores
                     .iter()
@@ -222,8 +244,8 @@ impl World {
             Query::Zones => Rows::Zones(vec![ZoneRow {
                 target: Some("RANGE default".into()),
                 range_name: Some("default".into()),
-                raw_config_sql: Some(ZONE.into()),
-                full_config_sql: Some(ZONE.into()),
+                raw_config_sql: Some(zone(self.factor)),
+                full_config_sql: Some(zone(self.factor)),
                 ..ZoneRow::default()
             }]),
             Query::Settings(names) => Rows::Settings(

@@ -91,6 +91,7 @@ pub(crate) fn store_row(n: u32, id: StoreId) -> StoreRow {
         ranges_unavailable: Some(0),
         ranges_underreplicated: Some(0),
         replicate_purgatory: Some(0),
+        replicate_pending: Some(0),
         updated_at: Some(ago(3)),
         started_at: Some(ago(3600 + i64::from(n))),
         node_address: None,

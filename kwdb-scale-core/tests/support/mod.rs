@@ -193,6 +193,7 @@ impl Cluster {
                 ranges_unavailable: Some(0),
                 ranges_underreplicated: Some(0),
                 replicate_purgatory: Some(0),
+                replicate_pending: Some(0),
                 updated_at: Some(self.now - SignedDuration::from_secs(4)),
                 started_at: Some(self.now - SignedDuration::from_hours(1)),
                 node_address: Some(address(node)),

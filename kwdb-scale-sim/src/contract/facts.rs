@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use kwdb_scale_core::ports::{Clock, FactSource, PortErrorKind};
 use kwdb_scale_core::rows::{Answer, Query, RangeRow, ReplicaCountRow, Rows};
-use kwdb_scale_core::topology::{Address, NodeId, StoreId};
+use kwdb_scale_core::topology::{Address, NodeId, RangeId, StoreId};
 
 use super::wait::{fails, in_time, liveness, must, nodes, ranges, rows};
 
@@ -37,6 +37,7 @@ impl fmt::Debug for FactsFixture<'_> {
 }
 
 const NO_STORE: StoreId = StoreId(2_000_000_000);
+const NO_RANGE: RangeId = RangeId(9_000_000_000);
 
 /// Every question of the closed set is answered by the gateway that was asked and no other, with its time and with
 /// rows of the question's kind; counts and lists agree with the ranges; what is NULL or absent stays unknown;
@@ -82,6 +83,8 @@ fn closed_set(stores: Vec<StoreId>) -> Vec<Query> {
         Query::RangesOn { stores: Vec::new(), limit: 3 },
         Query::LeasesOn { stores, limit: 3 },
         Query::LeasesOn { stores: Vec::new(), limit: 3 },
+        Query::LeasesOf(vec![RangeId(1), NO_RANGE]),
+        Query::LeasesOf(Vec::new()),
         Query::Zones,
         Query::Jobs,
         Query::Settings(vec!["server.time_until_store_dead".to_owned()]),
@@ -99,6 +102,7 @@ fn matches(query: &Query, answer: &Answer, gateway: &Address) {
         (Query::Ranges, Rows::Ranges(rows)) => !rows.is_empty(),
         (Query::RangesOn { stores, .. }, Rows::Ranges(rows)) => rows.is_empty() == stores.is_empty(),
         (Query::LeasesOn { stores, .. }, Rows::Leases(rows)) => rows.is_empty() == stores.is_empty(),
+        (Query::LeasesOf(ranges), Rows::Leases(rows)) => rows.is_empty() == ranges.is_empty(),
         (Query::ReplicaCounts(stores), Rows::ReplicaCounts(rows)) => rows.len() == stores.len(),
         (Query::Zones, Rows::Zones(rows)) => !rows.is_empty(),
         (Query::Settings(names), Rows::Settings(rows)) => rows.len() == names.len(),
@@ -163,6 +167,8 @@ async fn counts(f: &FactsFixture<'_>, gateway: &Address) {
         let two = rows(f.source, gateway, &Query::RangesOn { stores: some.clone(), limit: 2 }).await;
         let nowhere = rows(f.source, gateway, &Query::RangesOn { stores: vec![NO_STORE], limit: 2 }).await;
         let leases = rows(f.source, gateway, &Query::LeasesOn { stores: some.clone(), limit: 2 }).await;
+        let named = before.iter().take(2).map(|r| r.range_id).chain([NO_RANGE]).collect();
+        let leases_of = rows(f.source, gateway, &Query::LeasesOf(named)).await;
         if ranges(f.source, gateway).await != before {
             return None;
         }
@@ -186,6 +192,10 @@ async fn counts(f: &FactsFixture<'_>, gateway: &Address) {
         let held = |r: &RangeRow| of(r).is_some_and(|l| l.lease_store.is_none_or(|s| on(r, s)));
         assert!(leases.len() == expected.len() && expected.iter().all(held), "{leases:?} of {expected:?}");
         assert_eq!(two, Rows::Ranges(expected), "the two lowest of them");
+        let Rows::Leases(leases) = leases_of else { panic!("leases") };
+        let named: BTreeSet<_> = before.iter().take(2).map(|r| r.range_id).collect();
+        let told: BTreeSet<_> = leases.iter().map(|l| l.range_id).collect();
+        assert_eq!(told, named, "the leases of the ranges that were named and are there");
         assert_eq!(nowhere, Rows::Ranges(Vec::new()), "no range is on a store that is not there");
         Some(())
     })

@@ -324,6 +324,7 @@ impl Cluster {
                 ranges_unavailable: gauge(s.unavailable),
                 ranges_underreplicated: gauge(s.under_replicated),
                 replicate_purgatory: Some(s.purgatory.len() as u64),
+                replicate_pending: Some(s.queue.len() as u64),
                 updated_at: Some(now),
                 started_at: Some(started_at),
                 node_address: Some(member.address.clone()),

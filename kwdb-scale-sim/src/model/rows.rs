@@ -18,6 +18,7 @@ impl Cluster {
     /// See [`QueryError`].
     pub fn rows(&self, gateway: &Address, query: &Query) -> Result<Answer, QueryError> {
         let own = self.gateway(gateway)?;
+        let lease = |r: &Range| LeaseRow { range_id: RangeId(r.id), lease_store: r.leaseholder };
         let rows = match query {
             Query::Cluster => Rows::Cluster(ClusterRow {
                 cluster_id: self.cluster_id.clone(),
@@ -44,10 +45,11 @@ impl Cluster {
             Query::LeasesOn { stores, limit } => {
                 let names =
                     |r: &&Range| stores.iter().any(|s| r.voters.contains(s) || r.learners.contains(s));
-                let rows = self.ranges.iter().filter(names).take(*limit as usize);
-                Rows::Leases(
-                    rows.map(|r| LeaseRow { range_id: RangeId(r.id), lease_store: r.leaseholder }).collect(),
-                )
+                Rows::Leases(self.ranges.iter().filter(names).take(*limit as usize).map(lease).collect())
+            }
+            Query::LeasesOf(ranges) => {
+                let named = |r: &&Range| ranges.contains(&RangeId(r.id));
+                Rows::Leases(self.ranges.iter().filter(named).map(lease).collect())
             }
             Query::Zones => Rows::Zones(self.zone_rows()),
             Query::Jobs => {

@@ -115,6 +115,10 @@ pub(crate) struct WorkQueue {
 }
 
 impl WorkQueue {
+    pub(crate) fn len(&self) -> usize {
+        self.by_range.len()
+    }
+
     pub(crate) fn insert(&mut self, range: usize, priority: u32) {
         self.remove(range);
         self.by_range.insert(range, priority);

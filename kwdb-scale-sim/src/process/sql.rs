@@ -206,9 +206,11 @@ fn admin_table(query: &Query) -> Option<&'static str> {
         Query::Liveness => Some("gossip_liveness"),
         Query::Nodes => Some("gossip_nodes"),
         Query::Stores => Some("kv_store_status"),
-        Query::Ranges | Query::RangesOn { .. } | Query::LeasesOn { .. } | Query::ReplicaCounts(_) => {
-            Some("ranges_no_leases")
-        }
+        Query::Ranges
+        | Query::RangesOn { .. }
+        | Query::LeasesOn { .. }
+        | Query::LeasesOf(_)
+        | Query::ReplicaCounts(_) => Some("ranges_no_leases"),
         Query::Settings(_) => Some("cluster_settings"),
         _ => None,
     }

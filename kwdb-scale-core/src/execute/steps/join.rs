@@ -8,8 +8,9 @@ use jiff::Timestamp;
 
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
+use super::super::nudge::{LISTED, Moving};
 use super::super::record::{Act, ActResult, Record, StopReason};
-use super::view::{ask, brief, counted, health_queries, range_trouble, seen, told_of_the_dead};
+use super::view::{ask, brief, counted, health_queries, range_trouble, seen, short_ranges, told_of_the_dead};
 use crate::fact::Fact;
 use crate::host_facts::first_names;
 use crate::plan::ids;
@@ -32,7 +33,39 @@ pub(super) fn look(state: &State, at: Timestamp, host: &HostName) -> Look {
     if state.scratch.want_host {
         look.hosts.push(host.clone());
     }
+    ask_servers(state, at, &mut look);
     look
+}
+
+/// Servers are asked to look at the ranges that want a replica on the new node.
+fn ask_servers(state: &State, at: Timestamp, look: &mut Look) {
+    let (nudges, short) = (&state.scratch.nudges, &state.scratch.short);
+    let gateways = state.gateways(at);
+    let Some(via) = gateways.first().filter(|_| state.scratch.want_health && !short.is_empty()) else {
+        return;
+    };
+    let few = usize::try_from(LISTED).unwrap_or(usize::MAX).min(short.len());
+    let leases = Query::LeasesOf(short.iter().take(few).copied().collect());
+    let questions = nudges.questions(at, leases, state.policy().poll);
+    // The stores are asked about in any case.
+    let more = questions.into_iter().filter(|q| *q != Query::Stores);
+    look.asks.extend(more.map(|q| (via.sql_address.clone(), q)));
+    (look.nudges, look.nudges_at_once) = nudges.next(at, via);
+}
+
+/// Takes in what servers said, and what is still to be asked for.
+fn hasten(ctx: &mut Ctx<'_>, members: usize) {
+    let short = short_ranges(ctx, members);
+    let pace = ctx.state.ledger.plan.request.options.pace;
+    let left = u64::try_from(short.len()).unwrap_or(u64::MAX);
+    let scratch = &mut ctx.state.scratch;
+    scratch.drain.counted(ctx.at, left);
+    scratch.short = short;
+    let moving = Moving { pace, left, watch: &scratch.drain, leaving: &[] };
+    let tell = scratch.nudges.judge(ctx.at, &moving, ctx.looked, ctx.obs);
+    if let Some(text) = tell {
+        ctx.note(text);
+    }
 }
 
 pub(super) fn candidate<'a>(
@@ -219,6 +252,7 @@ fn prove(ctx: &mut Ctx<'_>, host: &HostName, address: &Address, mode: &StartMode
     let members = counted(ctx);
     let trouble = range_trouble(ctx, members);
     if let Some(first) = trouble.first() {
+        hasten(ctx, members);
         let plan = ctx.plan();
         let fell: Vec<NodeId> = ctx
             .obs
@@ -236,9 +270,10 @@ fn prove(ctx: &mut Ctx<'_>, host: &HostName, address: &Address, mode: &StartMode
         ));
     }
     ctx.records.push(Record::Joined { host: host.clone(), node: id });
+    let asked = ctx.state.scratch.nudges.summary().map(|text| format!("; {text}")).unwrap_or_default();
     Verdict::Done(format!(
         "node {} joined on host {host} at {address}: live through {agreeing} members, cluster {}, nothing \
-         under-replicated at {members} members{}",
+         under-replicated at {members} members{}{asked}",
         id.0,
         ctx.state.ledger.plan.cluster_id,
         told_of_the_dead(ctx),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::super::event::{Look, Progress};
 use super::super::machine::{Ctx, State, Verdict, scan_pause};
-use super::super::nudge::Drain;
+use super::super::nudge::{LISTED, Moving};
 use super::super::record::{Act, ActResult, StopReason};
 use super::view::{Bit, ask, bit, health_queries, not_there, seen, unfit};
 use crate::fact::Fact;
@@ -90,7 +90,8 @@ pub(super) fn look_empty(state: &State, at: Timestamp, nodes: &[NodeId]) -> Look
         first.push(Query::RangesOn { stores: stores.clone(), limit });
     }
     let nudges = &state.scratch.nudges;
-    for question in nudges.questions(at, &stores, state.policy().poll) {
+    let leases = Query::LeasesOn { stores: stores.clone(), limit: LISTED };
+    for question in nudges.questions(at, leases, state.policy().poll) {
         if !first.contains(&question) {
             first.push(question);
         }
@@ -133,7 +134,7 @@ pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
     }
     let counted = counts.first().copied();
     let scratch = &mut ctx.state.scratch;
-    let drain = Drain {
+    let drain = Moving {
         pace: plan.request.options.pace,
         left: counted.map_or(scratch.drain.left(), |(left, _)| left),
         watch: &scratch.drain,

@@ -195,9 +195,7 @@ pub(super) fn range_trouble(ctx: &Ctx<'_>, members: usize) -> Vec<String> {
                 if !health.unmapped.is_empty() {
                     lines.push(format!("{} with a store of no known node", ranges(health.unmapped.len())));
                 }
-                let waiting = waiting_for_the_dead(ctx, &health);
-                let short: Vec<&UnderReplicated> =
-                    health.under_replicated.iter().filter(|u| !waiting.contains(&u.range)).collect();
+                let short = short(ctx, &health);
                 if !short.is_empty() {
                     let list: Vec<String> = short
                         .iter()
@@ -209,6 +207,20 @@ pub(super) fn range_trouble(ctx: &Ctx<'_>, members: usize) -> Vec<String> {
             }
             lines
         }
+    }
+}
+
+/// Under-replicated ranges that something can be done about now.
+fn short<'a>(ctx: &Ctx<'_>, health: &'a RangeHealth) -> Vec<&'a UnderReplicated> {
+    let waiting = waiting_for_the_dead(ctx, health);
+    health.under_replicated.iter().filter(|u| !waiting.contains(&u.range)).collect()
+}
+
+/// Their ids, for `members` counted members; empty when the health of ranges is unknown.
+pub(super) fn short_ranges(ctx: &Ctx<'_>, members: usize) -> Vec<RangeId> {
+    match range_health(ctx.obs, members, &BTreeSet::new()) {
+        Fact::Known(health) => short(ctx, &health).iter().map(|u| u.range).collect(),
+        Fact::Unknown(_) => Vec::new(),
     }
 }
 
