@@ -15,6 +15,7 @@ use kwdb_scale_core::topology::HostName;
 use serde_json::json;
 
 use crate::commands;
+use crate::commands::bench::BenchCommand;
 use crate::config::LONGEST;
 use crate::failure::{Exit, Failure};
 use crate::ui::{Format, Ui};
@@ -112,6 +113,9 @@ enum Command {
     Resume(ResumeArgs),
     /// Run a script or a command on every host, or put a file there.
     Exec(ExecArgs),
+    /// Measure the documented commands beside kwscale, on a real cluster that is made for it.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Take back the decommissioning mark of nodes; an operation that was stopped with this mark is undone and ended.
     Recommission(RecommissionArgs),
 }
@@ -568,6 +572,7 @@ async fn run(cli: &Cli, ui: &Ui) -> Result<Exit, Failure> {
         Command::Lab(LabCommand::Kill(args)) => commands::lab::kill(ui, &args.dir, &args.name).await,
         Command::Lab(LabCommand::Restart(args)) => commands::lab::restart(ui, &args.dir, &args.name).await,
         Command::Lab(LabCommand::Down(args)) => commands::lab::down(ui, &args.dir).await,
+        Command::Bench(BenchCommand::ScaleIn(args)) => commands::bench::scale_in(ui, args).await,
         Command::Status { deploy } => commands::status::status(ui, global, *deploy).await,
         Command::Observe { output } => commands::status::observe(ui, global, output.as_deref()).await,
         Command::Hosts { hosts } => commands::hosts::hosts(ui, global, hosts).await,

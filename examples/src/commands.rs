@@ -1,6 +1,7 @@
 //! What each command of `kwscale` does.
 
 pub(crate) mod apply;
+pub(crate) mod bench;
 pub(crate) mod exec;
 pub(crate) mod hosts;
 mod hosts_file;

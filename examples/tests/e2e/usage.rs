@@ -29,6 +29,11 @@ pub(crate) fn usage(case: &Case) {
     // Nothing to resume.
     case.kwscale(&["--cluster", &cluster, "resume", "--yes"]).exit(2).says(&["no operation to resume"]);
 
+    let (none, dir) = (path("no-kwbase"), path("bench"));
+    case.kwscale(&["bench", "scale-in", "--kwbase", &none, "--dir", &dir])
+        .exit(2)
+        .says(&["no-kwbase", "no such program"]);
+
     // Labs.
     case.kwscale(&["lab", "down", "--dir", &path("no-lab")]).exit(2).says(&["no lab"]);
     case.kwscale(&["lab", "up", "--dir", &home.path().display().to_string(), "--nodes", "3"])
