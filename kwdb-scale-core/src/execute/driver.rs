@@ -451,6 +451,7 @@ async fn perform_look(ports: &Ports, look: &Look) -> Looked {
         looked.quickest = [looked.quickest, quickest].into_iter().flatten().min();
     }
     (looked.can_nudge, looked.nudged) = (ports.queue.is_some(), nudged);
+    looked.means = ports.control.means();
     let hosts = look.hosts.iter().map(|host| async move {
         let facts = ports.lifecycle.inspect(host).await;
         (host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))

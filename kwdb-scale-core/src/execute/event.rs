@@ -10,7 +10,7 @@ use crate::canonical;
 use crate::fact::Fact;
 use crate::observation::Reply;
 use crate::ports::{
-    AuthorityFacts, BegunMark, BegunWork, CertificateFacts, CertifyHost, Enqueued, Gateway, HostFacts,
+    AuthorityFacts, BegunMark, BegunWork, CertificateFacts, CertifyHost, Enqueued, Gateway, HostFacts, Means,
     PortErrorKind, ProcessState, StopNode,
 };
 use crate::rows::Query;
@@ -131,6 +131,8 @@ pub struct Looked {
     pub certificates: BTreeMap<HostName, Fact<CertificateFacts>>,
     /// The authority that issues certificates.
     pub authority: Option<Fact<AuthorityFacts>>,
+    /// With what nodes are marked, as the port says.
+    pub means: Option<Means>,
     /// Whether servers can be asked to look at ranges at all.
     pub can_nudge: bool,
     /// What became of the nudges.
