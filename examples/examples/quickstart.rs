@@ -106,8 +106,8 @@ async fn change(cluster: &Cluster, operation: Change) -> Result<bool, Box<dyn Er
 
     println!("-- progress");
     let journal = FileJournal::create(&config.journal, &plan.id).await?;
-    let control = cluster.control(&plan.gateways).await?;
-    let mut operation = Operation::begin(plan, cluster.ports(&control, Arc::new(journal))).await?;
+    let chosen = cluster.control(&plan.gateways).await?;
+    let mut operation = Operation::begin(plan, cluster.ports(chosen, Arc::new(journal))).await?;
     let talk = tokio::spawn(progress::follow(Ui::new(Format::Text), operation.events()));
     let end = operation.run().await;
     drop(operation);

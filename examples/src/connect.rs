@@ -3,21 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kwdb_scale_core::assess::resolve;
 use kwdb_scale_core::deploy::DeployScript;
 use kwdb_scale_core::execute::{ObserveOptions, Ports, observe};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::kwbase::Kwbase;
 use kwdb_scale_core::observation::Observation;
-use kwdb_scale_core::plan::Plan;
+use kwdb_scale_core::plan::{Plan, gateways};
 use kwdb_scale_core::ports::{FactSource, Gateway, Journal, PortError, PortErrorKind};
 use kwdb_scale_core::request::Request;
 use kwdb_scale_core::rows::{Query, Rows};
 use kwdb_scale_core::topology::{ClusterId, HostName};
 use kwdb_scale_local::{FileLock, SystemClock};
+use kwdb_scale_rpc::Chosen;
 use kwdb_scale_sql::{Secure, SqlSource};
 
 use crate::config::{Config, Sql};
-use crate::control::Control;
+use crate::control;
 use crate::failure::{Exit, Failure};
 use crate::transport::Hosts;
 
@@ -77,13 +79,13 @@ impl Cluster {
 
     /// The ports with a journal. The lock is the one in the cluster's own directory of journals, wherever this journal
     /// lies: one operation runs at a time.
-    pub fn ports(&self, control: &Control, journal: Arc<dyn Journal>) -> Ports {
+    pub fn ports(&self, chosen: Chosen, journal: Arc<dyn Journal>) -> Ports {
         Ports {
             facts: Arc::new(self.sql.clone()),
             settings: Arc::new(self.sql.clone()),
-            control: control.marks.clone(),
-            queue: control.queue.clone(),
-            lifecycle: control.lifecycle.clone(),
+            control: chosen.control,
+            queue: chosen.queue,
+            lifecycle: chosen.lifecycle,
             certificates: Some(self.commands.clone()),
             journal,
             lock: Arc::new(self.lock()),
@@ -95,8 +97,8 @@ impl Cluster {
     ///
     /// # Errors
     /// Exit code 2 or 3: the file demands the admin RPC, which cannot be had.
-    pub async fn control(&self, gateways: &[Gateway]) -> Result<Control, Failure> {
-        let chosen = Control::choose(&self.config, &self.commands, gateways).await;
+    pub async fn control(&self, gateways: &[Gateway]) -> Result<Chosen, Failure> {
+        let chosen = control::choose(&self.config, &self.commands, gateways).await;
         chosen.map_err(|e| port_failure("the admin RPC, which control = \"rpc\" demands, cannot be had", &e))
     }
 
@@ -187,10 +189,11 @@ impl Cluster {
         Ok(dir)
     }
 
-    /// Observes the cluster, for the request when there is one.
+    /// Observes the cluster, for the request when there is one: then also with what nodes will be marked and stopped.
     ///
     /// # Errors
-    /// Exit code 3: nobody answers, the CA is another, the user lacks the admin role.
+    /// Exit code 3: nobody answers, the CA is another, the user lacks the admin role; the file demands the admin RPC,
+    /// which cannot be had.
     pub async fn observe(&self, request: Option<&Request>) -> Result<Observation, Failure> {
         let options = ObserveOptions {
             request: request.cloned(),
@@ -201,7 +204,7 @@ impl Cluster {
         let facts: &dyn FactSource = &self.sql;
         let observed =
             tokio::time::timeout(within, observe(facts, Some(self.commands.as_ref()), &options)).await;
-        let observation = match observed {
+        let mut observation = match observed {
             Ok(Ok(observation)) => observation,
             Ok(Err(e)) if e.kind() == PortErrorKind::Config => return Err(Failure::usage(e.to_string())),
             Ok(Err(e)) => return Err(unreadable(e.last_chain())),
@@ -212,6 +215,14 @@ impl Cluster {
             return Err(unreadable(format!(
                 "user '{user}' lacks the admin role, without which the topology cannot be read; cure: GRANT admin TO {user}"
             )));
+        }
+        if let Some(request) = request {
+            let leave = resolve(&observation, request).0.remove.into_iter().collect();
+            let gateways = gateways(&observation, request, &leave);
+            // Without anybody to ask, the checks say what is the matter.
+            if !gateways.is_empty() {
+                observation.means = Some(self.control(&gateways).await?.means);
+            }
         }
         Ok(observation)
     }

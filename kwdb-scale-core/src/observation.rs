@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
-use crate::ports::{AuthorityFacts, Gateway, HostFacts, PortState};
+use crate::ports::{AuthorityFacts, Gateway, HostFacts, Means, PortState};
 use crate::request::Inventory;
 use crate::rows::{
     Answer, ClusterRow, JobRow, LivenessRow, NodeRow, Query, RangeRow, Rows, StoreRow, ZoneRow,
@@ -72,6 +72,9 @@ pub struct Observation {
     /// Who issues certificates for hosts that join; `None` when the request does not ask for any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<Fact<AuthorityFacts>>,
+    /// With what nodes will be marked and stopped; `None` when nobody said, which is held for kwbase on hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub means: Option<Means>,
 }
 
 /// What an address is for.
@@ -318,6 +321,7 @@ impl Observation {
             hosts,
             reach: Vec::new(),
             authority: None,
+            means: None,
         }
     }
 

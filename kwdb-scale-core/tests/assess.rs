@@ -6,7 +6,7 @@ mod support;
 use jiff::SignedDuration;
 use kwdb_scale_core::assess::{Assessment, OperationKind, Severity};
 use kwdb_scale_core::fact::Fact;
-use kwdb_scale_core::ports::StoreContent;
+use kwdb_scale_core::ports::{Means, StoreContent};
 use kwdb_scale_core::request::{NodeRef, Operation};
 use kwdb_scale_core::topology::{Address, NodeId, StartMode, StoreId};
 use support::*;
@@ -366,6 +366,45 @@ case!(no_host_can_mark, 4, |c| {
     c.inventory.hosts.remove(&host(3));
     scale_in(&[4])
 }, refuse ["marking-host"], warn []);
+case!(no_host_need_mark_over_the_rpc, 4, |c| {
+    for n in 1..=4 { c.host_mut(n).build = Fact::unknown("kwbase is not there"); }
+    c.hosts.insert(host(2), Fact::unknown("no route to host"));
+    c.means = Some(rpc(false));
+    scale_in(&[4])
+}, refuse [], warn ["hosts-of-members"]);
+case!(hosts_mark_by_the_script_over_the_rpc_too, 4, |c| {
+    for n in 1..=3 { c.host_mut(n).build = Fact::unknown("kwbase is not there"); }
+    c.means = Some(rpc(true));
+    scale_in(&[4])
+}, refuse ["marking-host"], warn []);
+case!(a_service_is_stopped_on_its_host, 4, |c| {
+    let leaving = c.host_mut(4);
+    leaving.by_service = true;
+    leaving.build = Fact::unknown("kwbase is not there");
+    c.means = Some(rpc(false));
+    scale_in(&[4])
+}, refuse ["stopping-host"], warn []);
+
+fn rpc(marks_on_hosts: bool) -> Means {
+    Means::AdminRpc { why: "node 1 takes it".into(), marks_on_hosts }
+}
+
+#[test]
+fn with_what_nodes_are_marked_is_said_where_it_is_known() {
+    let mut cluster = Cluster::new(4);
+    let said = |c: &Cluster, operation| {
+        let findings = c.assess(operation).findings;
+        findings.into_iter().find(|f| f.check == "means").map(|f| f.message)
+    };
+    assert_eq!(said(&cluster, scale_in(&[4])), None);
+    cluster.means = Some(rpc(true));
+    let text = "nodes are marked, counted and stopped by the admin RPC (node 1 takes it; marks by commands on hosts)";
+    assert_eq!(said(&cluster, scale_in(&[4])).as_deref(), Some(text));
+    assert_eq!(said(&cluster, scale_out(&[5])), None);
+    cluster.means = Some(Means::CommandLine { why: "as asked".into() });
+    let text = "nodes are marked, counted and stopped by the command line (as asked)";
+    assert_eq!(said(&cluster, scale_in(&[4])).as_deref(), Some(text));
+}
 
 // ---- disks and settings
 

@@ -221,7 +221,7 @@ fn need(factor: u32, members: u32) -> u32 {
 }
 
 /// Checks whose findings the generated clusters cannot bring about, or that the request alone decides.
-const OTHERS: [&str; 21] = [
+const OTHERS: [&str; 22] = [
     "targets-known",
     "hosts-known",
     "cluster-readable",
@@ -244,6 +244,7 @@ const OTHERS: [&str; 21] = [
     "host-writable",
     "host-reach",
     "ca-key-last",
+    "stopping-host",
 ];
 
 fn judge(spec: &Spec) -> Result<Option<bool>, TestCaseError> {

@@ -23,7 +23,7 @@ use kwdb_scale_core::execute::{
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::observation::{Observation, Reach, Service};
 use kwdb_scale_core::plan::{OldDirectory, OldEntry, Plan, PlanError, Step};
-use kwdb_scale_core::ports::{AuthorityFacts, PortErrorKind, PortState, StoreContent};
+use kwdb_scale_core::ports::{AuthorityFacts, Means, PortErrorKind, PortState, StoreContent};
 use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Pace, Redistribution};
 use kwdb_scale_core::rows::{JobRow, RangeKind};
 use kwdb_scale_core::schema::ReadError;
@@ -220,6 +220,12 @@ fn observations() -> Vec<Observation> {
         Fact::unknown("no route"),
     ];
     all.extend(authorities.map(|authority| Observation { authority: Some(authority), ..observed.clone() }));
+    let means = [
+        Means::AdminRpc { why: "node 1 takes it".into(), marks_on_hosts: false },
+        Means::AdminRpc { why: "node 1 takes it".into(), marks_on_hosts: true },
+        Means::CommandLine { why: "as asked".into() },
+    ];
+    all.extend(means.map(|means| Observation { means: Some(means), ..observed.clone() }));
     all.push(observed);
     // Nobody answers.
     all.push(Observation::build(&address(1), &[], BTreeMap::new()));

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::uri::PathAndQuery;
-use kwdb_scale_core::ports::{DecommissionControl, DecommissionStatus, Gateway, PortError, PortErrorKind};
+use kwdb_scale_core::ports::{
+    DecommissionControl, DecommissionStatus, Gateway, Means, PortError, PortErrorKind,
+};
 use kwdb_scale_core::topology::{Address, NodeId};
 use prost::Message;
 use tokio::time::{Instant, sleep, timeout};
@@ -383,6 +385,10 @@ impl fmt::Debug for AdminRpc {
 
 #[async_trait]
 impl DecommissionControl for AdminRpc {
+    fn means(&self) -> Option<Means> {
+        Some(Means::AdminRpc { why: "nothing else is configured".to_owned(), marks_on_hosts: false })
+    }
+
     async fn mark(
         &self,
         via: &Gateway,

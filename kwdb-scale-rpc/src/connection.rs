@@ -122,6 +122,17 @@ impl Connector {
         Ok(stream)
     }
 
+    /// Whether something takes connections at an address: not when the host itself refuses. Anything else tells nothing.
+    pub(crate) async fn is_open(&self, address: &Address, within: Duration) -> Result<bool, PortError> {
+        let peer = self.peer(address);
+        match timeout(within, self.tcp(&peer, address)).await {
+            Ok(Ok(_)) => Ok(true),
+            Ok(Err(e)) if is_refused(&e) => Ok(false),
+            Ok(Err(e)) => Err(e),
+            Err(_) => Err(peer.error(PortErrorKind::Unreachable, "cannot connect: no answer in time")),
+        }
+    }
+
     async fn http2<S>(&self, peer: &Peer<'_>, stream: S, scheme: &str) -> Result<Channel, PortError>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,

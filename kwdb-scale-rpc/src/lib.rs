@@ -8,6 +8,7 @@
 //! * drains and ends nodes: [`AdminRpc::drain`], [`AdminRpc::shutdown`], and [`RpcStop`], which puts both before another
 //!   [`NodeLifecycle`](kwdb_scale_core::ports::NodeLifecycle);
 //! * tells whether a node takes clients: [`AdminRpc::ready`];
+//! * stands behind [`Prefer`], which takes it where it can be had and commands on hosts elsewhere, and says which and why;
 //! * has a node look at a range now rather than when its scanner comes by: [`AdminRpc::enqueue_range`].
 //!
 //! ```no_run
@@ -81,6 +82,7 @@ mod enqueue;
 mod error;
 #[doc(hidden)]
 pub mod messages;
+mod prefer;
 mod stop;
 mod tls;
 
@@ -89,4 +91,5 @@ pub use config::{Builder, Secure, Security};
 pub use drain::DrainProgress;
 pub use enqueue::{EnqueueError, EnqueueErrorKind, EnqueueEvent, EnqueueRange, Enqueued};
 pub use error::ServerSaid;
+pub use prefer::{Chosen, Prefer};
 pub use stop::RpcStop;

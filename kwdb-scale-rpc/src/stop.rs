@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::client::{AdminRpc, LONGEST};
 use crate::connection::is_refused;
 use crate::drain::DrainProgress;
+use crate::prefer::left_behind;
 
 /// Of a stop's deadline, kept for what follows the drain: a server takes up to 10 s to end. The same as with `kwbase
 /// quit`.
@@ -25,10 +26,14 @@ const AFTER_DRAIN: Duration = Duration::from_secs(15);
 /// For the question whether the node is empty.
 const GUARD: Duration = Duration::from_secs(20);
 
+/// For one attempt to connect.
+const PROBE: Duration = Duration::from_secs(3);
+
 /// Told of each step of a drain.
 type OnProgress = Arc<dyn Fn(&StopNode, &DrainProgress) + Send + Sync>;
 
-/// A `NodeLifecycle` that drains and stops over RPC and leaves looking, starting and clearing to `L`. A node is stopped only
+/// A `NodeLifecycle` that drains and stops over RPC, tries itself whether something listens there, and leaves looking at
+/// hosts, starting and clearing to `L`. A node is stopped only
 /// when a node that stays says at that moment that it is marked and holds nothing.
 ///
 /// Where the RPC cannot be reached drain and stop fail, each with its kind: there is no fallback here. The node is ended,
@@ -59,6 +64,10 @@ impl<L: NodeLifecycle + ?Sized> RpcStop<L> {
     pub fn with_progress(mut self, told: impl Fn(&StopNode, &DrainProgress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(told));
         self
+    }
+
+    fn is_owned(&self, node: &StopNode) -> bool {
+        node.host.as_ref().is_some_and(|host| self.owned.contains(host))
     }
 
     /// Asks a node that stays, at the last moment.
@@ -134,7 +143,7 @@ impl<L: NodeLifecycle + ?Sized> NodeLifecycle for RpcStop<L> {
     }
 
     async fn stop(&self, node: &StopNode) -> Result<(), PortError> {
-        if node.host.as_ref().is_some_and(|host| self.owned.contains(host)) {
+        if self.is_owned(node) {
             return self.inner.stop(node).await;
         }
         let end = Instant::now() + node.deadline.min(LONGEST);
@@ -153,11 +162,23 @@ impl<L: NodeLifecycle + ?Sized> NodeLifecycle for RpcStop<L> {
         }
     }
 
+    /// A call ends with its connection; a command that an earlier run left behind may go on.
     async fn work_under_way(&self, begun: &BegunWork) -> Result<Option<String>, PortError> {
-        self.inner.work_under_way(begun).await
+        let told = self.inner.work_under_way(begun).await;
+        let nowhere = matches!(begun, BegunWork::Stop { node, via }
+            if node.host.is_none() && via.iter().all(|via| via.host.is_none()));
+        left_behind(told, nowhere)
     }
 
+    /// Tried from here, as everything else is; where that tells nothing, or the owner has a say, by `L`.
     async fn process(&self, node: &StopNode) -> Result<ProcessState, PortError> {
-        self.inner.process(node).await
+        if self.is_owned(node) {
+            return self.inner.process(node).await;
+        }
+        match self.rpc.connector().is_open(&node.address, PROBE).await {
+            Ok(true) => Ok(ProcessState::Running),
+            Ok(false) => Ok(ProcessState::Stopped),
+            Err(_) => self.inner.process(node).await,
+        }
     }
 }

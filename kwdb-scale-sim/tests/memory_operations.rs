@@ -2,14 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests")]
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use kwdb_scale_core::execute::{End, JournalRecord, ObserveOptions, Operation, Ports, Stopped, observe};
 use kwdb_scale_core::plan::{Plan, Refusal, plan};
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_core::ports::{Journal as _, PortError, PortErrorKind};
+use kwdb_scale_core::ports::{
+    DecommissionControl, DecommissionStatus, Gateway, Journal as _, PortError, PortErrorKind, async_trait,
+};
 use kwdb_scale_core::request::{self, NodeRef, Options, Request};
 use kwdb_scale_core::rows::Rows;
 use kwdb_scale_core::safety::safe_to_wipe;
@@ -264,6 +268,78 @@ async fn a_liar_that_shows_no_replicas_does_not_get_a_full_node_stopped() {
     let end = run(&world, ports, scale_in(&[4])).await;
     let held = world.cluster().replica_count(NodeId(4));
     assert!(held > 0 && world.cluster().listening(&address(4)), "{held} replicas; {end:?}");
+}
+
+/// What the server's own status is asked through, and how often nodes are marked. Through one member it counts more.
+#[derive(Debug)]
+struct Statuses {
+    inner: Arc<dyn DecommissionControl>,
+    more: Option<(NodeId, u64)>,
+    marks: AtomicUsize,
+    asked: Mutex<BTreeSet<NodeId>>,
+}
+
+#[async_trait]
+impl DecommissionControl for Statuses {
+    async fn mark(
+        &self,
+        via: &Gateway,
+        nodes: &[NodeId],
+        deadline: Duration,
+    ) -> Result<Vec<DecommissionStatus>, PortError> {
+        self.marks.fetch_add(1, Ordering::SeqCst);
+        self.inner.mark(via, nodes, deadline).await
+    }
+
+    async fn recommission(
+        &self,
+        via: &Gateway,
+        nodes: &[NodeId],
+        deadline: Duration,
+    ) -> Result<Vec<DecommissionStatus>, PortError> {
+        self.inner.recommission(via, nodes, deadline).await
+    }
+
+    async fn status(
+        &self,
+        via: &Gateway,
+        nodes: &[NodeId],
+        deadline: Duration,
+    ) -> Result<Option<Vec<DecommissionStatus>>, PortError> {
+        self.asked.lock().unwrap().insert(via.node);
+        let mut said = self.inner.status(via, nodes, deadline).await?;
+        if let Some((_, more)) = self.more.filter(|(node, _)| *node == via.node) {
+            said.iter_mut().flatten().for_each(|status| status.replicas += more);
+        }
+        Ok(said)
+    }
+}
+
+#[tokio::test]
+async fn emptiness_is_the_servers_own_word_through_two_members_and_nothing_is_marked_again() {
+    for more in [None, Some((NodeId(1), 1)), Some((NodeId(2), 1))] {
+        let world = settled(4);
+        let ports = world.ports();
+        let control = Arc::new(Statuses {
+            inner: ports.control.clone(),
+            more,
+            marks: AtomicUsize::new(0),
+            asked: Mutex::default(),
+        });
+        let end = run(&world, Ports { control: control.clone(), ..ports }, scale_in(&[4])).await;
+        assert_eq!(control.marks.load(Ordering::SeqCst), 1);
+        assert_eq!(*control.asked.lock().unwrap(), BTreeSet::from([NodeId(1), NodeId(2)]));
+        assert_eq!(world.cluster().replica_count(NodeId(4)), 0);
+        assert_eq!(world.cluster().listening(&address(4)), more.is_some(), "{end:?}");
+        match (end, more) {
+            (End::Done(_), None) => {}
+            (End::Stopped(stopped), Some((node, _))) => {
+                let words = format!("1 through {}", address(u16::try_from(node.0).unwrap()));
+                assert!(stopped.message.contains(&words), "{stopped:?}");
+            }
+            (end, more) => panic!("{more:?}: {end:?}"),
+        }
+    }
 }
 
 /// A crash after any record of the journal: what is resumed ends well.

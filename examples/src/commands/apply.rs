@@ -72,13 +72,13 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
     }))?;
     let dir = cluster.journal_dir(args.journal.as_deref())?;
     nothing_to_restore(&cluster, &dir, &plan).await?;
-    let control = cluster.control(&plan.gateways).await?;
-    ui.say(format_args!("by {}", control.said));
+    let chosen = cluster.control(&plan.gateways).await?;
+    ui.say(format_args!("by {}", chosen.means));
     let journal = FileJournal::create(&dir, &format!("{}-{}", plan.kind(), plan.id))
         .await
         .map_err(|e| port_failure("no journal can be made, so nothing was done", &e))?;
     let path = journal.path().to_owned();
-    let ports = cluster.ports(&control, Arc::new(journal));
+    let ports = cluster.ports(chosen, Arc::new(journal));
     let operation = match Operation::begin_with_consent(plan, ports, args.consent.as_deref()).await {
         Ok(operation) => operation,
         Err(e) => {
@@ -163,9 +163,9 @@ pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Resul
             return Err(Failure::other("not confirmed: nothing was done"));
         }
     }
-    let control = cluster.control(&ledger.plan.gateways).await?;
-    ui.say(format_args!("by {}", control.said));
-    let ports = cluster.ports(&control, Arc::new(journal));
+    let chosen = cluster.control(&ledger.plan.gateways).await?;
+    ui.say(format_args!("by {}", chosen.means));
+    let ports = cluster.ports(chosen, Arc::new(journal));
     let operation = Operation::resume(ports).await.map_err(|e| execute_failure(&e))?;
     if args.undo {
         operation.canceller().cancel(Cancel::Undo);
@@ -203,8 +203,8 @@ pub(crate) async fn undo(
     gateways: &[Gateway],
     journal: FileJournal,
 ) -> Result<Vec<String>, Failure> {
-    let control = cluster.control(gateways).await?;
-    let ports = cluster.ports(&control, Arc::new(journal));
+    let chosen = cluster.control(gateways).await?;
+    let ports = cluster.ports(chosen, Arc::new(journal));
     let mut operation = Operation::resume(ports).await.map_err(|e| execute_failure(&e))?;
     operation.canceller().cancel(Cancel::Undo);
     match run(ui, &mut operation).await? {

@@ -76,7 +76,7 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
                 Some(lock.acquire("recommission").await.map_err(|e| port_failure("the operation lock", &e))?)
             }
         };
-        take_back(&cluster, &observation, &ids).await?;
+        take_back(ui, &cluster, &observation, &ids).await?;
     }
     // An undo leaves out who was told to stop and is on the way.
     let mut going = BTreeSet::new();
@@ -137,6 +137,7 @@ fn can_come_back(node: &Node) -> Result<(), Failure> {
 
 /// Clears the bit of these nodes and waits until that is seen.
 async fn take_back(
+    ui: &Ui,
     cluster: &Cluster,
     observation: &Observation,
     ids: &BTreeSet<NodeId>,
@@ -152,9 +153,10 @@ async fn take_back(
         })?;
     let deadline = config.policy.act_deadline.unsigned_abs();
     let list: Vec<NodeId> = ids.iter().copied().collect();
-    let control = cluster.control(std::slice::from_ref(&gateway)).await?;
-    control
-        .marks
+    let chosen = cluster.control(std::slice::from_ref(&gateway)).await?;
+    ui.say(format_args!("by {}", chosen.means));
+    chosen
+        .control
         .recommission(&gateway, &list, deadline)
         .await
         .map_err(|e| port_failure("recommission failed", &e))?;

@@ -1,7 +1,8 @@
 //! End to end through `kwscale`: every command against clusters of real processes.
 //!
 //! The processes are the twin's. With `KWDB_SCALE_KWBASE=/path/to/kwbase` they are those of a real KWDB; cases that
-//! cannot be had there are left out, and each is printed with the reason.
+//! cannot be had there are left out, and each is printed with the reason. With `KWDB_SCALE_CONTROL=command-line` (or
+//! `rpc`, or `auto`) the files of the clusters have that `control`, but for cases that are about one of them.
 //!
 //! `cargo test -p kwdb-scale-examples --test e2e -- WORD…` runs the cases whose names hold one of the words;
 //! `--list` names them, `--show` prints what every command said.
@@ -87,7 +88,9 @@ const CASES: &[Entry] = &[
         "it is about what the lab makes beside nodes",
     ),
     both("replace", change::replace),
-    both("scale_in_over_rpc", rpc::scale_in),
+    both("rpc_scale_in_without_kwbase", rpc::scale_in_without_kwbase),
+    both("rpc_in_the_middle", rpc::in_the_middle),
+    both("rpc_certificates", rpc::certificates),
     both("over_ssh", ssh::over_ssh),
     both("two_stores_a_node", change::two_stores_a_node),
     both("single_replica_out_but_never_in", change::single_replica_out_but_never_in),
@@ -149,6 +152,10 @@ fn main() -> ExitCode {
             println!("left out {}: {why}", entry.name);
         }
     }
+    let control = std::env::var("KWDB_SCALE_CONTROL").ok().filter(|control| !control.is_empty());
+    if let Some(control) = &control {
+        println!("with control = \"{control}\", but for cases that say another");
+    }
     let cases: Vec<&Entry> =
         CASES.iter().filter(|e| wanted(e.name) && (real.is_none() || e.not_real.is_none())).collect();
 
@@ -162,7 +169,8 @@ fn main() -> ExitCode {
         for _ in 0..workers {
             scope.spawn(|| {
                 while let Some(entry) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    let (case, start) = (Case::new(entry.name, real.clone()), Instant::now());
+                    let (case, start) =
+                        (Case::new(entry.name, real.clone(), control.clone()), Instant::now());
                     let result = catch_unwind(AssertUnwindSafe(|| (entry.run)(&case)));
                     let took = start.elapsed().as_secs_f32();
                     match result {

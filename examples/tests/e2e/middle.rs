@@ -104,6 +104,8 @@ pub(crate) fn sigkill_then_resume(case: &Case) {
 /// The operator is killed while its mark is under way, which goes on all the same.
 pub(crate) fn undo_waits_for_a_mark_that_goes_on(case: &Case) {
     let lab = case.lab(4, SPEED, RANGES);
+    // A call ends with its connection; a command does not end with who began it.
+    lab.control("command-line");
     let (program, at_once) = (lab.inside("bin/kwbase"), lab.inside("bin/kwbase-at-once"));
     let (begun, over) = (lab.inside("mark.begun"), lab.inside("mark.over"));
     fs::rename(&program, &at_once).unwrap();

@@ -8,7 +8,10 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 const KWSCALE: &str = env!("CARGO_BIN_EXE_kwscale");
 /// The transcript of a command keeps so much of each stream.
@@ -17,6 +20,8 @@ const SHOWN: usize = 6000;
 /// One case: which KWDB it runs on, and a record of what was run.
 pub(crate) struct Case {
     pub(crate) real: Option<PathBuf>,
+    /// `control` of every lab's `cluster.toml`; the default where it is `None`.
+    control: Option<String>,
     name: &'static str,
     transcript: Mutex<String>,
 }
@@ -55,8 +60,8 @@ impl Out {
 }
 
 impl Case {
-    pub(crate) fn new(name: &'static str, real: Option<PathBuf>) -> Self {
-        Self { real, name, transcript: Mutex::new(String::new()) }
+    pub(crate) fn new(name: &'static str, real: Option<PathBuf>, control: Option<String>) -> Self {
+        Self { real, control, name, transcript: Mutex::new(String::new()) }
     }
 
     pub(crate) fn transcript(&self) -> String {
@@ -115,6 +120,9 @@ impl Case {
         // Before it comes up, so that it is ended whatever happens.
         let lab = TestLab { case: self, home, dir: dir.clone() };
         self.kwscale(&args).exit(0);
+        if let Some(control) = &self.control {
+            lab.control(control);
+        }
         lab
     }
 
@@ -298,14 +306,36 @@ impl TestLab<'_> {
         path.display().to_string()
     }
 
-    /// Runs statements as root through n1 of an insecure lab.
+    /// Changes the file itself.
+    #[track_caller]
+    pub(crate) fn rewrite(&self, edit: impl FnOnce(String) -> String) {
+        let text = fs::read_to_string(self.cluster_file()).unwrap();
+        let changed = edit(text.clone());
+        assert_ne!(text, changed, "nothing was edited");
+        fs::write(self.cluster_file(), changed).unwrap();
+    }
+
+    /// Says in the file how nodes are marked and stopped, whatever it said.
+    pub(crate) fn control(&self, control: &str) {
+        let text = fs::read_to_string(self.cluster_file()).unwrap();
+        let others: Vec<&str> = text.lines().filter(|line| !line.starts_with("control = ")).collect();
+        let said = format!("[cluster]\ncontrol = \"{control}\"");
+        let text = others.join("\n").replacen("[cluster]", &said, 1);
+        fs::write(self.cluster_file(), text + "\n").unwrap();
+    }
+
+    /// Runs statements as root through n1.
     pub(crate) fn sql(&self, statements: &[&str]) {
         let address = self.status().0["gateway"].as_str().unwrap().to_owned();
         let (host, port) = address.rsplit_once(':').unwrap();
-        let config = format!("host={host} port={port} user=root dbname=system");
+        let certs = self.inside("certs");
+        let ssl = if certs.exists() { "require" } else { "disable" };
+        let config = format!("host={host} port={port} user=root dbname=system sslmode={ssl}");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (client, connection) = tokio_postgres::connect(&config, tokio_postgres::NoTls).await.unwrap();
+            // An insecure one is never asked for TLS.
+            let tls = MakeRustlsConnect::new(tls(&certs));
+            let (client, connection) = tokio_postgres::connect(&config, tls).await.unwrap();
             let connection = tokio::spawn(connection);
             for statement in statements {
                 self.case.note(&format!("sql> {statement}"));
@@ -320,6 +350,21 @@ impl TestLab<'_> {
             let _ = connection.await;
         });
     }
+}
+
+/// Root's side of TLS, as far as there are certificates.
+fn tls(certs: &Path) -> rustls::ClientConfig {
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut roots = rustls::RootCertStore::empty();
+    if !certs.exists() {
+        return builder.unwrap().with_root_certificates(roots).with_no_client_auth();
+    }
+    let read = |name: &str| CertificateDer::from_pem_file(certs.join(name)).unwrap();
+    roots.add(read("ca.crt")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(certs.join("client.root.key")).unwrap();
+    let builder = builder.unwrap().with_root_certificates(roots);
+    builder.with_client_auth_cert(vec![read("client.root.crt")], key).unwrap()
 }
 
 /// What `status --format json` said.

@@ -1,38 +1,30 @@
 //! The driver: performs the machine's effects through the ports.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_channel::mpsc;
-use futures_util::future::{Either, join, join_all, poll_fn, select};
+use futures_util::Stream;
+use futures_util::future::{Either, poll_fn, select};
 use futures_util::task::AtomicWaker;
-use futures_util::{Stream, StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 
-use super::event::{Begun, Effect, Event, Look, Looked, Nudged, Order, Progress};
+use super::event::{Effect, Event, Order, Progress};
 use super::journal::JournalRecord;
 use super::machine::{State, later, step};
-use super::record::{Act, ActResult, Cancel, End, Ledger, OutOfOrder, Record, StopReason, Stopped};
-use crate::fact::Fact;
-use crate::observation::Reply;
+use super::perform::{perform_act, perform_look};
+use super::record::{ActResult, Cancel, End, Ledger, OutOfOrder, Record, StopReason, Stopped};
 use crate::plan::Plan;
 use crate::ports::{
-    AuthorityFacts, CertificateControl, ClearData, Clock, DecommissionControl, DecommissionStatus,
-    FactSource, Journal, LockGuard, NodeLifecycle, OperationLock, PortError, PortErrorKind, ProcessState,
-    ReplicateQueue, SettingsControl, StartNode, StartOutcome,
+    CertificateControl, Clock, DecommissionControl, FactSource, Journal, LockGuard, NodeLifecycle,
+    OperationLock, PortError, PortErrorKind, ReplicateQueue, SettingsControl,
 };
-use crate::rows::Query;
-use crate::topology::{Address, HostName, RangeId};
 
 /// A port that keeps the deadline it is given answers before this much more has gone by; one that does not is left.
 pub(super) const ACT_MARGIN: SignedDuration = SignedDuration::from_secs(30);
-
-/// For a server to be done with one range that it was asked to look at: a snapshot may have to be sent.
-const NUDGE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Everything that an operation needs of the outside.
 #[derive(Clone, Debug)]
@@ -409,170 +401,4 @@ impl Operation {
 async fn take_lock(ports: &Ports, plan: &Plan) -> Result<Box<dyn LockGuard>, ExecuteError> {
     let label = format!("{} plan {} cluster {}", plan.kind(), plan.id, plan.cluster_id);
     ports.lock.acquire(&label).await.map_err(ExecuteError::Lock)
-}
-
-/// Gateways are asked side by side, the questions to one of them in order.
-async fn perform_look(ports: &Ports, look: &Look) -> Looked {
-    let mut gateways: Vec<&Address> = Vec::new();
-    for (gateway, _) in &look.asks {
-        if !gateways.contains(&gateway) {
-            gateways.push(gateway);
-        }
-    }
-    let per_gateway = gateways.into_iter().map(|gateway| async move {
-        let mut replies = Vec::new();
-        let (mut scans, mut quickest) = (SignedDuration::ZERO, None);
-        for (_, query) in look.asks.iter().filter(|(g, _)| g == gateway) {
-            let begun = ports.clock.now();
-            let result = ports.facts.fetch(gateway, query).await;
-            let took = ports.clock.now().duration_since(begun);
-            match query {
-                Query::Ranges
-                | Query::ReplicaCounts(_)
-                | Query::RangesOn { .. }
-                | Query::LeasesOn { .. }
-                | Query::LeasesOf(_) => scans += took,
-                Query::Liveness if result.is_ok() => quickest = Some(took),
-                _ => {}
-            }
-            let failed = result.as_ref().err().map(PortError::kind);
-            let result = result.map_err(|e| format!("{gateway}: {}", e.chain()));
-            replies.push(Reply { gateway: gateway.clone(), query: query.clone(), result });
-            if failed.is_some_and(PortErrorKind::is_transient) {
-                // One deadline is enough to know that this gateway does not answer now.
-                break;
-            }
-        }
-        (replies, scans, quickest)
-    });
-    let mut looked = Looked::default();
-    let (answers, nudged) = join(join_all(per_gateway), perform_nudges(ports, look)).await;
-    for (replies, scans, quickest) in answers {
-        looked.replies.extend(replies);
-        looked.scan_took = looked.scan_took.max(scans);
-        looked.quickest = [looked.quickest, quickest].into_iter().flatten().min();
-    }
-    (looked.can_nudge, looked.nudged) = (ports.queue.is_some(), nudged);
-    let hosts = look.hosts.iter().map(|host| async move {
-        let facts = ports.lifecycle.inspect(host).await;
-        (host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
-    });
-    looked.hosts = join_all(hosts).await.into_iter().collect();
-    let processes = look.processes.iter().map(|node| async move {
-        (node.node, ports.lifecycle.process(node).await.unwrap_or(ProcessState::Unknown))
-    });
-    looked.processes = join_all(processes).await.into_iter().collect();
-    let certificates = look.certificates.iter().map(|job| async move {
-        let facts = match &ports.certificates {
-            Some(port) => port.look(job).await,
-            None => Err(no_certificates()),
-        };
-        (job.host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
-    });
-    looked.certificates = join_all(certificates).await.into_iter().collect();
-    let begun = look.begun.iter().map(|(act, begun)| async move {
-        let told = match begun {
-            Begun::Mark(mark) => ports.control.mark_under_way(mark).await,
-            Begun::Work(work) => ports.lifecycle.work_under_way(work).await,
-        };
-        (act.clone(), told.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
-    });
-    looked.begun = join_all(begun).await;
-    if let Some(members) = &look.authority {
-        looked.authority = Some(look_at_authority(ports.certificates.as_deref(), members).await);
-    }
-    looked
-}
-
-async fn perform_nudges(ports: &Ports, look: &Look) -> Vec<(RangeId, Nudged)> {
-    let Some(queue) = &ports.queue else { return Vec::new() };
-    let asking = stream::iter(look.nudges.iter().map(|nudge| async move {
-        let result = queue.enqueue(&nudge.via, nudge.node, nudge.range, NUDGE_DEADLINE).await;
-        (nudge.range, result.map_err(|e| (e.kind(), e.chain())))
-    }));
-    asking.buffer_unordered(look.nudges_at_once.max(1)).collect().await
-}
-
-fn no_certificates() -> PortError {
-    let text = "nothing is configured that issues certificates; configure an authority, or put the certificates on the \
-                host and ask for none";
-    PortError::new(PortErrorKind::Config, text)
-}
-
-pub(super) async fn look_at_authority(
-    port: Option<&dyn CertificateControl>,
-    members: &[HostName],
-) -> Fact<AuthorityFacts> {
-    let facts = match port {
-        Some(port) => port.authority(members).await,
-        None => Err(no_certificates()),
-    };
-    facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known)
-}
-
-fn counted(statuses: Vec<DecommissionStatus>) -> ActResult {
-    ActResult::Counted(statuses.into_iter().map(|s| (s.node, s.replicas)).collect::<BTreeMap<_, _>>())
-}
-
-async fn perform_act(ports: &Ports, order: &Order) -> Result<ActResult, PortError> {
-    let via = &order.via;
-    let deadline: Duration = order.deadline.unsigned_abs();
-    let target = || {
-        order
-            .target
-            .clone()
-            .ok_or_else(|| PortError::new(PortErrorKind::Config, "the node to stop is not known"))
-    };
-    match &order.act {
-        Act::SetSetting { name, value, .. } | Act::RestoreSetting { name, value } => {
-            ports.settings.set(&via.sql_address, name, value).await?;
-            Ok(ActResult::Done(format!("{name} = {value}")))
-        }
-        Act::Certify { job } | Act::RestoreCertificates { job } | Act::CleanCertificates { job } => {
-            let port = ports.certificates.as_deref().ok_or_else(no_certificates)?;
-            let wanted = order
-                .certify
-                .as_ref()
-                .ok_or_else(|| PortError::new(PortErrorKind::Config, "the host to certify is not known"))?;
-            let what = match &order.act {
-                Act::Certify { .. } => port.install(wanted).await.map(|()| "certificates installed"),
-                Act::RestoreCertificates { .. } => {
-                    port.restore(wanted).await.map(|()| "certificates put back")
-                }
-                _ => port.clean(wanted).await.map(|()| "temporary files removed"),
-            };
-            what.map(|what| ActResult::Done(format!("{what} on host {}", job.host)))
-        }
-        Act::Start { host, mode, join, .. } => {
-            let node = StartNode { host: host.clone(), mode: mode.clone(), join: join.clone(), deadline };
-            Ok(match ports.lifecycle.start(&node).await? {
-                StartOutcome::Started => ActResult::Done("the start command came back".into()),
-                StartOutcome::StillStarting(pid) => ActResult::Done(format!("still starting, pid {pid}")),
-                StartOutcome::Failed(message) => {
-                    ActResult::Failed { kind: PortErrorKind::CommandFailed, message }
-                }
-            })
-        }
-        Act::ClearData { host, directories } => {
-            let job = ClearData { host: host.clone(), directories: directories.clone(), deadline };
-            ports.lifecycle.clear_data(&job).await.map(ActResult::Done)
-        }
-        Act::Mark { nodes } => ports.control.mark(via, nodes, deadline).await.map(counted),
-        Act::Confirm { nodes } => match ports.control.status(via, nodes, deadline).await? {
-            Some(statuses) => Ok(counted(statuses)),
-            None => ports.control.mark(via, nodes, deadline).await.map(counted),
-        },
-        Act::Recommission { nodes } => {
-            ports.control.recommission(via, nodes, deadline).await?;
-            Ok(ActResult::Done("recommissioned".into()))
-        }
-        Act::Drain { .. } => {
-            ports.lifecycle.drain(&target()?).await?;
-            Ok(ActResult::Done("drained".into()))
-        }
-        Act::Stop { .. } => {
-            ports.lifecycle.stop(&target()?).await?;
-            Ok(ActResult::Done("stopped".into()))
-        }
-    }
 }

@@ -10,8 +10,8 @@ use crate::canonical;
 use crate::fact::Fact;
 use crate::observation::Reply;
 use crate::ports::{
-    AuthorityFacts, BegunMark, BegunWork, CertificateFacts, CertifyHost, Enqueued, Gateway, HostFacts,
-    PortErrorKind, ProcessState, StopNode,
+    AuthorityFacts, BegunMark, BegunWork, CertificateFacts, CertifyHost, DecommissionStatus, Enqueued,
+    Gateway, HostFacts, Means, PortErrorKind, ProcessState, StopNode,
 };
 use crate::rows::Query;
 use crate::schema::{self, ReadError};
@@ -63,6 +63,8 @@ pub struct Order {
     pub act: Act,
     /// The node that stays, through which it is done.
     pub via: Gateway,
+    /// Another one that is to say the same, for a confirmation; `None` where only one stays.
+    pub also: Option<Gateway>,
     /// The node to drain or stop.
     pub target: Option<StopNode>,
     /// The host whose certificates are made, put back or cleaned up after.
@@ -85,6 +87,8 @@ pub struct Look {
     /// Whether to look at the authority that issues certificates, and what it is compared with on these hosts of
     /// members.
     pub authority: Option<Vec<HostName>>,
+    /// Nodes whose status the server is asked for, by the member through which it is asked.
+    pub statuses: Vec<(Gateway, Vec<NodeId>)>,
     /// Ranges that servers are to look at; it changes nothing that they would not do by themselves.
     pub nudges: Vec<Nudge>,
     /// How many of these may be under way at once.
@@ -131,6 +135,11 @@ pub struct Looked {
     pub certificates: BTreeMap<HostName, Fact<CertificateFacts>>,
     /// The authority that issues certificates.
     pub authority: Option<Fact<AuthorityFacts>>,
+    /// With what nodes are marked, as the port says.
+    pub means: Option<Means>,
+    /// What the server says of nodes, by the SQL address of the member that was asked; `None` where the port has no such
+    /// question.
+    pub statuses: Vec<(Address, Result<Option<Vec<DecommissionStatus>>, String>)>,
     /// Whether servers can be asked to look at ranges at all.
     pub can_nudge: bool,
     /// What became of the nudges.

@@ -382,6 +382,7 @@ fn judge(state: &mut State, at: Timestamp, looked: &Looked, effects: &mut Vec<Ef
         .unwrap_or_else(|| Address::new("(no gateway)"));
     let mut obs = Observation::build(&primary, &looked.replies, looked.hosts.clone());
     obs.authority.clone_from(&looked.authority);
+    obs.means.clone_from(&looked.means);
     let (mut notify, mut records) = (Vec::new(), Vec::new());
     let stage = state.scratch.stage;
     let verdict = {
@@ -515,10 +516,12 @@ fn unfit(state: &mut State, at: Timestamp, why: Vec<String>, effects: &mut Vec<E
 }
 
 fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) {
-    let Some(via) = state.gateways(at).first().map(|g| (*g).clone()) else {
+    let mut gateways = state.gateways(at).into_iter().cloned();
+    let Some(via) = gateways.next() else {
         let stopped = steps::no_gateway();
         return end(state, End::Stopped(stopped), effects);
     };
+    let also = gateways.next().filter(|_| matches!(act, Act::Confirm { .. }));
     let deadline = steps::act_deadline(state, &act);
     let (mut certify, mut target) = (None, None);
     match &act {
@@ -537,7 +540,7 @@ fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) 
     }
     state.scratch.acted_via = Some(via.sql_address.clone());
     effects.push(Effect::Notify(Progress::Acting { act: act.clone() }));
-    effects.push(Effect::Act(Box::new(Order { act, via, target, certify, deadline })));
+    effects.push(Effect::Act(Box::new(Order { act, via, also, target, certify, deadline })));
 }
 
 fn done(state: &mut State, at: Timestamp, note: String, effects: &mut Vec<Effect>) {

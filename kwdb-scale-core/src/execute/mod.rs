@@ -10,6 +10,7 @@ pub mod journal;
 mod machine;
 mod nudge;
 mod observe;
+mod perform;
 mod reach;
 mod record;
 mod steps;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
 
-use super::driver::look_at_authority;
+use super::perform::look_at_authority;
 use super::reach::reach;
 use crate::fact::Fact;
 use crate::observation::{Observation, Reply, full_survey, view_survey};

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use check::{Rule, Violation, check, rules};
 pub use diff::diff;
 pub use fingerprint::{Drift, Fingerprint, NodePrint, ZonePrint};
-pub use planner::{Refusal, plan};
+pub use planner::{Refusal, gateways, plan};
 pub(crate) use text::ids;
 
 use crate::assess::{Change, Finding, OperationKind};

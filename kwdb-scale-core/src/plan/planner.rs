@@ -160,7 +160,10 @@ fn clear_data(obs: &Observation, request: &Request, host: &HostName) -> Result<O
 }
 
 /// Live members that stay and are not draining: first those on whose host a command can be run and authenticated, then by id.
-fn gateways(observation: &Observation, request: &Request, removed: &BTreeSet<NodeId>) -> Vec<Gateway> {
+///
+/// `removed` are the nodes that leave. These are [a plan's gateways](Plan::gateways), for who wants to ask them before
+/// there is a plan.
+pub fn gateways(observation: &Observation, request: &Request, removed: &BTreeSet<NodeId>) -> Vec<Gateway> {
     let can_mark = |host: &HostName| {
         observation.hosts.get(host).and_then(|f| f.known()).is_some_and(HostFacts::can_mark)
     };

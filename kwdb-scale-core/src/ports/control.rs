@@ -54,10 +54,58 @@ pub struct BegunMark {
     pub via: Vec<Gateway>,
 }
 
+/// With what acts on a cluster are done, and why with that.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Means {
+    /// KWDB's admin RPC: the nodes themselves are asked, and no host needs kwbase for it.
+    AdminRpc {
+        /// Why, for people.
+        why: String,
+        /// Whether nodes are marked on hosts all the same, as `deploy.sh` wants it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        marks_on_hosts: bool,
+    },
+    /// Commands on hosts.
+    CommandLine {
+        /// Why, for people.
+        why: String,
+    },
+}
+
+impl Means {
+    /// Whether a host of a member that stays, or a control host, has to have kwbase for marks.
+    pub fn marks_on_hosts(&self) -> bool {
+        match self {
+            Self::AdminRpc { marks_on_hosts, .. } => *marks_on_hosts,
+            Self::CommandLine { .. } => true,
+        }
+    }
+}
+
+impl fmt::Display for Means {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AdminRpc { why, marks_on_hosts } => {
+                let marks = if *marks_on_hosts { "; marks by commands on hosts" } else { "" };
+                write!(f, "the admin RPC ({why}{marks})")
+            }
+            Self::CommandLine { why } => write!(f, "the command line ({why})"),
+        }
+    }
+}
+
 /// Sets and clears the decommissioning bit.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait DecommissionControl: Debug + Send + Sync {
+    /// With what it acts, for the checks and for people. `None`, as here, where it does not say: then a host with
+    /// kwbase is demanded.
+    fn means(&self) -> Option<Means> {
+        None
+    }
+
     /// Sets the bit of all `nodes` in one call and returns at once, without waiting for replicas to move.
     ///
     /// Durable in the cluster when it returns `Ok`. May be repeated. Not atomic on the server: when it fails some

@@ -18,7 +18,8 @@ pub use async_trait::async_trait;
 pub use certificates::{AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost};
 pub use clock::Clock;
 pub use control::{
-    BegunMark, DecommissionControl, DecommissionStatus, Enqueued, Gateway, ReplicateQueue, SettingsControl,
+    BegunMark, DecommissionControl, DecommissionStatus, Enqueued, Gateway, Means, ReplicateQueue,
+    SettingsControl,
 };
 pub use error::{PortError, PortErrorKind};
 pub use facts::FactSource;

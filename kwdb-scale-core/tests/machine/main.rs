@@ -9,6 +9,7 @@
     reason = "helpers of tests"
 )]
 
+mod status;
 mod world;
 
 use std::collections::BTreeMap;
@@ -138,6 +139,11 @@ impl Run {
                 for (id, n) in &seen.nodes {
                     assert!(n.up || self.leaving.contains(id), "stopped while member {id} was down");
                 }
+            }
+            Act::Confirm { .. } => {
+                let other = order.also.as_ref().map(|also| also.node);
+                assert!(other.is_some_and(|other| other != order.via.node), "confirmed by one member alone");
+                assert!(!self.leaving.contains(&other.unwrap().0), "a leaving node confirms");
             }
             Act::Start { host, join, .. } => {
                 let there = self.world.nodes.values().filter(|n| n.host == *host).count();

@@ -9,7 +9,9 @@ use kwdb_scale_core::health::needed;
 use kwdb_scale_core::observation::{Observation, Reply, full_survey, view_survey};
 use kwdb_scale_core::plan::{Plan, plan};
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_core::ports::{Enqueued, HostFacts, PortErrorKind, ProcessState, StoreContent, StoreFacts};
+use kwdb_scale_core::ports::{
+    DecommissionStatus, Enqueued, Gateway, HostFacts, PortErrorKind, ProcessState, StoreContent, StoreFacts,
+};
 use kwdb_scale_core::request::{Inventory, InventoryHost, Operation, Options, Pace, Request};
 use kwdb_scale_core::rows::{
     Answer, ClusterRow, LeaseRow, LivenessRow, NodeRow, Query, RangeKind, RangeRow, ReplicaCountRow, Rows,
@@ -59,6 +61,10 @@ pub(crate) struct World {
     pub(crate) filling: bool,
     /// Ranges that servers were asked to look at.
     pub(crate) asked: Vec<RangeId>,
+    /// Replicas that the status through a member counts beyond those of the ranges; `None` when the port has no status.
+    pub(crate) status: Option<BTreeMap<u32, u64>>,
+    /// Members whose word on emptiness was asked for in one look.
+    pub(crate) status_through: BTreeSet<Vec<u32>>,
     settings: BTreeMap<String, String>,
 }
 
@@ -85,6 +91,8 @@ impl World {
             queue: Queue::Absent,
             filling: false,
             asked: Vec::new(),
+            status: Some(BTreeMap::new()),
+            status_through: BTreeSet::new(),
             settings: kwdb_scale_core::policy::SETTINGS
                 .iter()
                 .map(|s| ((*s).to_owned(), if s.ends_with("enabled") { "true" } else { "30m" }.to_owned()))
@@ -291,8 +299,30 @@ impl World {
         }
     }
 
+    fn said(&self, via: &Gateway, nodes: &[NodeId]) -> Result<Option<Vec<DecommissionStatus>>, String> {
+        if !self.nodes[&via.node.0].up || self.silent.contains(&via.node.0) {
+            return Err(format!("{via}: refused"));
+        }
+        let Some(more) = &self.status else { return Ok(None) };
+        let more = more.get(&via.node.0).copied().unwrap_or(0);
+        let of = |id: &NodeId| DecommissionStatus {
+            node: *id,
+            is_live: self.nodes[&id.0].up,
+            replicas: self.replicas(id.0) + more,
+            decommissioning: self.nodes[&id.0].bit,
+            draining: false,
+        };
+        Ok(Some(nodes.iter().map(of).collect()))
+    }
+
     pub(crate) fn answer(&mut self, look: &Look) -> Looked {
+        if !look.statuses.is_empty() {
+            self.status_through.insert(look.statuses.iter().map(|(via, _)| via.node.0).collect());
+        }
+        let said = |(via, nodes): &(Gateway, Vec<NodeId>)| (via.sql_address.clone(), self.said(via, nodes));
+        let statuses = look.statuses.iter().map(said).collect();
         Looked {
+            statuses,
             nudged: look.nudges.iter().map(|n| (n.range, self.nudge(n))).collect(),
             can_nudge: self.queue != Queue::Absent,
             quickest: Some(SignedDuration::from_millis(1)),

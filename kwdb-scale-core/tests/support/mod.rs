@@ -10,7 +10,7 @@ use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::health::needed;
 use kwdb_scale_core::observation::{Observation, Reply};
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_core::ports::{HostFacts, StoreContent, StoreFacts};
+use kwdb_scale_core::ports::{HostFacts, Means, StoreContent, StoreFacts};
 use kwdb_scale_core::request::{Inventory, InventoryHost, NodeRef, Operation, Options, Request};
 use kwdb_scale_core::rows::{
     Answer, ClusterRow, JobRow, LivenessRow, NodeRow, Query, RangeKind, RangeRow, Rows, SettingRow, StoreRow,
@@ -45,6 +45,8 @@ pub struct Cluster {
     pub view_liveness: BTreeMap<u32, Vec<LivenessRow>>,
     pub view_cluster: BTreeMap<u32, ClusterId>,
     pub view_offset: BTreeMap<u32, SignedDuration>,
+    /// With what nodes are marked, when somebody says.
+    pub means: Option<Means>,
 }
 
 pub fn address(node: u32) -> Address {
@@ -140,6 +142,7 @@ impl Cluster {
             failing: Vec::new(),
             hosts: BTreeMap::new(),
             inventory: Inventory::default(),
+            means: None,
             view_liveness: BTreeMap::new(),
             view_cluster: BTreeMap::new(),
             view_offset: BTreeMap::new(),
@@ -369,7 +372,8 @@ impl Cluster {
     }
 
     pub fn observe(&self) -> Observation {
-        Observation::build(&address(self.gateway), &self.replies(), self.hosts.clone())
+        let observation = Observation::build(&address(self.gateway), &self.replies(), self.hosts.clone());
+        Observation { means: self.means.clone(), ..observation }
     }
 
     pub fn request(&self, operation: Operation) -> Request {

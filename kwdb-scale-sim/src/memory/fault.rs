@@ -10,7 +10,7 @@ use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
     AuthorityFacts, BegunMark, BegunWork, CertificateControl, CertificateFacts, CertifyHost, ClearData,
     Command, CommandOutput, DecommissionControl, DecommissionStatus, Detached, FactSource, Gateway,
-    HostFacts, HostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState,
+    HostFacts, HostTransport, Means, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState,
     SettingsControl, Spawned, StartNode, StartOutcome, StopNode,
 };
 use kwdb_scale_core::rows::{Answer, Query};
@@ -209,6 +209,10 @@ impl<T: SettingsControl + ?Sized> SettingsControl for Faulty<T> {
 
 #[async_trait]
 impl<T: DecommissionControl + ?Sized> DecommissionControl for Faulty<T> {
+    fn means(&self) -> Option<Means> {
+        self.inner.means()
+    }
+
     async fn mark(
         &self,
         via: &Gateway,

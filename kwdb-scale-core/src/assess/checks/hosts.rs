@@ -1,4 +1,4 @@
-//! Checks on hosts: those that shall join, and the one that marks.
+//! Checks on hosts that shall join.
 
 use std::collections::BTreeMap;
 
@@ -424,36 +424,4 @@ pub(super) fn reused(cx: &Context<'_>) -> Vec<Problem> {
             (!former.is_empty()).then(|| Problem::new(message))
         })
         .collect()
-}
-
-pub(super) fn marking(cx: &Context<'_>) -> Vec<Problem> {
-    let mut lines = Vec::new();
-    let mut hosts: Vec<&HostName> = Vec::new();
-    for node in &cx.staying {
-        match cx.host_of(node) {
-            Some(host) => hosts.push(host),
-            None => lines.push(format!("{}: its host is not in the inventory", node.id)),
-        }
-    }
-    for host in hosts.into_iter().chain(&cx.request.inventory.control) {
-        match cx.obs.hosts.get(host) {
-            None => lines.push(format!("{host}: it was not looked at")),
-            Some(Fact::Unknown(why)) => lines.push(format!("{host}: {why}")),
-            Some(Fact::Known(facts)) => match (&facts.build, &facts.can_authenticate) {
-                _ if facts.can_mark() => return Vec::new(),
-                (Fact::Unknown(why), _) => lines.push(format!("{host}: no kwbase: {why}")),
-                (_, Fact::Known(false)) => {
-                    lines.push(format!("{host}: root's client certificate and key cannot be used"));
-                }
-                (_, Fact::Unknown(why)) => lines.push(format!("{host}: {why}")),
-                (_, Fact::Known(true)) => {}
-            },
-        }
-    }
-    vec![
-        Problem::new("no host of a member that stays, nor a control host, can run kwbase node decommission as root")
-            .evidence(lines)
-            .cure("name a staying member's host in the inventory, with kwbase and, on a secure cluster, client.root.crt and client.root.key")
-            .retry(Retry::WhenFactChanges("hosts of the members that stay".to_owned())),
-    ]
 }

@@ -7,6 +7,7 @@ mod certificates;
 mod cluster;
 mod hosts;
 mod machine;
+mod means;
 mod members;
 mod network;
 mod notes;
@@ -274,8 +275,12 @@ static CATALOGUE: &[Check] = table! {
         "what could not be told of a new host", "unknown is never a pass";
     "address-reused", [INFO NO INFO NO], hosts::reused,
         "new hosts that take the address of a removed node", "two liveness rows may share one address (observed)";
-    "marking-host", [NO REFUSE REFUSE NO], hosts::marking,
-        "a host of a member that stays has kwbase and can authenticate as root", "decommission is an RPC as root (server/admin.go)";
+    "marking-host", [NO REFUSE REFUSE NO], means::marking,
+        "unless nodes are marked over the admin RPC, a host of a member that stays has kwbase and can authenticate as root", "decommission is an RPC as root (server/admin.go)";
+    "stopping-host", [NO REFUSE REFUSE NO], means::stopping,
+        "where a unit or a container owns the process of a leaving node, its host has kwbase and can authenticate as root", "the stop asks a member that stays at the last moment, from there";
+    "means", [NO INFO INFO NO], means::said,
+        "with what nodes are marked, counted and stopped, and why, when the caller says it", "the caller's configuration";
     // Disks.
     "disk-full", [NO REFUSE REFUSE NO], capacity::full,
         "no member that stays uses 95 % of a disk", "maxFractionUsedThreshold (allocator_scorer.go)";

@@ -1,7 +1,8 @@
 //! Marking nodes, and waiting until they are empty.
 //!
 //! Empty is zero by the meta scan through two gateways that stay, in several samples spaced by the server's clock,
-//! while the bit is set. The node's own gauges are never asked.
+//! while the bit is set. Where the port has a status, each sample wants that too to say zero through both. The node's own
+//! gauges are never asked.
 
 use std::collections::BTreeSet;
 
@@ -103,6 +104,10 @@ pub(super) fn look_empty(state: &State, at: Timestamp, nodes: &[NodeId]) -> Look
         }
     }
     let mut look = ask(state, at, &first, &further);
+    if state.scratch.drain.scan_due(at) && state.scratch.want_health {
+        let gateways = state.gateways(at).into_iter().cloned();
+        look.statuses = gateways.map(|via| (via, nodes.to_vec())).collect();
+    }
     if let Some(via) = state.gateways(at).first() {
         (look.nudges, look.nudges_at_once) = nudges.next(at, via);
     }
@@ -154,7 +159,10 @@ pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
         }
         return Verdict::Wait("replicas to move".into());
     };
-    ctx.state.scratch.gate_since = None;
+    let objection = objection(ctx, nodes);
+    if objection.is_none() || left > 0 {
+        ctx.state.scratch.gate_since = None;
+    }
     ctx.state.scratch.drain.counted(ctx.at, left);
     let (per_minute, eta) = ctx.state.scratch.drain.pace();
     ctx.notify.push(Progress::Replicas { left, of: ctx.state.scratch.drain.of(), per_minute, eta });
@@ -174,6 +182,10 @@ pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
         ctx.state.scratch.samples.reset();
         return Verdict::Wait(format!("{needed} members to count the replicas"));
     }
+    if let Some(waiting) = objection {
+        ctx.state.scratch.samples.reset();
+        return super::patience(ctx, waiting);
+    }
     let (samples, spacing) = (plan.policy.samples.max(1), plan.policy.sample_spacing);
     let agreeing = ctx.state.scratch.samples.add(server_time, spacing);
     if agreeing >= samples {
@@ -183,6 +195,26 @@ pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
         ));
     }
     Verdict::Wait(format!("{samples} samples that agree on zero ({agreeing} so far)"))
+}
+
+/// What is waited for while the server's own status does not say that the nodes are marked and empty, through every member
+/// that was asked. `None` too where the port has no status.
+fn objection(ctx: &Ctx<'_>, nodes: &[NodeId]) -> Option<String> {
+    ctx.looked.statuses.iter().find_map(|(gateway, said)| {
+        let said = match said {
+            Ok(None) => return None,
+            Ok(Some(said)) => said,
+            Err(why) => return Some(format!("the server's own count through {gateway} ({why})")),
+        };
+        nodes.iter().find_map(|node| match said.iter().find(|s| s.node == *node) {
+            Some(status) if status.decommissioning && status.replicas == 0 => None,
+            Some(status) if status.decommissioning => Some(format!(
+                "the server's own count of replicas on node {}, {} through {gateway}, to be zero too",
+                node.0, status.replicas
+            )),
+            _ => Some(format!("{gateway} to say that node {} is still marked", node.0)),
+        })
+    })
 }
 
 /// Whether there are ranges to ask for at once, and time for it: the deadline is looked at only between waits.

@@ -1,0 +1,221 @@
+//! Looks and acts, done through the ports.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::{join, join_all};
+use futures_util::stream;
+use jiff::SignedDuration;
+
+use super::driver::Ports;
+use super::event::{Begun, Look, Looked, Nudged, Order};
+use super::record::{Act, ActResult};
+use crate::fact::Fact;
+use crate::observation::Reply;
+use crate::ports::{
+    AuthorityFacts, CertificateControl, ClearData, DecommissionStatus, PortError, PortErrorKind,
+    ProcessState, StartNode, StartOutcome,
+};
+use crate::rows::Query;
+use crate::topology::{Address, HostName, NodeId, RangeId};
+
+/// For a status, which scans the meta ranges.
+const STATUS_DEADLINE: Duration = Duration::from_secs(30);
+
+/// For a server to be done with one range that it was asked to look at: a snapshot may have to be sent.
+const NUDGE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Gateways are asked side by side, the questions to one of them in order.
+pub(super) async fn perform_look(ports: &Ports, look: &Look) -> Looked {
+    let mut gateways: Vec<&Address> = Vec::new();
+    for (gateway, _) in &look.asks {
+        if !gateways.contains(&gateway) {
+            gateways.push(gateway);
+        }
+    }
+    let per_gateway = gateways.into_iter().map(|gateway| async move {
+        let mut replies = Vec::new();
+        let (mut scans, mut quickest) = (SignedDuration::ZERO, None);
+        for (_, query) in look.asks.iter().filter(|(g, _)| g == gateway) {
+            let begun = ports.clock.now();
+            let result = ports.facts.fetch(gateway, query).await;
+            let took = ports.clock.now().duration_since(begun);
+            match query {
+                Query::Ranges
+                | Query::ReplicaCounts(_)
+                | Query::RangesOn { .. }
+                | Query::LeasesOn { .. }
+                | Query::LeasesOf(_) => scans += took,
+                Query::Liveness if result.is_ok() => quickest = Some(took),
+                _ => {}
+            }
+            let failed = result.as_ref().err().map(PortError::kind);
+            let result = result.map_err(|e| format!("{gateway}: {}", e.chain()));
+            replies.push(Reply { gateway: gateway.clone(), query: query.clone(), result });
+            if failed.is_some_and(PortErrorKind::is_transient) {
+                // One deadline is enough to know that this gateway does not answer now.
+                break;
+            }
+        }
+        (replies, scans, quickest)
+    });
+    let mut looked = Looked::default();
+    let (answers, nudged) = join(join_all(per_gateway), perform_nudges(ports, look)).await;
+    for (replies, scans, quickest) in answers {
+        looked.replies.extend(replies);
+        looked.scan_took = looked.scan_took.max(scans);
+        looked.quickest = [looked.quickest, quickest].into_iter().flatten().min();
+    }
+    (looked.can_nudge, looked.nudged) = (ports.queue.is_some(), nudged);
+    looked.means = ports.control.means();
+    let begun = ports.clock.now();
+    let statuses = look.statuses.iter().map(|(via, nodes)| async move {
+        let said = ports.control.status(via, nodes, STATUS_DEADLINE).await;
+        (via.sql_address.clone(), said.map_err(|e| e.chain()))
+    });
+    looked.statuses = join_all(statuses).await;
+    // They scan the meta ranges, too.
+    looked.scan_took += ports.clock.now().duration_since(begun);
+    let hosts = look.hosts.iter().map(|host| async move {
+        let facts = ports.lifecycle.inspect(host).await;
+        (host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
+    });
+    looked.hosts = join_all(hosts).await.into_iter().collect();
+    let processes = look.processes.iter().map(|node| async move {
+        (node.node, ports.lifecycle.process(node).await.unwrap_or(ProcessState::Unknown))
+    });
+    looked.processes = join_all(processes).await.into_iter().collect();
+    let certificates = look.certificates.iter().map(|job| async move {
+        let facts = match &ports.certificates {
+            Some(port) => port.look(job).await,
+            None => Err(no_certificates()),
+        };
+        (job.host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
+    });
+    looked.certificates = join_all(certificates).await.into_iter().collect();
+    let begun = look.begun.iter().map(|(act, begun)| async move {
+        let told = match begun {
+            Begun::Mark(mark) => ports.control.mark_under_way(mark).await,
+            Begun::Work(work) => ports.lifecycle.work_under_way(work).await,
+        };
+        (act.clone(), told.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
+    });
+    looked.begun = join_all(begun).await;
+    if let Some(members) = &look.authority {
+        looked.authority = Some(look_at_authority(ports.certificates.as_deref(), members).await);
+    }
+    looked
+}
+
+async fn perform_nudges(ports: &Ports, look: &Look) -> Vec<(RangeId, Nudged)> {
+    let Some(queue) = &ports.queue else { return Vec::new() };
+    let asking = stream::iter(look.nudges.iter().map(|nudge| async move {
+        let result = queue.enqueue(&nudge.via, nudge.node, nudge.range, NUDGE_DEADLINE).await;
+        (nudge.range, result.map_err(|e| (e.kind(), e.chain())))
+    }));
+    asking.buffer_unordered(look.nudges_at_once.max(1)).collect().await
+}
+
+fn no_certificates() -> PortError {
+    let text = "nothing is configured that issues certificates; configure an authority, or put the certificates on the \
+                host and ask for none";
+    PortError::new(PortErrorKind::Config, text)
+}
+
+pub(super) async fn look_at_authority(
+    port: Option<&dyn CertificateControl>,
+    members: &[HostName],
+) -> Fact<AuthorityFacts> {
+    let facts = match port {
+        Some(port) => port.authority(members).await,
+        None => Err(no_certificates()),
+    };
+    facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known)
+}
+
+fn counted(statuses: Vec<DecommissionStatus>) -> ActResult {
+    ActResult::Counted(statuses.into_iter().map(|s| (s.node, s.replicas)).collect::<BTreeMap<_, _>>())
+}
+
+/// The most that anybody counts. Nodes of which not everybody says that they are marked are left out.
+fn agreed(nodes: &[NodeId], said: &[Vec<DecommissionStatus>]) -> ActResult {
+    let most = |node: &NodeId| {
+        let of = |said: &Vec<DecommissionStatus>| {
+            let status = said.iter().find(|s| s.node == *node)?;
+            status.decommissioning.then_some(status.replicas)
+        };
+        said.iter().map(of).collect::<Option<Vec<u64>>>()?.into_iter().max().map(|most| (*node, most))
+    };
+    ActResult::Counted(nodes.iter().filter_map(most).collect())
+}
+
+pub(super) async fn perform_act(ports: &Ports, order: &Order) -> Result<ActResult, PortError> {
+    let via = &order.via;
+    let deadline: Duration = order.deadline.unsigned_abs();
+    let target = || {
+        order
+            .target
+            .clone()
+            .ok_or_else(|| PortError::new(PortErrorKind::Config, "the node to stop is not known"))
+    };
+    match &order.act {
+        Act::SetSetting { name, value, .. } | Act::RestoreSetting { name, value } => {
+            ports.settings.set(&via.sql_address, name, value).await?;
+            Ok(ActResult::Done(format!("{name} = {value}")))
+        }
+        Act::Certify { job } | Act::RestoreCertificates { job } | Act::CleanCertificates { job } => {
+            let port = ports.certificates.as_deref().ok_or_else(no_certificates)?;
+            let wanted = order
+                .certify
+                .as_ref()
+                .ok_or_else(|| PortError::new(PortErrorKind::Config, "the host to certify is not known"))?;
+            let what = match &order.act {
+                Act::Certify { .. } => port.install(wanted).await.map(|()| "certificates installed"),
+                Act::RestoreCertificates { .. } => {
+                    port.restore(wanted).await.map(|()| "certificates put back")
+                }
+                _ => port.clean(wanted).await.map(|()| "temporary files removed"),
+            };
+            what.map(|what| ActResult::Done(format!("{what} on host {}", job.host)))
+        }
+        Act::Start { host, mode, join, .. } => {
+            let node = StartNode { host: host.clone(), mode: mode.clone(), join: join.clone(), deadline };
+            Ok(match ports.lifecycle.start(&node).await? {
+                StartOutcome::Started => ActResult::Done("the start command came back".into()),
+                StartOutcome::StillStarting(pid) => ActResult::Done(format!("still starting, pid {pid}")),
+                StartOutcome::Failed(message) => {
+                    ActResult::Failed { kind: PortErrorKind::CommandFailed, message }
+                }
+            })
+        }
+        Act::ClearData { host, directories } => {
+            let job = ClearData { host: host.clone(), directories: directories.clone(), deadline };
+            ports.lifecycle.clear_data(&job).await.map(ActResult::Done)
+        }
+        Act::Mark { nodes } => ports.control.mark(via, nodes, deadline).await.map(counted),
+        Act::Confirm { nodes } => {
+            let status = |via| ports.control.status(via, nodes, deadline);
+            let Some(first) = status(via).await? else {
+                return ports.control.mark(via, nodes, deadline).await.map(counted);
+            };
+            let second = match &order.also {
+                Some(also) => status(also).await?.unwrap_or_default(),
+                None => first.clone(),
+            };
+            Ok(agreed(nodes, &[first, second]))
+        }
+        Act::Recommission { nodes } => {
+            ports.control.recommission(via, nodes, deadline).await?;
+            Ok(ActResult::Done("recommissioned".into()))
+        }
+        Act::Drain { .. } => {
+            ports.lifecycle.drain(&target()?).await?;
+            Ok(ActResult::Done("drained".into()))
+        }
+        Act::Stop { .. } => {
+            ports.lifecycle.stop(&target()?).await?;
+            Ok(ActResult::Done("stopped".into()))
+        }
+    }
+}
