@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::uri::PathAndQuery;
 use kwdb_scale_core::ports::{
-    DecommissionControl, DecommissionStatus, Gateway, Means, PortError, PortErrorKind,
+    DecommissionControl, DecommissionStatus, Gateway, Means, PortError, PortErrorKind, Readiness,
 };
 use kwdb_scale_core::topology::{Address, NodeId};
 use prost::Message;
@@ -58,22 +58,6 @@ struct Slots {
 }
 
 type Slot = tokio::sync::Mutex<Option<Channel>>;
-
-/// Whether a node takes clients, as it says itself.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum Readiness {
-    /// It is a live member that takes clients.
-    Ready,
-    /// It belongs to no cluster yet: waits for `init`, or has not joined.
-    WaitingForInit,
-    /// It is draining or shutting down.
-    ShuttingDown,
-    /// It says that it is not ready, for this reason (such as a liveness record that expired).
-    NotReady(String),
-    /// Nothing answers there, for this reason.
-    Unreachable(String),
-}
 
 impl AdminRpc {
     /// Begins with an insecure cluster and the usual deadlines.

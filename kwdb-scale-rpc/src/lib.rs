@@ -86,10 +86,11 @@ mod prefer;
 mod stop;
 mod tls;
 
-pub use client::{AdminRpc, Readiness};
+pub use client::AdminRpc;
 pub use config::{Builder, Secure, Security};
 pub use drain::DrainProgress;
 pub use enqueue::{EnqueueError, EnqueueErrorKind, EnqueueEvent, EnqueueRange, Enqueued};
 pub use error::ServerSaid;
+pub use kwdb_scale_core::ports::Readiness;
 pub use prefer::{Chosen, Prefer};
 pub use stop::RpcStop;

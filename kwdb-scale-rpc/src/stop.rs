@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::ports::{
     BegunWork, ClearData, DecommissionControl as _, HostFacts, NodeLifecycle, PortError, PortErrorKind,
-    PortState, ProcessState, StartNode, StartOutcome, StopNode,
+    PortState, ProcessState, Readiness, StartNode, StartOutcome, StopNode,
 };
 use kwdb_scale_core::topology::{Address, HostName};
 use tokio::time::Instant;
@@ -136,6 +136,10 @@ impl<L: NodeLifecycle + ?Sized> NodeLifecycle for RpcStop<L> {
 
     async fn clear_data(&self, job: &ClearData) -> Result<String, PortError> {
         self.inner.clear_data(job).await
+    }
+
+    async fn readiness(&self, node: &Address, deadline: Duration) -> Result<Option<Readiness>, PortError> {
+        self.rpc.ready(node, deadline).await.map(Some)
     }
 
     async fn drain(&self, node: &StopNode) -> Result<(), PortError> {

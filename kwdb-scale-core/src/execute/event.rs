@@ -11,7 +11,7 @@ use crate::fact::Fact;
 use crate::observation::Reply;
 use crate::ports::{
     AuthorityFacts, BegunMark, BegunWork, CertificateFacts, CertifyHost, DecommissionStatus, Enqueued,
-    Gateway, HostFacts, Means, PortErrorKind, ProcessState, StopNode,
+    Gateway, HostFacts, Means, PortErrorKind, ProcessState, Readiness, StopNode,
 };
 use crate::rows::Query;
 use crate::schema::{self, ReadError};
@@ -82,6 +82,8 @@ pub struct Look {
     pub hosts: Vec<HostName>,
     /// Processes to look for.
     pub processes: Vec<StopNode>,
+    /// RPC addresses of nodes that are asked whether they are ready.
+    pub ready: Vec<Address>,
     /// Certificates to look at.
     pub certificates: Vec<CertifyHost>,
     /// Whether to look at the authority that issues certificates, and what it is compared with on these hosts of
@@ -131,6 +133,8 @@ pub struct Looked {
     pub hosts: BTreeMap<HostName, Fact<HostFacts>>,
     /// Processes by node.
     pub processes: BTreeMap<NodeId, ProcessState>,
+    /// What nodes say of themselves by their RPC address; `None` where the port cannot ask.
+    pub ready: BTreeMap<Address, Fact<Option<Readiness>>>,
     /// Certificates by host.
     pub certificates: BTreeMap<HostName, Fact<CertificateFacts>>,
     /// The authority that issues certificates.

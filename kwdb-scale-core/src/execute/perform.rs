@@ -23,6 +23,9 @@ use crate::topology::{Address, HostName, NodeId, RangeId};
 /// For a status, which scans the meta ranges.
 const STATUS_DEADLINE: Duration = Duration::from_secs(30);
 
+/// For a node to say whether it is ready.
+const READY_DEADLINE: Duration = Duration::from_secs(5);
+
 /// For a server to be done with one range that it was asked to look at: a snapshot may have to be sent.
 const NUDGE_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -86,6 +89,11 @@ pub(super) async fn perform_look(ports: &Ports, look: &Look) -> Looked {
         (node.node, ports.lifecycle.process(node).await.unwrap_or(ProcessState::Unknown))
     });
     looked.processes = join_all(processes).await.into_iter().collect();
+    let ready = look.ready.iter().map(|node| async move {
+        let told = ports.lifecycle.readiness(node, READY_DEADLINE).await;
+        (node.clone(), told.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
+    });
+    looked.ready = join_all(ready).await.into_iter().collect();
     let certificates = look.certificates.iter().map(|job| async move {
         let facts = match &ports.certificates {
             Some(port) => port.look(job).await,

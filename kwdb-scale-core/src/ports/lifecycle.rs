@@ -1,6 +1,6 @@
 //! Starting, stopping and looking at the process of a node.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -91,6 +91,34 @@ pub enum ProcessState {
     Unknown,
 }
 
+/// Whether a node takes clients, as it says itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Readiness {
+    /// It is a live member that takes clients.
+    Ready,
+    /// It belongs to no cluster yet: waits for `init`, or has not joined.
+    WaitingForInit,
+    /// It is draining or shutting down.
+    ShuttingDown,
+    /// It says that it is not ready, for this reason (such as a liveness record that expired).
+    NotReady(String),
+    /// Nothing answers there, for this reason.
+    Unreachable(String),
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready => f.write_str("it is ready"),
+            Self::WaitingForInit => f.write_str("it waits to be initialised, or has not joined"),
+            Self::ShuttingDown => f.write_str("it is shutting down"),
+            Self::NotReady(why) => write!(f, "it is not ready: {why}"),
+            Self::Unreachable(why) => write!(f, "nothing answers: {why}"),
+        }
+    }
+}
+
 /// The life of a node's process. What a Kubernetes operator would implement without any shell.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
@@ -145,6 +173,13 @@ pub trait NodeLifecycle: Debug + Send + Sync {
     async fn work_under_way(&self, _begun: &BegunWork) -> Result<Option<String>, PortError> {
         let message = "whether something that was begun still goes on cannot be told by this implementation";
         Err(PortError::new(PortErrorKind::Unsupported, message))
+    }
+
+    /// What the node at the RPC address `node` says itself of whether it takes clients. Only reads.
+    ///
+    /// `Ok(None)`, as here, where this implementation cannot ask. A node that cannot be told is an error.
+    async fn readiness(&self, _node: &Address, _deadline: Duration) -> Result<Option<Readiness>, PortError> {
+        Ok(None)
     }
 
     /// Whether the node's process is there. Only reads.

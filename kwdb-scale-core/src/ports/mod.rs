@@ -25,7 +25,9 @@ pub use error::{PortError, PortErrorKind};
 pub use facts::FactSource;
 pub use host::{Command, CommandEnd, CommandOutput, Detached, HostTransport, PortState, Spawned};
 pub use journal::{Journal, LockGuard, OperationLock};
-pub use lifecycle::{BegunWork, ClearData, NodeLifecycle, ProcessState, StartNode, StartOutcome, StopNode};
+pub use lifecycle::{
+    BegunWork, ClearData, NodeLifecycle, ProcessState, Readiness, StartNode, StartOutcome, StopNode,
+};
 
 #[cfg(feature = "mock")]
 pub use {

@@ -385,6 +385,17 @@ fn servers_are_asked_to_look_sooner() {
 }
 
 #[test]
+fn a_node_that_says_that_it_is_not_ready_has_not_joined() {
+    let mut world = World::new(3);
+    let plan = make_plan(&world, Operation::ScaleOut { hosts: vec![host(7)] });
+    world.not_ready = 5;
+    let (world, end, _) = Run::new(world, plan).run(&[]);
+    let End::Done(notes) = end else { panic!("{end:?}") };
+    assert!(notes.iter().any(|n| n.contains("ready by its own word")), "{notes:?}");
+    assert_eq!(world.not_ready, 0);
+}
+
+#[test]
 fn where_the_queues_fill_servers_are_asked_less() {
     let asked = |filling: bool| {
         let mut world = World::new(4);

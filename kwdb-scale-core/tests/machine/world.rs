@@ -10,7 +10,8 @@ use kwdb_scale_core::observation::{Observation, Reply, full_survey, view_survey}
 use kwdb_scale_core::plan::{Plan, plan};
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::ports::{
-    DecommissionStatus, Enqueued, Gateway, HostFacts, PortErrorKind, ProcessState, StoreContent, StoreFacts,
+    DecommissionStatus, Enqueued, Gateway, HostFacts, PortErrorKind, ProcessState, Readiness, StoreContent,
+    StoreFacts,
 };
 use kwdb_scale_core::request::{Inventory, InventoryHost, Operation, Options, Pace, Request};
 use kwdb_scale_core::rows::{
@@ -57,6 +58,8 @@ pub(crate) struct World {
     /// What goes on cannot be looked up.
     pub(crate) blind: bool,
     pub(crate) queue: Queue,
+    /// How often nodes still say that they are not ready.
+    pub(crate) not_ready: usize,
     /// The replicate queues fill more and more.
     pub(crate) filling: bool,
     /// Ranges that servers were asked to look at.
@@ -89,6 +92,7 @@ impl World {
             silent: BTreeSet::new(),
             blind: false,
             queue: Queue::Absent,
+            not_ready: 0,
             filling: false,
             asked: Vec::new(),
             status: Some(BTreeMap::new()),
@@ -315,6 +319,16 @@ impl World {
         Ok(Some(nodes.iter().map(of).collect()))
     }
 
+    fn readiness(&mut self) -> Readiness {
+        match self.not_ready.checked_sub(1) {
+            Some(left) => {
+                self.not_ready = left;
+                Readiness::NotReady("node is not live".into())
+            }
+            None => Readiness::Ready,
+        }
+    }
+
     pub(crate) fn answer(&mut self, look: &Look) -> Looked {
         if !look.statuses.is_empty() {
             self.status_through.insert(look.statuses.iter().map(|(via, _)| via.node.0).collect());
@@ -328,6 +342,7 @@ impl World {
             quickest: Some(SignedDuration::from_millis(1)),
             replies: look.asks.iter().map(|(g, q)| self.reply(g, q)).collect(),
             scan_took: SignedDuration::from_millis(10),
+            ready: look.ready.iter().map(|a| (a.clone(), Fact::Known(Some(self.readiness())))).collect(),
             hosts: look.hosts.iter().map(|h| (h.clone(), Fact::Known(self.host_facts(h)))).collect(),
             processes: look
                 .processes

@@ -14,7 +14,7 @@ use super::view::{ask, brief, counted, health_queries, range_trouble, seen, shor
 use crate::fact::Fact;
 use crate::host_facts::first_names;
 use crate::plan::ids;
-use crate::ports::StoreContent;
+use crate::ports::{Readiness, StoreContent};
 use crate::rows::{NodeRow, Query};
 use crate::topology::{Address, HostName, NodeClass, NodeId, StartMode};
 
@@ -29,6 +29,7 @@ pub(super) fn look(state: &State, at: Timestamp, host: &HostName) -> Look {
     {
         let own = entry.sql_address.clone().unwrap_or_else(|| entry.address.clone());
         look.asks.push((own, Query::Cluster));
+        look.ready.push(entry.address.clone());
     }
     if state.scratch.want_host {
         look.hosts.push(host.clone());
@@ -249,6 +250,16 @@ fn prove(ctx: &mut Ctx<'_>, host: &HostName, address: &Address, mode: &StartMode
         Some(_) => {}
         None => return not_yet("to answer SQL itself".into()),
     }
+    let ready = match ctx.looked.ready.get(address).cloned() {
+        Some(Fact::Known(Some(Readiness::Ready))) => ", ready by its own word",
+        Some(Fact::Known(Some(other))) => return not_yet(format!("to be ready by its own word: {other}")),
+        Some(Fact::Unknown(why)) => {
+            // The members and its own SQL say enough.
+            ctx.note(format!("node {} could not be asked whether it is ready: {why}", id.0));
+            ""
+        }
+        Some(Fact::Known(None)) | None => "",
+    };
     let members = counted(ctx);
     let trouble = range_trouble(ctx, members);
     if let Some(first) = trouble.first() {
@@ -272,7 +283,7 @@ fn prove(ctx: &mut Ctx<'_>, host: &HostName, address: &Address, mode: &StartMode
     ctx.records.push(Record::Joined { host: host.clone(), node: id });
     let asked = ctx.state.scratch.nudges.summary().map(|text| format!("; {text}")).unwrap_or_default();
     Verdict::Done(format!(
-        "node {} joined on host {host} at {address}: live through {agreeing} members, cluster {}, nothing \
+        "node {} joined on host {host} at {address}: live through {agreeing} members, cluster {}{ready}, nothing \
          under-replicated at {members} members{}{asked}",
         id.0,
         ctx.state.ledger.plan.cluster_id,
