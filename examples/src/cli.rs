@@ -518,7 +518,11 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let ui = Ui::new(cli.global.format);
     start_log();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match cli.command {
+        // Its work is done elsewhere, often on the same machine: one thread is woken less often than two wake each other.
+        Command::Exec(_) => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+    };
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(run(&cli, &ui));
