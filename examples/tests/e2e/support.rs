@@ -270,7 +270,9 @@ impl TestLab<'_> {
     #[track_caller]
     pub(crate) fn plan(&self, args: &[&str]) -> String {
         let file = self.path("plan.json");
-        let mut all = vec!["plan", "-o", file.as_str(), "--wait-healthy", "90s"];
+        // A real one whose node was marked and taken back needs its time to replicate again what had shrunk.
+        let wait = if self.case.real.is_some() { "5m" } else { "90s" };
+        let mut all = vec!["plan", "-o", file.as_str(), "--wait-healthy", wait];
         all.extend(args);
         self.kwscale(&all).exit(0);
         file

@@ -122,6 +122,9 @@ pub struct Nudge {
 /// What became of a [`Nudge`]: the server's answer, or why there is none.
 pub type Nudged = Result<Enqueued, (PortErrorKind, String)>;
 
+/// What the server says of nodes, `None` where the port has no such question; or why there is no answer.
+pub type Statuses = Result<Option<Vec<DecommissionStatus>>, String>;
+
 /// What was read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Looked {
@@ -141,9 +144,8 @@ pub struct Looked {
     pub authority: Option<Fact<AuthorityFacts>>,
     /// With what nodes are marked, as the port says.
     pub means: Option<Means>,
-    /// What the server says of nodes, by the SQL address of the member that was asked; `None` where the port has no such
-    /// question.
-    pub statuses: Vec<(Address, Result<Option<Vec<DecommissionStatus>>, String>)>,
+    /// What the server says of nodes, by the SQL address of the member that was asked.
+    pub statuses: Vec<(Address, Statuses)>,
     /// Whether servers can be asked to look at ranges at all.
     pub can_nudge: bool,
     /// What became of the nudges.

@@ -17,7 +17,7 @@ mod steps;
 mod watch;
 
 pub use driver::{Advance, Canceller, EventStream, ExecuteError, Operation, Ports};
-pub use event::{EVENT_SCHEMA, Effect, Event, Look, Looked, Nudge, Nudged, Order, Progress};
+pub use event::{EVENT_SCHEMA, Effect, Event, Look, Looked, Nudge, Nudged, Order, Progress, Statuses};
 pub use journal::JournalRecord;
 pub use machine::{State, step};
 pub use observe::{ObserveError, ObserveOptions, observe};
