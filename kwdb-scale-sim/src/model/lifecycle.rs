@@ -359,6 +359,7 @@ impl Cluster {
             id,
             node,
             replicas: BTreeSet::new(),
+            gave_up_at: 0,
             leases: 0,
             bytes: 0,
             under_replicated: 0,

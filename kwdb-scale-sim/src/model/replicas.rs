@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kwdb_scale_core::topology::{NodeId, StoreId};
 
 use super::cluster::{Cluster, Event};
@@ -32,6 +33,13 @@ impl Cluster {
     /// Replicas on a node by descriptors, learners counted.
     pub fn replica_count(&self, node: NodeId) -> u64 {
         self.member(node).map_or(0, |m| self.replicas_on(&m.stores))
+    }
+
+    /// Since when a node has no replica; `None` while it has any.
+    pub fn empty_since(&self, node: NodeId) -> Option<Timestamp> {
+        let stores = &self.member(node)?.stores;
+        let last = stores.iter().filter_map(|s| self.store(*s)).map(|s| s.gave_up_at).max()?;
+        (self.replicas_on(stores) == 0).then(|| self.timestamp(last))
     }
 
     /// Replicas that ever became voters of a range that had others: `system.rangelog` has two rows `add` for each.
@@ -185,10 +193,11 @@ impl Cluster {
 
     fn forget_replica(&mut self, range: usize, store: StoreId) {
         let bytes = self.ranges.get(range).map_or(0, |r| r.bytes);
-        let up = self.store_up(store);
+        let (up, now) = (self.store_up(store), self.now);
         if let Some(s) = self.store_mut(store)
             && s.replicas.remove(&range)
         {
+            s.gave_up_at = now;
             s.bytes = s.bytes.saturating_sub(bytes);
             s.queue.remove(range);
             s.purgatory.remove(&range);

@@ -91,6 +91,8 @@ pub(crate) struct Store {
     pub(crate) node: NodeId,
     /// Indices of the ranges that name the store, learners too.
     pub(crate) replicas: BTreeSet<usize>,
+    /// When it last gave one up.
+    pub(crate) gave_up_at: Nanos,
     pub(crate) leases: u32,
     pub(crate) bytes: u64,
     /// Gauge `ranges.underreplicated`.
