@@ -1,4 +1,5 @@
-//! What one poll costs: a kwbase process each time, or a question over a connection that is kept.
+//! What one poll costs: a kwbase process each time, or a question over a connection that is kept, by SQL and by RPC; in
+//! time, and in what it takes of the client's processor.
 //!
 //! On the twin always; with `KWDB_SCALE_KWBASE=/path/to/kwbase` also on a real cluster of three nodes, which is
 //! started on free ports and ended by pid.
@@ -6,16 +7,17 @@
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion};
 use jiff::Timestamp;
 use kwdb_scale_core::execute::{JournalRecord, ObserveOptions, Record, observe};
 use kwdb_scale_core::kwbase::parse;
-use kwdb_scale_core::ports::{Command, FactSource, HostTransport, Journal};
+use kwdb_scale_core::ports::{Command, DecommissionControl, FactSource, Gateway, HostTransport, Journal};
 use kwdb_scale_core::rows::{Query, Rows};
-use kwdb_scale_core::topology::{Address, HostName, StoreId};
+use kwdb_scale_core::topology::{Address, HostName, NodeId, StoreId};
 use kwdb_scale_local::{FileJournal, LocalTransport};
+use kwdb_scale_rpc::AdminRpc;
 use kwdb_scale_sim::lab::{Lab, LabOptions};
 use kwdb_scale_sim::model::{Cluster, Config, NodeStart, TableSpec};
 use kwdb_scale_sim::process::{Listeners, Pace, free_addresses};
@@ -26,6 +28,7 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 /// Ranges of the table in each cluster.
 const RANGES: u32 = 40;
+const DEADLINE: Duration = Duration::from_secs(20);
 
 fn main() -> Outcome {
     // Nodes and the kwbase of the twin are this executable started again.
@@ -38,7 +41,7 @@ fn main() -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     parsing(&mut criterion);
     journal(&mut criterion, &runtime)?;
-    sql_of_the_twin(&mut criterion, &runtime)?;
+    questions_to_the_twin(&mut criterion, &runtime)?;
     processes(&mut criterion, &runtime, None)?;
     let real = std::env::var_os("KWDB_SCALE_KWBASE").filter(|path| !path.is_empty());
     if let Some(kwbase) = real {
@@ -94,7 +97,7 @@ fn journal(c: &mut Criterion, runtime: &Runtime) -> Outcome {
 }
 
 /// The twin's ports in this process: what a question costs besides the database.
-fn sql_of_the_twin(c: &mut Criterion, runtime: &Runtime) -> Outcome {
+fn questions_to_the_twin(c: &mut Criterion, runtime: &Runtime) -> Outcome {
     let addresses = free_addresses(5)?;
     let mut cluster = Cluster::new(Config::default());
     for address in &addresses {
@@ -116,7 +119,7 @@ fn sql_of_the_twin(c: &mut Criterion, runtime: &Runtime) -> Outcome {
     questions(c, runtime, "twin, in process", &addresses)
 }
 
-/// Polls over SQL, on connections that are kept.
+/// Polls over SQL and RPC, on connections that are kept.
 fn questions(c: &mut Criterion, runtime: &Runtime, name: &str, seeds: &[Address]) -> Outcome {
     let source = SqlSource::builder(seeds.to_vec()).build()?;
     let first = seeds.first().ok_or("no seed")?;
@@ -145,6 +148,26 @@ fn questions(c: &mut Criterion, runtime: &Runtime, name: &str, seeds: &[Address]
             assert!(answer.is_ok_and(|a| a.is_ok()), "it answers");
         });
     });
+    let rpc = AdminRpc::builder().build()?;
+    let via = gateway(first);
+    let status = |rpc: &AdminRpc| {
+        let answer = runtime.block_on(rpc.status(&via, &[NodeId(3)], DEADLINE));
+        assert!(answer.as_ref().is_ok_and(Option::is_some), "{answer:?}");
+    };
+    group.bench_function("rpc status of one node", |b| b.iter(|| status(&rpc)));
+    group.bench_function("rpc ready", |b| {
+        b.iter(|| {
+            let answer = runtime.block_on(rpc.ready(first, DEADLINE));
+            assert!(answer.is_ok(), "{answer:?}");
+        });
+    });
+    group.bench_function("rpc status of one node, connecting first", |b| {
+        b.iter(|| {
+            let rpc = AdminRpc::builder().build();
+            assert!(rpc.is_ok(), "{rpc:?}");
+            rpc.iter().for_each(status);
+        });
+    });
     let options = ObserveOptions::default();
     group.bench_function("full observation", |b| {
         b.iter(|| {
@@ -156,7 +179,12 @@ fn questions(c: &mut Criterion, runtime: &Runtime, name: &str, seeds: &[Address]
     Ok(())
 }
 
-/// Polls by the command line: a process for each.
+fn gateway(address: &Address) -> Gateway {
+    Gateway { node: NodeId(1), sql_address: address.clone(), address: address.clone(), host: None }
+}
+
+/// Polls by the command line: a process for each. And what each way takes of the client's processor, which only shows
+/// where the nodes are processes of their own.
 fn processes(c: &mut Criterion, runtime: &Runtime, kwbase: Option<PathBuf>) -> Outcome {
     let tmp = tempfile::tempdir()?;
     let name = if kwbase.is_some() { "real" } else { "twin, processes" };
@@ -176,6 +204,7 @@ fn processes(c: &mut Criterion, runtime: &Runtime, kwbase: Option<PathBuf>) -> O
         let output = runtime.block_on(transport.run(&host, &command));
         assert!(output.as_ref().is_ok_and(|output| output.end.success()), "{output:?}");
     };
+    client_cpu(runtime, name, &first.address, &|| spawn(&["node", "status"]))?;
     let mut group = c.benchmark_group(name);
     group.bench_function("spawn node status", |b| b.iter(|| spawn(&["node", "status"])));
     group.bench_function("spawn node status --all", |b| b.iter(|| spawn(&["node", "status", "--all"])));
@@ -191,4 +220,45 @@ fn processes(c: &mut Criterion, runtime: &Runtime, kwbase: Option<PathBuf>) -> O
         questions(c, runtime, name, &seeds)?;
     }
     Ok(())
+}
+
+/// Says what a poll takes of the processor of its client and of the processes that it starts.
+fn client_cpu(runtime: &Runtime, name: &str, at: &Address, spawn: &dyn Fn()) -> Outcome {
+    let sql = SqlSource::builder([at.clone()]).build()?;
+    let (rpc, via) = (AdminRpc::builder().build()?, gateway(at));
+    let ask = |query: &Query| {
+        let answer = runtime.block_on(sql.fetch(at, query));
+        assert!(answer.is_ok(), "{answer:?}");
+    };
+    let status = |rpc: &AdminRpc| {
+        let answer = runtime.block_on(rpc.status(&via, &[NodeId(3)], DEADLINE));
+        assert!(answer.is_ok(), "{answer:?}");
+    };
+    let anew = || AdminRpc::builder().build().iter().for_each(status);
+    let polls: [(&str, u32, &dyn Fn()); 5] = [
+        ("sql liveness", 1000, &|| ask(&Query::Liveness)),
+        ("sql replica counts of one store", 1000, &|| ask(&Query::ReplicaCounts(vec![StoreId(3)]))),
+        ("rpc status of one node", 1000, &|| status(&rpc)),
+        ("rpc status of one node, connecting first", 200, &anew),
+        ("spawn node status", 20, spawn),
+    ];
+    for (poll, times, one) in polls {
+        one();
+        let (began, before) = (Instant::now(), cpu_time()?);
+        (0..times).for_each(|_| one());
+        let each = |d: Duration| d.as_secs_f64() * 1e3 / f64::from(times);
+        let (cpu, wall) = (each(cpu_time()? - before), each(began.elapsed()));
+        println!("{name}/{poll}: {cpu:.2} ms of client CPU a poll, {wall:.2} ms of time ({times} polls)");
+    }
+    Ok(())
+}
+
+/// User and system time of this process and of the children that have ended.
+fn cpu_time() -> Outcome<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name, in brackets, may hold anything; utime, stime, cutime and cstime are the 14th to 17th field.
+    let (_, fields) = stat.rsplit_once(") ").ok_or("/proc/self/stat is not as expected")?;
+    let ticks: Result<Vec<u64>, _> = fields.split_whitespace().skip(11).take(4).map(str::parse).collect();
+    let ticks = ticks?.into_iter().sum::<u64>() as f64;
+    Ok(Duration::from_secs_f64(ticks / rustix::param::clock_ticks_per_second() as f64))
 }

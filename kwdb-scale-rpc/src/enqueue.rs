@@ -103,6 +103,30 @@ const KINDS: &[(&str, EnqueueErrorKind)] = &[
     ("context canceled", EnqueueErrorKind::TimedOut),
 ];
 
+impl EnqueueError {
+    /// What a server's words mean.
+    pub fn new(words: &str) -> Self {
+        Self { kind: EnqueueErrorKind::of(words), text: one_line(words) }
+    }
+
+    /// The same as the port [`ReplicateQueue`] tells it.
+    ///
+    /// # Errors
+    /// The run was cut off, or the node was not reached: nothing is known of the range.
+    pub fn into_outcome(self) -> Result<ports::Enqueued, PortError> {
+        use EnqueueErrorKind as Kind;
+
+        let Self { kind, text } = self;
+        match kind {
+            Kind::NoReplica | Kind::NotLeaseholder => Ok(ports::Enqueued::Stale(text)),
+            Kind::DescriptorChanged | Kind::TargetNotFound => Ok(ports::Enqueued::Raced(text)),
+            Kind::TimedOut => Err(PortError::new(PortErrorKind::Deadline, text)),
+            Kind::NodeUnreachable => Err(PortError::new(PortErrorKind::Unreachable, text)),
+            Kind::NoPlace | Kind::Other => Ok(ports::Enqueued::Failed(text)),
+        }
+    }
+}
+
 impl EnqueueErrorKind {
     fn of(text: &str) -> Self {
         let found = KINDS.iter().find(|(needle, _)| text.contains(needle)).map(|(_, kind)| *kind);
@@ -120,19 +144,9 @@ impl ReplicateQueue for AdminRpc {
         range: RangeId,
         deadline: Duration,
     ) -> Result<ports::Enqueued, PortError> {
-        use EnqueueErrorKind as Kind;
-
         let said = self.enqueue_range(via, &EnqueueRange::replicate(node, range), deadline).await?;
-        let Some(EnqueueError { kind, text }) = said.into_iter().find_map(|said| said.error) else {
-            return Ok(ports::Enqueued::Processed);
-        };
-        match kind {
-            Kind::NoReplica | Kind::NotLeaseholder => Ok(ports::Enqueued::Stale(text)),
-            Kind::DescriptorChanged | Kind::TargetNotFound => Ok(ports::Enqueued::Raced(text)),
-            Kind::TimedOut => Err(PortError::new(PortErrorKind::Deadline, text)),
-            Kind::NodeUnreachable => Err(PortError::new(PortErrorKind::Unreachable, text)),
-            Kind::NoPlace | Kind::Other => Ok(ports::Enqueued::Failed(text)),
-        }
+        let error = said.into_iter().find_map(|said| said.error);
+        error.map_or(Ok(ports::Enqueued::Processed), EnqueueError::into_outcome)
     }
 }
 
@@ -191,8 +205,7 @@ fn said(error: &PortError) -> Option<&str> {
 }
 
 fn read(details: EnqueueDetails) -> Enqueued {
-    let error = (!details.error.is_empty())
-        .then(|| EnqueueError { kind: EnqueueErrorKind::of(&details.error), text: one_line(&details.error) });
+    let error = (!details.error.is_empty()).then(|| EnqueueError::new(&details.error));
     Enqueued {
         node: u32::try_from(details.node_id).ok().filter(|id| *id > 0).map(NodeId),
         events: details.events.into_iter().map(event).collect(),

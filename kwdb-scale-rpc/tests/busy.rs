@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kwdb_scale_core::ports::{DecommissionControl, PortErrorKind};
+use kwdb_scale_core::ports::{DecommissionControl, Enqueued, PortErrorKind, ReplicateQueue};
 use kwdb_scale_core::topology::RangeId;
 use kwdb_scale_core::topology::{Address, NodeId};
+use kwdb_scale_rpc::messages::{EnqueueDetails, EnqueueRangeResponse};
 use kwdb_scale_rpc::{AdminRpc, EnqueueRange};
+use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -29,6 +31,8 @@ enum Say {
     Code(Code, &'static str),
     /// The status of node 4, encoded.
     FourIsEmpty,
+    /// To a range that was sent to node 4: this error.
+    Enqueued(&'static str),
     /// The connection ends.
     Cut,
     Hang,
@@ -68,6 +72,11 @@ impl Fake {
                         match say {
                             Say::Code(code, text) => Ok(Status::new(code, text).into_http()),
                             Say::FourIsEmpty => Ok(message(&[0x12, 4, 0x08, 4, 0x10, 1])),
+                            Say::Enqueued(error) => {
+                                let error = error.to_owned();
+                                let details = EnqueueDetails { node_id: 4, error, ..Default::default() };
+                                Ok(message(&EnqueueRangeResponse { details: vec![details] }.encode_to_vec()))
+                            }
                             Say::Cut => {
                                 cut.notify_one();
                                 std::future::pending().await
@@ -189,6 +198,54 @@ async fn a_shutdown_is_a_connection_that_ends() {
     let fake = Fake::start(vec![Say::Hang]).await;
     let error = fails(rpc.shutdown(&fake.address, Duration::from_millis(300)).await);
     assert_eq!(error.kind(), PortErrorKind::Deadline, "{error}");
+}
+
+/// What a node says of a range that it was sent, in the words of a KWDB V3.2.1, and what is made of it: those that the
+/// simulated cluster says, and those that only a busy one does.
+#[tokio::test]
+async fn what_becomes_of_a_range_is_told_by_the_nodes_words() {
+    let no_place =
+        "0 of 2 live stores are able to take a new replica for the range (2 already have a replica)";
+    let rows = [
+        ("", "processed"),
+        ("n4 has no replica for r48", "stale"),
+        ("replica [n2,s2,r20/3:/Table/{20-21}] does not have the range lease", "stale"),
+        ("change replicas of r229 failed: target n3,s3 not found", "raced"),
+        (
+            "change replicas of r231 failed: descriptor changed: [expected] r231:/Table/78/1/13{700-800}",
+            "raced",
+        ),
+        (no_place, "failed"),
+        ("unknown queue type \"replicat\"", "failed"),
+        ("failed to dial into node 4 (UNAVAILABLE): initial connection heartbeat failed", "unreachable"),
+        ("aborted during DistSender.Send: context deadline exceeded", "cut off"),
+        ("context canceled", "cut off"),
+    ];
+    for (words, outcome) in rows {
+        let fake = Fake::start(vec![Say::Enqueued(words)]).await;
+        let via = gateway(1, &fake.address);
+        let (is, text) = match insecure().enqueue(&via, NodeId(4), RangeId(7), DEADLINE).await {
+            Ok(Enqueued::Processed) => ("processed", String::new()),
+            Ok(Enqueued::Stale(text)) => ("stale", text),
+            Ok(Enqueued::Raced(text)) => ("raced", text),
+            Ok(Enqueued::Failed(text)) => ("failed", text),
+            Err(e) if e.kind() == PortErrorKind::Unreachable => ("unreachable", e.to_string()),
+            Err(e) if e.kind() == PortErrorKind::Deadline => ("cut off", e.to_string()),
+            other => panic!("{words}: {other:?}"),
+        };
+        assert_eq!((is, text.as_str()), (outcome, words), "the server's own words are kept");
+    }
+}
+
+#[tokio::test]
+async fn words_that_nobody_has_seen_are_passed_on() {
+    let fake = Fake::start(vec![Say::Code(Code::Unknown, "raft: stopped")]).await;
+    let error = fails(insecure().status(&gateway(1, &fake.address), &[NodeId(4)], DEADLINE).await);
+    assert_eq!(error.kind(), PortErrorKind::Other, "{error}");
+    assert!(error.to_string().contains("raft: stopped [UNKNOWN]"), "{error}");
+    let fake = Fake::start(vec![Say::Code(Code::Unavailable, "node is shutting down")]).await;
+    let error = fails(insecure().status(&gateway(1, &fake.address), &[NodeId(4)], DEADLINE).await);
+    assert_eq!(error.kind(), PortErrorKind::ShuttingDown, "{error}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kwdb_scale_core::ports::{
-    DecommissionControl, FactSource, NodeLifecycle, PortErrorKind, ProcessState, StopNode,
+    DecommissionControl, FactSource, NodeLifecycle, PortErrorKind, ProcessState, ReplicateQueue, StopNode,
 };
 use kwdb_scale_core::rows::{Query, Rows};
 use kwdb_scale_core::topology::{Address, NodeId, RangeId, StartMode, StoreId};
@@ -343,12 +343,60 @@ async fn why_a_range_was_not_moved() {
         EnqueueRange { node: None, skip_should_queue: false, ..EnqueueRange::replicate(NodeId(1), range) };
     let asked = of(job).await.unwrap();
     assert!(asked.iter().any(|a| a.error.is_none() && a.events.len() == 1), "{asked:?}");
+    // Of nodes that have a replica one holds the lease.
+    let job = EnqueueRange { node: None, ..EnqueueRange::replicate(NodeId(1), range) };
+    let not_the_holder = format!(",r{}:", range.0);
+    for error in of(job.clone()).await.unwrap().into_iter().filter_map(|a| a.error) {
+        assert_eq!(error.kind, EnqueueErrorKind::NotLeaseholder, "{error:?}");
+        assert!(error.text.starts_with("replica [n") && error.text.contains(&not_the_holder), "{error:?}");
+        assert!(error.text.ends_with("] does not have the range lease"), "{error:?}");
+    }
     twin.cluster.lock().unwrap().kill_node(&twin.addresses[1]);
     let down = of(EnqueueRange::replicate(NodeId(2), range)).await.unwrap();
     assert_eq!(
         (down[0].node, down[0].error.as_ref().unwrap().kind),
         (Some(NodeId(2)), EnqueueErrorKind::NodeUnreachable)
     );
+    let error = fails(rpc.enqueue(&via, NodeId(2), range, DEADLINE).await);
+    assert_eq!(error.kind(), PortErrorKind::Unreachable, "{error}");
+    // One among others.
+    let all = of(job).await.unwrap();
+    let down = all.iter().find(|a| a.node == Some(NodeId(2))).and_then(|a| a.error.clone()).unwrap();
+    assert_eq!(down.kind, EnqueueErrorKind::NodeUnreachable);
+    assert!(down.text.starts_with("failed to dial into node 2 ("), "{down:?}");
+}
+
+/// While a change of the range goes on, a run that planned another finds that the descriptor is not what it was.
+#[tokio::test]
+async fn a_range_that_somebody_else_changes_is_raced() {
+    let twin = Twin::plain(4, Pace::Times(0.2)).await;
+    let (rpc, via) = (insecure(), twin.via(1));
+    for range in ranges_on(&twin, NodeId(4)).await {
+        rpc.mark(&via, &[NodeId(4)], DEADLINE).await.unwrap();
+        // The mark is taken back when the move has begun: the second run wants nothing gone, and finds a change.
+        let second = async {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            rpc.recommission(&via, &[NodeId(4)], DEADLINE).await.unwrap();
+            everywhere(&twin, range).await.0
+        };
+        let (_, second) = tokio::join!(everywhere(&twin, range), second);
+        let Some(error) = second.and_then(|second| second.error) else { continue };
+        assert_eq!(error.kind, EnqueueErrorKind::DescriptorChanged, "{error:?}");
+        let start = format!("change replicas of r{0} failed: descriptor changed: [expected] r{0}:", range.0);
+        assert!(error.text.starts_with(&start), "{error:?}");
+        return;
+    }
+    panic!("no call met a change");
+}
+
+#[tokio::test]
+async fn nobody_is_marked_while_a_node_is_being_upgraded() {
+    let twin = Twin::plain(4, Pace::Times(20.0)).await;
+    twin.cluster.lock().unwrap().set_upgrading(NodeId(2), true);
+    let error = fails(insecure().mark(&twin.via(1), &[NodeId(4)], DEADLINE).await);
+    assert_eq!(error.kind(), PortErrorKind::Upgrading, "{}", error.chain());
+    let said = "can not run node decommission when cluster has node UPGRADING";
+    assert!(error.chain().contains(said), "{}", error.chain());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,19 +7,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use jiff::SignedDuration;
-use kwdb_scale_core::execute::{End, JournalRecord, ObserveOptions, Operation, Ports, Stopped, observe};
-use kwdb_scale_core::plan::{Plan, Refusal, plan};
+use kwdb_scale_core::execute::{
+    Advance, End, JournalRecord, ObserveOptions, Operation, Ports, Progress, Record, Stopped, observe,
+};
+use kwdb_scale_core::plan::{Plan, Refusal, Step, plan};
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::ports::{
     DecommissionControl, DecommissionStatus, Gateway, Journal as _, PortError, PortErrorKind, async_trait,
 };
-use kwdb_scale_core::request::{self, NodeRef, Options, Request};
+use kwdb_scale_core::request::{self, NodeRef, Options, Pace, Request};
 use kwdb_scale_core::rows::Rows;
 use kwdb_scale_core::safety::safe_to_wipe;
 use kwdb_scale_core::topology::{Address, HostName, NodeId, StartMode};
 use kwdb_scale_sim::memory::{Call, Fault, Faulty, MemJournal, MemLock, SimHost, Which, World};
-use kwdb_scale_sim::model::TableSpec;
+use kwdb_scale_sim::model::{Config, TableSpec};
 
 async fn planned(world: &World, ports: &Ports, operation: request::Operation) -> Result<Plan, Refusal> {
     planned_with(world, ports, operation, Options::default()).await
@@ -153,6 +156,57 @@ async fn two_of_six_leave_at_once() {
     assert!(!proof.is_empty());
     for node in [5, 6] {
         assert_eq!(world.cluster().replica_count(NodeId(node)), 0);
+    }
+}
+
+/// Seconds from the moment in which node 4 was empty until the operation saw that, and until it had proven it.
+async fn noticed(seed: u64, pace: Pace) -> (f64, f64) {
+    let config = Config { seed, ..Config::default() };
+    let world = World::started_with(config, StartMode::MultiReplica, 4);
+    world.advance(Duration::from_secs(300));
+    world.cluster().create_table(TableSpec::new("app", "kv", 60)).unwrap();
+    world.advance(Duration::from_secs(1200));
+    let ports = world.ports();
+    let options = Options { pace, ..Options::default() };
+    let plan = planned_with(&world, &ports, scale_in(&[4]), options).await.unwrap();
+    let empty_step = plan.steps.iter().position(|s| matches!(s, Step::AwaitEmpty { .. })).unwrap() + 1;
+    let journal = Arc::clone(&ports.journal);
+    let mut operation = Operation::begin(plan, ports).await.unwrap();
+    let mut events = operation.events();
+    let mut seen = None;
+    loop {
+        // One thing at a time, so that what is told was seen now.
+        match operation.advance(SignedDuration::from_nanos(1)).await {
+            Advance::Waiting { until, .. } => world.advance_to(until),
+            Advance::Progress => {}
+            Advance::Ended(end) => panic!("{end:?}"),
+        }
+        let empty = world.cluster().empty_since(NodeId(4));
+        let since = |at: jiff::Timestamp| at.duration_since(empty.unwrap()).as_secs_f64();
+        while let Some(Some(event)) = events.next().now_or_never() {
+            match event {
+                Progress::Replicas { left: 0, .. } if seen.is_none() => seen = Some(since(world.now())),
+                Progress::StepDone { step, .. } if step == empty_step => {
+                    let records = journal.records().await.unwrap();
+                    let done = |r: &&JournalRecord| matches!(r.record, Record::StepDone { step, .. } if step + 1 == empty_step);
+                    return (seen.unwrap(), since(records.iter().find(done).unwrap().at));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Emptiness is noticed within a second, whatever moves the last replicas; three samples, five seconds apart, prove it.
+#[tokio::test]
+async fn emptiness_is_noticed_within_a_second() {
+    for pace in [Pace::Server, Pace::Tail, Pace::Full] {
+        for seed in 1..=4 {
+            let (seen, proven) = noticed(seed, pace).await;
+            println!("{pace:?}, seed {seed}: seen after {seen:.2} s, proven after {proven:.2} s");
+            assert!(seen <= 1.0, "{pace:?}, seed {seed}: seen after {seen:.2} s");
+            assert!((10.0..=13.0).contains(&proven), "{pace:?}, seed {seed}: proven after {proven:.2} s");
+        }
     }
 }
 

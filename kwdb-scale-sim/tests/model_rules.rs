@@ -156,6 +156,22 @@ fn another_start_mode_ends_the_process_and_leaves_a_trap() {
     assert!(matches!(refused, Err(StartError::StartMode { .. })), "{refused:?}");
 }
 
+/// Its leases end with the old one.
+#[test]
+fn a_restart_begins_a_new_epoch_even_before_there_is_a_quorum() {
+    let mut c = cluster(4);
+    for n in 1..=4 {
+        c.kill_node(&address(n));
+    }
+    c.advance(seconds(5));
+    for n in 1..=4 {
+        c.start_node(start(n, &[1, 2, 3])).unwrap();
+    }
+    c.advance(seconds(30));
+    let epochs: Vec<i64> = liveness(&c, 1).iter().map(|l| l.epoch.unwrap()).collect();
+    assert_eq!(epochs, [2, 2, 2, 2]);
+}
+
 #[test]
 fn dead_seeds_mean_waiting_for_ever() {
     let mut c = cluster(3);

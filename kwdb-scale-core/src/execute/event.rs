@@ -132,6 +132,8 @@ pub struct Looked {
     pub replies: Vec<Reply>,
     /// How long the scans of the meta ranges took together.
     pub scan_took: SignedDuration,
+    /// How long it took to look lease holders up, which asks each range.
+    pub leases_took: SignedDuration,
     /// Hosts.
     pub hosts: BTreeMap<HostName, Fact<HostFacts>>,
     /// Processes by node.

@@ -464,6 +464,9 @@ fn answered(looked: &Looked) -> Option<Address> {
     looked.replies.iter().find(|r| r.result.is_ok()).map(|r| r.gateway.clone())
 }
 
+/// The pause between two looks at a drain that ends soon.
+const NEAR_THE_END: SignedDuration = SignedDuration::from_millis(500);
+
 fn wait(state: &mut State, at: Timestamp, waiting_for: String, effects: &mut Vec<Effect>) {
     let entered = *state.scratch.entered.get_or_insert(at);
     let limit = match state.scratch.stage {
@@ -477,13 +480,15 @@ fn wait(state: &mut State, at: Timestamp, waiting_for: String, effects: &mut Vec
         return end(state, End::Stopped(stopped), effects);
     }
     // Scans of the meta ranges take at most a tenth of the time. A drain spaces its scans by itself, so that its
-    // cheap questions are asked more often.
-    let spacing = match state.step_at_hand() {
-        Some(Step::AwaitEmpty { .. }) => SignedDuration::ZERO,
-        _ => scan_pause(state),
+    // cheap questions are asked more often; and when it ends soon that is noticed soon.
+    let poll = state.policy().poll;
+    let pause = match state.step_at_hand() {
+        Some(Step::AwaitEmpty { .. }) if state.scratch.drain.ends_soon(poll) => poll.min(NEAR_THE_END),
+        Some(Step::AwaitEmpty { .. }) => poll,
+        _ => poll.max(scan_pause(state)),
     };
     // Never past the deadline, so that it is noticed in time.
-    let until = later(at, state.policy().poll.max(spacing)).min(later(entered, limit));
+    let until = later(at, pause).min(later(entered, limit));
     effects.push(Effect::Notify(Progress::Waiting { waiting_for: waiting_for.clone(), until }));
     effects.push(Effect::Sleep { until, waiting_for });
 }

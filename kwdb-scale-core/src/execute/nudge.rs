@@ -7,15 +7,13 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::event::{Looked, Nudge};
 use super::machine::later;
-use super::watch::DrainWatch;
+use super::watch::{DrainWatch, LAST};
 use crate::observation::{Observation, Store};
 use crate::ports::{Enqueued, Gateway};
 use crate::request::Pace;
 use crate::rows::{Query, Rows};
 use crate::topology::{NodeId, RangeId, StoreId};
 
-/// So few replicas are the last of a drain, which the scanner comes to late.
-const TAIL: u64 = 32;
 /// Lease holders looked up at once; each costs the server a request.
 pub(super) const LISTED: u32 = 256;
 /// Most requests at once. The replicate queue of a store takes one range at a time.
@@ -40,7 +38,8 @@ pub(super) struct Nudges {
     off: bool,
     at_once: usize,
     to_ask: VecDeque<(RangeId, NodeId)>,
-    listed_at: Option<Timestamp>,
+    /// When lease holders may be looked up again: that takes at most half of the time.
+    list_next: Option<Timestamp>,
     paused_until: Option<Timestamp>,
     quickest: Option<SignedDuration>,
     slow: u32,
@@ -63,6 +62,8 @@ pub(super) struct Moving<'a> {
     pub watch: &'a DrainWatch,
     /// Empty where nodes join: then ranges are short of replicas because of that.
     pub leaving: &'a [NodeId],
+    /// The pause between two looks.
+    pub pause: SignedDuration,
 }
 
 impl Nudges {
@@ -71,7 +72,7 @@ impl Nudges {
         match pace {
             Pace::Server => false,
             Pace::Full => true,
-            Pace::Tail => left <= TAIL || drain.is_fading(at),
+            Pace::Tail => left <= LAST || drain.is_fading(at),
         }
     }
 
@@ -80,12 +81,12 @@ impl Nudges {
     }
 
     /// Further questions for the first gateway; `leases` asks for the lease holders of what is left.
-    pub(super) fn questions(&self, at: Timestamp, leases: Query, pause: SignedDuration) -> Vec<Query> {
+    pub(super) fn questions(&self, at: Timestamp, leases: Query) -> Vec<Query> {
         if !self.may_ask(at) {
             return Vec::new();
         }
         let mut questions = vec![Query::Stores];
-        if self.to_ask.is_empty() && self.listed_at.is_none_or(|t| later(t, pause) <= at) {
+        if self.to_ask.is_empty() && self.list_next.is_none_or(|next| next <= at) {
             questions.push(leases);
         }
         questions
@@ -109,7 +110,7 @@ impl Nudges {
         looked: &Looked,
         obs: &Observation,
     ) -> Option<String> {
-        let Moving { pace, left, watch, leaving } = *moving;
+        let Moving { pace, left, watch, leaving, .. } = *moving;
         let mut tell = self.answers(at, looked);
         self.latency(at, looked.quickest);
         self.queues(at, obs, leaving);
@@ -126,7 +127,7 @@ impl Nudges {
             if !matches!(reply.query, Query::LeasesOn { .. } | Query::LeasesOf(_)) {
                 continue;
             }
-            self.listed_at = Some(at);
+            self.list_next = Some(later(at, looked.leases_took.max(moving.pause)));
             if let Ok(answer) = &reply.result
                 && let Rows::Leases(rows) = &answer.rows
             {

@@ -39,17 +39,14 @@ pub(super) async fn perform_look(ports: &Ports, look: &Look) -> Looked {
     }
     let per_gateway = gateways.into_iter().map(|gateway| async move {
         let mut replies = Vec::new();
-        let (mut scans, mut quickest) = (SignedDuration::ZERO, None);
+        let (mut scans, mut leases, mut quickest) = (SignedDuration::ZERO, SignedDuration::ZERO, None);
         for (_, query) in look.asks.iter().filter(|(g, _)| g == gateway) {
             let begun = ports.clock.now();
             let result = ports.facts.fetch(gateway, query).await;
             let took = ports.clock.now().duration_since(begun);
             match query {
-                Query::Ranges
-                | Query::ReplicaCounts(_)
-                | Query::RangesOn { .. }
-                | Query::LeasesOn { .. }
-                | Query::LeasesOf(_) => scans += took,
+                Query::Ranges | Query::ReplicaCounts(_) | Query::RangesOn { .. } => scans += took,
+                Query::LeasesOn { .. } | Query::LeasesOf(_) => leases += took,
                 Query::Liveness if result.is_ok() => quickest = Some(took),
                 _ => {}
             }
@@ -61,11 +58,12 @@ pub(super) async fn perform_look(ports: &Ports, look: &Look) -> Looked {
                 break;
             }
         }
-        (replies, scans, quickest)
+        (replies, scans, leases, quickest)
     });
     let mut looked = Looked::default();
     let (answers, nudged) = join(join_all(per_gateway), perform_nudges(ports, look)).await;
-    for (replies, scans, quickest) in answers {
+    for (replies, scans, leases, quickest) in answers {
+        looked.leases_took = looked.leases_took.max(leases);
         looked.replies.extend(replies);
         looked.scan_took = looked.scan_took.max(scans);
         looked.quickest = [looked.quickest, quickest].into_iter().flatten().min();

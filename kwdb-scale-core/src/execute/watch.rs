@@ -34,6 +34,9 @@ const RATE_WINDOW: SignedDuration = SignedDuration::from_mins(1);
 /// Over so long it is told whether moving has become slow.
 const FADING_WINDOW: SignedDuration = SignedDuration::from_secs(10);
 
+/// So few replicas are the last of a drain, which the servers' scanner comes to late.
+pub(super) const LAST: u64 = 32;
+
 /// Replicas left over time, and when they are counted next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct DrainWatch {
@@ -86,6 +89,21 @@ impl DrainWatch {
             // The mark has to reach the stores first.
             false => self.idle(at) >= FADING_WINDOW * 2,
         })
+    }
+
+    /// Whether it is worth looking more often: few are left, or at the pace of the last two counts all are gone within
+    /// two more of `pause`.
+    pub(super) fn ends_soon(&self, pause: SignedDuration) -> bool {
+        let mut counts = self.history.iter().rev();
+        let Some((t1, left)) = counts.next() else { return false };
+        let soon = counts.next().is_some_and(|(t0, before)| {
+            #[allow(clippy::cast_precision_loss)]
+            let moved = before.saturating_sub(*left) as f64;
+            #[allow(clippy::cast_precision_loss)]
+            let left = *left as f64;
+            moved * pause.as_secs_f64() * 2.0 >= left * t1.duration_since(*t0).as_secs_f64()
+        });
+        *left <= LAST || soon
     }
 
     /// Replicas left at the last count; as good as infinite before the first.
@@ -173,6 +191,23 @@ mod tests {
             stuck.is_fading(t(*second))
         });
         assert_eq!(first, Some(20));
+    }
+
+    #[test]
+    fn the_end_is_foreseen() {
+        let pause = SignedDuration::from_secs(2);
+        let mut d = DrainWatch::default();
+        assert!(!d.ends_soon(pause), "nothing was counted");
+        d.counted(t(0), 300);
+        assert!(!d.ends_soon(pause));
+        d.counted(t(2), 260);
+        assert!(!d.ends_soon(pause), "twenty a second: thirteen seconds");
+        d.counted(t(4), 80);
+        assert!(d.ends_soon(pause), "ninety a second");
+        d.counted(t(6), 80);
+        assert!(!d.ends_soon(pause), "it came to a halt");
+        d.counted(t(8), LAST);
+        assert!(d.ends_soon(pause), "the last ones");
     }
 
     #[test]

@@ -399,6 +399,8 @@ fn a_node_that_says_that_it_is_not_ready_has_not_joined() {
 fn where_the_queues_fill_servers_are_asked_less() {
     let asked = |filling: bool| {
         let mut world = World::new(4);
+        // Enough for more than one round, before the end is near and looked at often.
+        world.ranges = vec![world.ranges; 40].concat();
         let nodes = vec![NodeRef::Id(NodeId(4))];
         let plan = make_plan_at(Pace::Full, &world, Operation::ScaleIn { nodes });
         (world.queue, world.filling) = (Queue::Says(Enqueued::Processed), filling);

@@ -48,7 +48,7 @@ pub(crate) enum Queue {
 pub(crate) struct World {
     pub(crate) now: Timestamp,
     pub(crate) nodes: BTreeMap<u32, Node>,
-    ranges: Vec<Vec<u32>>,
+    pub(crate) ranges: Vec<Vec<u32>>,
     pub(crate) moving: bool,
     /// Of the only zone.
     pub(crate) factor: u32,

@@ -12,6 +12,7 @@ use kwdb_scale_core::ports::{
 };
 use kwdb_scale_core::rows::{Answer, Query};
 use kwdb_scale_core::topology::{Address, HostName, NodeId, RangeId};
+use kwdb_scale_rpc::EnqueueError;
 
 use super::World;
 use crate::model::{Enqueue, Phase, QueryError, RpcError};
@@ -214,16 +215,7 @@ impl ReplicateQueue for SimControl {
             self.world.advance(Duration::from_millis(50));
         }
         let words = runs.into_iter().find_map(|run| run.ended.filter(|words| !words.is_empty()));
-        Ok(match words {
-            None => Enqueued::Processed,
-            Some(words) if words.contains("has no replica") || words.contains("range lease") => {
-                Enqueued::Stale(words)
-            }
-            Some(words) if words.contains("descriptor changed") || words.contains("not found") => {
-                Enqueued::Raced(words)
-            }
-            Some(words) => Enqueued::Failed(words),
-        })
+        words.map_or(Ok(Enqueued::Processed), |words| EnqueueError::new(&words).into_outcome())
     }
 }
 
@@ -407,7 +399,8 @@ fn rpc_error(world: &World, address: &Address, error: &RpcError, limit: Duration
         RpcError::SingleReplica => PortErrorKind::SingleReplica,
         RpcError::Upgrading => PortErrorKind::Upgrading,
         RpcError::NoDescriptor(_) => PortErrorKind::UnknownNode,
-        RpcError::AlreadyInitialised | RpcError::CannotDial(_) => PortErrorKind::Other,
+        RpcError::CannotDial(_) => PortErrorKind::Unreachable,
+        RpcError::AlreadyInitialised => PortErrorKind::Other,
     };
     PortError::new(kind, format!("{address}: {error}"))
 }

@@ -39,39 +39,6 @@ const FULL_FOR_REPAIR: f64 = 0.95;
 const FULL_FOR_REBALANCE: f64 = 0.925;
 
 impl Cluster {
-    /// The scanner looks at the store's next replica and then waits.
-    pub(crate) fn scan(&mut self, process: usize, store: StoreId) {
-        if !self.works(process) {
-            return;
-        }
-        let Some(s) = self.store_mut(store) else { return };
-        let count = s.replicas.len() as u64;
-        let next = s.replicas.range(s.cursor..).next().or_else(|| s.replicas.iter().next()).copied();
-        if let Some(range) = next {
-            s.cursor = range + 1;
-        }
-        let t = &self.config.timings;
-        let idle = nanos(t.scan_idle).min(nanos(t.scan_cycle) / count.max(1)).max(1_000_000);
-        let miss = t.scan_miss_per_mille;
-        self.events.push(self.now + idle, Event::Scan { process, store });
-        if let Some(range) = next
-            && !self.rng.per_mille(miss)
-        {
-            self.visit(range, store);
-        }
-    }
-
-    fn visit(&mut self, range: usize, store: StoreId) {
-        self.takeover_by(range, store);
-        if self.is_mpp() || self.ranges.get(range).and_then(|r| r.leaseholder) != Some(store) {
-            return;
-        }
-        if self.is_worth_it(range, store) {
-            let priority = self.action(range).priority();
-            self.enqueue(range, store, priority);
-        }
-    }
-
     /// A replica takes the lease of a range whose holder is gone.
     pub(crate) fn takeover_by(&mut self, range: usize, store: StoreId) {
         let Some(r) = self.ranges.get(range) else { return };
@@ -94,7 +61,7 @@ impl Cluster {
         match self.action(range) {
             Action::None => false,
             Action::Consider => {
-                self.rebalance_target(range).is_some() || self.lease_move(range, store).is_some()
+                self.rebalance_targets(range).is_some() || self.lease_move(range, store).is_some()
             }
             _ => true,
         }
@@ -106,7 +73,7 @@ impl Cluster {
             return;
         }
         loop {
-            let Some(s) = self.store_mut(store).filter(|s| !s.busy) else { return };
+            let Some(s) = self.store_mut(store).filter(|s| s.busy.is_none()) else { return };
             let Some(range) = s.queue.pop() else { return };
             s.purgatory.remove(&range);
             if self.process_range(range, store, false) {
@@ -118,9 +85,10 @@ impl Cluster {
     /// Does what the range needs; whether that takes time, in which the store's queue does nothing else unless it was
     /// begun by hand.
     pub(crate) fn process_range(&mut self, range: usize, store: StoreId, by_hand: bool) -> bool {
-        if self.ranges.get(range).and_then(|r| r.leaseholder) != Some(store) {
+        let Some(r) = self.ranges.get_mut(range).filter(|r| r.leaseholder == Some(store)) else {
             return false;
-        }
+        };
+        r.lease_lapsed = false;
         match self.action(range) {
             Action::None => false,
             Action::RemoveLearner(learner) => {
@@ -143,9 +111,11 @@ impl Cluster {
                 false
             }
             Action::Consider => {
-                if let Some((from, to)) = self.rebalance_target(range) {
-                    self.set_busy(store, by_hand);
-                    self.begin_change(range, to, Some(from), by_hand);
+                let rebalance = self.rebalance_targets(range);
+                if let Some((from, to)) =
+                    rebalance.and_then(|(from, to)| Some((from, self.select_good(&to)?)))
+                {
+                    self.begin_change(range, to, Some(from), (!by_hand).then_some(store));
                     return true;
                 }
                 if let Some(to) = self.lease_move(range, store) {
@@ -153,12 +123,6 @@ impl Cluster {
                 }
                 false
             }
-        }
-    }
-
-    fn set_busy(&mut self, store: StoreId, by_hand: bool) {
-        if let Some(s) = self.store_mut(store).filter(|_| !by_hand) {
-            s.busy = true;
         }
     }
 
@@ -178,8 +142,7 @@ impl Cluster {
             }
             return false;
         };
-        self.set_busy(store, by_hand);
-        self.begin_change(range, to, old, by_hand);
+        self.begin_change(range, to, old, (!by_hand).then_some(store));
         true
     }
 
@@ -252,18 +215,34 @@ impl Cluster {
             && (used as f64) < self.config.store_capacity as f64 * full
     }
 
-    /// The best place for a further replica, or for one that takes the place of `old`.
-    pub(crate) fn place(&self, range: usize, old: Option<StoreId>) -> Option<StoreId> {
-        let r = self.ranges.get(range)?;
+    /// A place for a further replica, or for one that takes the place of `old`.
+    fn place(&mut self, range: usize, old: Option<StoreId>) -> Option<StoreId> {
+        let places = self.places(range, old);
+        self.select_good(&places)
+    }
+
+    /// Of two drawn by chance the one with fewer replicas, so that the same stores do not meet in range after range.
+    fn select_good(&mut self, stores: &[StoreId]) -> Option<StoreId> {
+        let mut stores = stores.to_vec();
+        self.rng.shuffle(&mut stores);
+        stores.into_iter().take(2).min_by_key(|s| (self.count(*s), *s))
+    }
+
+    /// The best places, all of the same worth.
+    pub(crate) fn places(&self, range: usize, old: Option<StoreId>) -> Vec<StoreId> {
+        let Some(r) = self.ranges.get(range) else { return Vec::new() };
         let stay: Vec<StoreId> = r.voters.iter().copied().filter(|s| Some(*s) != old).collect();
         let taken: Vec<NodeId> =
             r.voters.iter().chain(&r.learners).filter_map(|s| self.node_of(*s)).collect();
-        self.stores
+        let open = self
+            .stores
             .iter()
             .filter(|s| !taken.contains(&s.node) && self.is_open(s.id, FULL_FOR_REPAIR))
             .filter(|s| self.meets_constraints(range, s.id, &stay))
-            .min_by_key(|s| (u64::MAX - self.diversity(s.id, &stay), s.replicas.len(), s.id))
-            .map(|s| s.id)
+            .map(|s| (self.diversity(s.id, &stay), s.id));
+        let open: Vec<(u64, StoreId)> = open.collect();
+        let best = open.iter().map(|(diversity, _)| *diversity).max();
+        open.into_iter().filter(|(diversity, _)| Some(*diversity) == best).map(|(_, s)| s).collect()
     }
 
     /// Whether a replica may go there, given those that stay.
@@ -300,8 +279,8 @@ impl Cluster {
         total / (others.len() as u64).max(1)
     }
 
-    /// A move that would balance replica counts: from which store to which.
-    fn rebalance_target(&self, range: usize) -> Option<(StoreId, StoreId)> {
+    /// A move that would balance replica counts: from which store, and to any of which.
+    fn rebalance_targets(&self, range: usize) -> Option<(StoreId, Vec<StoreId>)> {
         let r = self.ranges.get(range)?;
         let open: Vec<StoreId> =
             self.stores.iter().map(|s| s.id).filter(|s| self.is_open(*s, FULL_FOR_REBALANCE)).collect();
@@ -309,7 +288,7 @@ impl Cluster {
             return None;
         }
         if let Some(found) = self.conforming_move(range, &open) {
-            return Some(found);
+            return Some((found.0, vec![found.1]));
         }
         let mean = open.iter().map(|s| self.count(*s)).sum::<usize>() as f64 / open.len() as f64;
         let slack = (mean * self.rebalance_threshold()).max(2.0);
@@ -318,14 +297,16 @@ impl Cluster {
         let from = r.voters.iter().copied().max_by_key(|s| (self.count(*s), *s))?;
         let stay: Vec<StoreId> = r.voters.iter().copied().filter(|s| *s != from).collect();
         let held = self.diversity(from, &stay);
-        let to = open
+        let high = self.count(from) as f64;
+        let worth =
+            |low: f64| (high > mean + slack && low + 1.0 <= mean) || (low < mean - slack && high > mean);
+        let to: Vec<StoreId> = open
             .into_iter()
             .filter(|s| self.node_of(*s).is_some_and(|n| !taken.contains(&n)))
             .filter(|s| self.meets_constraints(range, *s, &stay) && self.diversity(*s, &stay) >= held)
-            .min_by_key(|s| (self.count(*s), *s))?;
-        let (high, low) = (self.count(from) as f64, self.count(to) as f64);
-        let worth = (high > mean + slack && low + 1.0 <= mean) || (low < mean - slack && high > mean);
-        worth.then_some((from, to))
+            .filter(|s| worth(self.count(*s) as f64))
+            .collect();
+        (!to.is_empty()).then_some((from, to))
     }
 
     /// A move of a replica from where the constraints forbid it to where they allow it.

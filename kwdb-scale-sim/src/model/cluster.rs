@@ -71,6 +71,7 @@ pub struct Cluster {
     pub(crate) jobs: Vec<JobRow>,
     /// Nodes without the decommissioning bit, dead ones counted.
     pub(crate) counted_nodes: usize,
+    pub(crate) replicas_added: u64,
 }
 
 impl Cluster {
@@ -97,6 +98,7 @@ impl Cluster {
             settings: super::settings::defaults(&config.version),
             jobs: Vec::new(),
             counted_nodes: 0,
+            replicas_added: 0,
             config,
         };
         cluster.refresh_policies();
@@ -235,12 +237,15 @@ impl Cluster {
     fn heartbeat(&mut self, process: usize) {
         let Some(p) = self.processes.get(process).filter(|p| p.is_node() && !p.frozen) else { return };
         let Some(node) = p.node else { return };
-        let first = p.joined_at == self.now;
+        let first = !p.has_beaten;
         let expiry = nanos(self.config.timings.liveness_expiry);
         if !self.system_available() {
             // The write waits for a quorum; a second later is soon enough to try again.
             self.events.push(self.now + nanos(Duration::from_secs(1)), Event::Heartbeat { process });
             return;
+        }
+        if let Some(p) = self.processes.get_mut(process) {
+            p.has_beaten = true;
         }
         let now = self.now;
         let written = now + 1_000_000 + self.rng.next() % 30_000_000;
@@ -258,6 +263,9 @@ impl Cluster {
         }
         self.events.push(now + expiry, Event::Expiry { node, at: now + expiry });
         self.events.push(now + nanos(self.config.timings.heartbeat), Event::Heartbeat { process });
+        if first {
+            self.lapse_leases(node);
+        }
         if !was_live {
             self.gauge_all();
         }

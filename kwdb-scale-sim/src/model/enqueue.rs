@@ -175,7 +175,7 @@ impl Cluster {
         let have = r.voters.iter().filter(|s| !self.is_leaving(**s)).count();
         let moves = self.needs_place(run.range);
         // A leaseholder that is to go gives its lease away, and the next one looks for a place.
-        if moves.is_some_and(|old| old != Some(run.store) && self.place(run.range, old).is_none()) {
+        if moves.is_some_and(|old| old != Some(run.store) && self.places(run.range, old).is_empty()) {
             let live = self.stores.iter().filter(|s| self.store_live(s.id) && !self.is_leaving(s.id)).count();
             self.process_range(run.range, run.store, true);
             let why = format!(
@@ -262,7 +262,7 @@ mod tests {
     fn another_change_came_first() {
         let (world, via, job, range, free) = four();
         let mut cluster = world.cluster();
-        cluster.begin_change(range, free, None, false);
+        cluster.begin_change(range, free, None, None);
         let runs = ends(&mut cluster, &via, &job);
         let error = runs[0].ended.clone().unwrap();
         let start = format!(
@@ -287,6 +287,20 @@ mod tests {
         assert!(cluster.now().duration_since(begun).as_secs() < 2, "no scanner was waited for");
         let voters = &cluster.ranges[range].voters;
         assert!(voters.contains(&free) && !voters.contains(&old), "{voters:?}");
+    }
+
+    /// Otherwise the store that began the change would wait for it for ever.
+    #[test]
+    fn a_queue_goes_on_when_the_lease_went_elsewhere_during_its_change() {
+        let (world, _, _, range, free) = four();
+        let mut cluster = world.cluster();
+        let holder = cluster.ranges[range].leaseholder.unwrap();
+        let other = cluster.ranges[range].voters.iter().copied().find(|s| *s != holder);
+        cluster.begin_change(range, free, other, Some(holder));
+        assert!(cluster.store(holder).unwrap().busy.is_some());
+        cluster.set_lease(range, other);
+        cluster.advance(Duration::from_secs(1));
+        assert_eq!(cluster.store(holder).unwrap().busy, None);
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl Cluster {
             phase: Phase::Booting,
             node: None,
             joined_at: 0,
+            has_beaten: false,
             refuses_since: None,
             silent_since: None,
             status: "",
@@ -170,6 +171,7 @@ impl Cluster {
         changed.frozen = frozen;
         changed.silent_since = frozen.then_some(now);
         changed.joined_at = now;
+        changed.has_beaten = false;
         let (node, stores) = (changed.node, self.stores_of(process));
         let process = self.processes.len();
         self.processes.push(changed);
@@ -357,6 +359,7 @@ impl Cluster {
             id,
             node,
             replicas: BTreeSet::new(),
+            gave_up_at: 0,
             leases: 0,
             bytes: 0,
             under_replicated: 0,
@@ -364,9 +367,9 @@ impl Cluster {
             leftovers: 0,
             gossiped: None,
             gossip_pending: false,
-            cursor: 0,
+            scan: Default::default(),
             queue: Default::default(),
-            busy: false,
+            busy: None,
             purgatory: BTreeSet::new(),
         });
         let start_mode =
@@ -418,8 +421,9 @@ impl Cluster {
         for store in stores {
             if let Some(s) = self.store_mut(*store) {
                 s.queue = Default::default();
+                s.scan = Default::default();
                 s.purgatory.clear();
-                s.busy = false;
+                s.busy = None;
                 s.gossip_pending = false;
             }
         }

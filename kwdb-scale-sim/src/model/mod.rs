@@ -43,6 +43,7 @@ mod lifecycle;
 mod membership;
 mod replicas;
 mod rows;
+mod scanner;
 mod schema;
 mod settings;
 mod state;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kwdb_scale_core::topology::{NodeId, StoreId};
 
 use super::cluster::{Cluster, Event};
@@ -34,6 +35,18 @@ impl Cluster {
         self.member(node).map_or(0, |m| self.replicas_on(&m.stores))
     }
 
+    /// Since when a node has no replica; `None` while it has any.
+    pub fn empty_since(&self, node: NodeId) -> Option<Timestamp> {
+        let stores = &self.member(node)?.stores;
+        let last = stores.iter().filter_map(|s| self.store(*s)).map(|s| s.gave_up_at).max()?;
+        (self.replicas_on(stores) == 0).then(|| self.timestamp(last))
+    }
+
+    /// Replicas that ever became voters of a range that had others: `system.rangelog` has two rows `add` for each.
+    pub fn replicas_added(&self) -> u64 {
+        self.replicas_added
+    }
+
     pub(crate) fn need(&self, range: usize) -> u32 {
         let policy = self.ranges.get(range).and_then(|r| self.policies.get(r.policy));
         Self::needed_replicas(policy.map_or(3, |p| p.num_replicas), self.counted_nodes)
@@ -41,6 +54,7 @@ impl Cluster {
 
     pub(crate) fn set_lease(&mut self, range: usize, to: Option<StoreId>) {
         let Some(r) = self.ranges.get_mut(range) else { return };
+        r.lease_lapsed = false;
         let from = std::mem::replace(&mut r.leaseholder, to);
         if from == to {
             return;
@@ -95,14 +109,17 @@ impl Cluster {
         range: usize,
         add: StoreId,
         remove: Option<StoreId>,
-        by_hand: bool,
+        queue: Option<StoreId>,
     ) {
         self.next_change += 1;
         let number = self.next_change;
         let Some(r) = self.ranges.get_mut(range) else { return };
         r.learners.push(add);
-        r.change = Some(Change { number, add, remove, by_hand });
+        r.change = Some(Change { number, add, remove, queue });
         let bytes = r.bytes;
+        if let Some(s) = queue.and_then(|store| self.store_mut(store)) {
+            s.busy = Some(number);
+        }
         if let Some(s) = self.store_mut(add) {
             s.replicas.insert(range);
             s.bytes += bytes;
@@ -125,6 +142,7 @@ impl Cluster {
             if arrived {
                 r.learners.retain(|s| *s != change.add);
                 r.voters.push(change.add);
+                self.replicas_added += 1;
             }
         }
         if arrived {
@@ -135,17 +153,19 @@ impl Cluster {
             self.drop_learner(range, change.add);
         }
         self.gauge(range);
-        let Some(store) = holder else { return };
-        if let (Some(process), true) = (self.process_number(store), self.store_up(store)) {
-            if let Some(s) = self.store_mut(store).filter(|_| !change.by_hand) {
-                s.busy = false;
+        // The lease may have gone elsewhere in the meantime: the queue that waited goes on all the same.
+        if let Some(store) = change.queue
+            && let Some(s) = self.store_mut(store).filter(|s| s.busy == Some(number))
+        {
+            s.busy = None;
+            if let Some(process) = self.process_number(store) {
+                self.events.push(self.now + 1_000_000, Event::Work { process, store });
             }
-            // What was worked on is looked at again at once, so that a second missing replica does not wait.
-            let again = self.ranges.get(range).and_then(|r| r.leaseholder);
-            if let Some(holder) = again {
-                self.enqueue(range, holder, 1);
-            }
-            self.events.push(self.now + 1_000_000, Event::Work { process, store });
+        }
+        // What was worked on is looked at again at once, so that a second missing replica does not wait.
+        let again = self.ranges.get(range).and_then(|r| r.leaseholder);
+        if let Some(holder) = again {
+            self.enqueue(range, holder, 1);
         }
     }
 
@@ -173,10 +193,11 @@ impl Cluster {
 
     fn forget_replica(&mut self, range: usize, store: StoreId) {
         let bytes = self.ranges.get(range).map_or(0, |r| r.bytes);
-        let up = self.store_up(store);
+        let (up, now) = (self.store_up(store), self.now);
         if let Some(s) = self.store_mut(store)
             && s.replicas.remove(&range)
         {
+            s.gave_up_at = now;
             s.bytes = s.bytes.saturating_sub(bytes);
             s.queue.remove(range);
             s.purgatory.remove(&range);

@@ -245,6 +245,7 @@ impl Cluster {
             voters,
             learners: Vec::new(),
             leaseholder: None,
+            lease_lapsed: false,
             bytes,
             change: None,
             policy: 0,
@@ -271,7 +272,7 @@ impl Cluster {
         let Some(process) = self.process_number(store) else { return };
         let Some(s) = self.store_mut(store) else { return };
         s.queue.insert(range, priority);
-        if !s.busy {
+        if s.busy.is_none() {
             self.events.push(self.now + 1_000_000, Event::Work { process, store });
         }
     }

@@ -28,6 +28,8 @@ pub(crate) struct Process {
     pub(crate) phase: Phase,
     pub(crate) node: Option<NodeId>,
     pub(crate) joined_at: Nanos,
+    /// It has renewed its liveness record since it joined.
+    pub(crate) has_beaten: bool,
     /// Since when it refuses new clients: a drain began.
     pub(crate) refuses_since: Option<Nanos>,
     /// When it stopped refreshing its gossip: frozen or ended.
@@ -89,6 +91,8 @@ pub(crate) struct Store {
     pub(crate) node: NodeId,
     /// Indices of the ranges that name the store, learners too.
     pub(crate) replicas: BTreeSet<usize>,
+    /// When it last gave one up.
+    pub(crate) gave_up_at: Nanos,
     pub(crate) leases: u32,
     pub(crate) bytes: u64,
     /// Gauge `ranges.underreplicated`.
@@ -99,12 +103,21 @@ pub(crate) struct Store {
     pub(crate) leftovers: u32,
     pub(crate) gossiped: Option<Gossiped>,
     pub(crate) gossip_pending: bool,
-    /// Where the scanner goes on.
-    pub(crate) cursor: usize,
+    pub(crate) scan: Scan,
     /// The replicate queue, by priority.
     pub(crate) queue: WorkQueue,
-    pub(crate) busy: bool,
+    /// The change that the queue waits for, by number.
+    pub(crate) busy: Option<u64>,
     pub(crate) purgatory: BTreeSet<usize>,
+}
+
+/// A scanner's way through the replicas of a store. Each cycle goes through those that were there when it began, in an
+/// order of its own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scan {
+    /// Those still to come, the next one last.
+    pub(crate) ahead: Vec<usize>,
+    pub(crate) began: Nanos,
 }
 
 /// Ranges to be worked on: the highest priority first, among equals the lowest range.
@@ -151,8 +164,8 @@ pub(crate) struct Change {
     pub(crate) number: u64,
     pub(crate) add: StoreId,
     pub(crate) remove: Option<StoreId>,
-    /// Begun by a call, beside the store's own replicate queue.
-    pub(crate) by_hand: bool,
+    /// The store whose replicate queue is busy with it; none when a call began it, beside the queues.
+    pub(crate) queue: Option<StoreId>,
 }
 
 /// One range.
@@ -169,6 +182,8 @@ pub(crate) struct Range {
     pub(crate) voters: Vec<StoreId>,
     pub(crate) learners: Vec<StoreId>,
     pub(crate) leaseholder: Option<StoreId>,
+    /// The leaseholder was started again since: the first replica that needs the lease has it.
+    pub(crate) lease_lapsed: bool,
     pub(crate) bytes: u64,
     pub(crate) change: Option<Change>,
     /// Index of the policy in force, see `zones`.

@@ -44,8 +44,11 @@ impl Rng {
         spread(self.next(), low, high)
     }
 
-    pub(crate) fn per_mille(&mut self, p: u32) -> bool {
-        self.next() % 1000 < u64::from(p)
+    /// Puts `items` into another order.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, (self.next() % (last as u64 + 1)) as usize);
+        }
     }
 }
 

@@ -47,7 +47,7 @@ fn ask_servers(state: &State, at: Timestamp, look: &mut Look) {
     };
     let few = usize::try_from(LISTED).unwrap_or(usize::MAX).min(short.len());
     let leases = Query::LeasesOf(short.iter().take(few).copied().collect());
-    let questions = nudges.questions(at, leases, state.policy().poll);
+    let questions = nudges.questions(at, leases);
     // The stores are asked about in any case.
     let more = questions.into_iter().filter(|q| *q != Query::Stores);
     look.asks.extend(more.map(|q| (via.sql_address.clone(), q)));
@@ -57,12 +57,12 @@ fn ask_servers(state: &State, at: Timestamp, look: &mut Look) {
 /// Takes in what servers said, and what is still to be asked for.
 fn hasten(ctx: &mut Ctx<'_>, members: usize) {
     let short = short_ranges(ctx, members);
-    let pace = ctx.state.ledger.plan.request.options.pace;
+    let (pace, pause) = (ctx.state.ledger.plan.request.options.pace, ctx.state.policy().poll);
     let left = u64::try_from(short.len()).unwrap_or(u64::MAX);
     let scratch = &mut ctx.state.scratch;
     scratch.drain.counted(ctx.at, left);
     scratch.short = short;
-    let moving = Moving { pace, left, watch: &scratch.drain, leaving: &[] };
+    let moving = Moving { pace, left, watch: &scratch.drain, leaving: &[], pause };
     let tell = scratch.nudges.judge(ctx.at, &moving, ctx.looked, ctx.obs);
     if let Some(text) = tell {
         ctx.note(text);

@@ -92,7 +92,7 @@ pub(super) fn look_empty(state: &State, at: Timestamp, nodes: &[NodeId]) -> Look
     }
     let nudges = &state.scratch.nudges;
     let leases = Query::LeasesOn { stores: stores.clone(), limit: LISTED };
-    for question in nudges.questions(at, leases, state.policy().poll) {
+    for question in nudges.questions(at, leases) {
         if !first.contains(&question) {
             first.push(question);
         }
@@ -144,6 +144,7 @@ pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
         left: counted.map_or(scratch.drain.left(), |(left, _)| left),
         watch: &scratch.drain,
         leaving: nodes,
+        pause: plan.policy.poll,
     };
     let tell = scratch.nudges.judge(ctx.at, &drain, ctx.looked, ctx.obs);
     if let Some(text) = tell {
