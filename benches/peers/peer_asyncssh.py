@@ -26,9 +26,11 @@ async def main():
         return (await connection.run("sh -s", input=script, check=True)).stdout
 
     connections = await asyncio.gather(*map(connect, fleet["ports"]))
-    for _ in range(rounds):
-        for output in await asyncio.gather(*map(one, connections, fleet["ports"])):
-            sys.stdout.write(output)
+    async def each(connection, port):
+        for _ in range(rounds):
+            sys.stdout.write(await one(connection, port))
+
+    await asyncio.gather(*map(each, connections, fleet["ports"]))
     for connection in connections:
         connection.close()
     await asyncio.gather(*(c.wait_closed() for c in connections))

@@ -358,7 +358,7 @@ pub struct ExecArgs {
     /// What the file is called there.
     #[arg(long, value_name = "PATH", requires = "put", conflicts_with_all = ["script", "command"])]
     pub to: Option<String>,
-    /// Do it so many times, over the same connections. A round begins when the one before has ended everywhere.
+    /// Do it so many times, over the same connections. No host waits for the rounds of another.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub rounds: u32,
     /// Hosts at once. Connections are made by at most 8 at once in any case.

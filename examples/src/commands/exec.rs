@@ -6,8 +6,8 @@ use std::string::FromUtf8Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
 use futures_util::stream;
+use futures_util::{Stream, StreamExt as _};
 use kwdb_scale_core::ports::{Command, CommandOutput, HostTransport, PortError, PortErrorKind};
 use kwdb_scale_core::secret::Secret;
 use kwdb_scale_core::topology::HostName;
@@ -46,56 +46,68 @@ struct Outcome {
 
 pub(crate) async fn exec(ui: &Ui, global: &Global, args: &ExecArgs) -> Result<Exit, Failure> {
     let work = work(args)?;
-    let (fleet, mut hosts) = fleet(global, args).await?;
+    let (fleet, hosts) = fleet(global, args).await?;
     let json = args.json || ui.json();
     let total = hosts.len();
     let mut worst = Exit::Done;
-    let mut failed = std::collections::BTreeSet::new();
-    for round in 1..=args.rounds {
-        let mut lost = Vec::new();
-        let mut under_way = stream::iter(hosts.iter().cloned())
-            .map(|host| one(fleet.as_ref(), host, &work))
-            .buffer_unordered(args.at_once);
-        loop {
-            let outcome = tokio::select! {
-                next = under_way.next() => match next {
-                    Some(outcome) => outcome,
-                    None => break,
-                },
-                _ = tokio::signal::ctrl_c() => {
-                    ui.say("kwscale: interrupted; the commands under way are ended");
-                    // Tasks of the transport end them.
-                    drop(under_way);
-                    tokio::time::sleep(ENDING).await;
-                    return Ok(Exit::Failed);
-                }
-            };
-            let exit = outcome.exit();
-            if exit != Exit::Done {
-                failed.insert(outcome.host.clone());
-                if exit as u8 > worst as u8 {
-                    worst = exit;
-                }
+    let (mut failed, mut lost) = (std::collections::BTreeSet::new(), 0_usize);
+    let mut under_way = stream::iter(hosts)
+        .map(|host| Box::pin(rounds(fleet.as_ref(), host, &work, args.rounds)))
+        .flatten_unordered(args.at_once);
+    loop {
+        let (round, outcome) = tokio::select! {
+            next = under_way.next() => match next {
+                Some(outcome) => outcome,
+                None => break,
+            },
+            _ = tokio::signal::ctrl_c() => {
+                ui.say("kwscale: interrupted; the commands under way are ended");
+                // Tasks of the transport end them.
+                drop(under_way);
+                tokio::time::sleep(ENDING).await;
+                return Ok(Exit::Failed);
             }
-            if exit == Exit::Refused {
-                lost.push(outcome.host.clone());
+        };
+        let exit = outcome.exit();
+        if exit != Exit::Done {
+            failed.insert(outcome.host.clone());
+            if exit as u8 > worst as u8 {
+                worst = exit;
             }
-            if json { ui.print(outcome.json(round)) } else { outcome.print(ui) }
         }
-        drop(under_way);
-        // Each would cost its deadline again, and tell nothing new.
-        hosts.retain(|host| !lost.contains(host));
-        if round < args.rounds && !lost.is_empty() {
-            ui.say(format_args!("kwscale: no further round on {} of {total} hosts", total - hosts.len()));
+        if exit == Exit::Refused && round < args.rounds {
+            lost += 1;
         }
-        if hosts.is_empty() {
-            break;
-        }
+        if json { ui.print(outcome.json(round)) } else { outcome.print(ui) }
+    }
+    if lost > 0 {
+        ui.say(format_args!("kwscale: no further round on {lost} of {total} hosts"));
     }
     if !failed.is_empty() {
         ui.say(format_args!("kwscale: failed on {} of {total} hosts", failed.len()));
     }
     Ok(worst)
+}
+
+/// A host's rounds, one after the other, which wait for no other host's. The last is the one in which the host could not
+/// be reached: each further one would cost its deadline again, and tell nothing new.
+fn rounds<'a>(
+    fleet: &'a dyn HostTransport,
+    host: HostName,
+    work: &'a Work,
+    rounds: u32,
+) -> impl Stream<Item = (u32, Outcome)> + 'a {
+    stream::unfold(1, move |round| {
+        let host = host.clone();
+        async move {
+            if round > rounds {
+                return None;
+            }
+            let outcome = one(fleet, host, work).await;
+            let next = if outcome.exit() == Exit::Refused { rounds } else { round };
+            Some(((round, outcome), next + 1))
+        }
+    })
 }
 
 async fn one(fleet: &dyn HostTransport, host: HostName, work: &Work) -> Outcome {
