@@ -16,7 +16,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::{SshHost, SshLimits};
 use crate::error::{HandshakeError, blocking, unreachable};
-use crate::guard::Knowledge;
 use crate::host_keys::HostCheck;
 use crate::keys::Keys;
 use crate::login::log_in;
@@ -40,7 +39,6 @@ pub(crate) struct Connection {
     spare: Arc<Semaphore>,
     refusals: Mutex<mpsc::UnboundedReceiver<Words>>,
     retired: AtomicBool,
-    knowledge: Knowledge,
     lost: Arc<StdMutex<Option<String>>>,
     /// The connection through which this one goes.
     _via: Option<Arc<Connection>>,
@@ -115,7 +113,6 @@ impl Connection {
             spare: Arc::new(Semaphore::new(SPARE)),
             refusals: Mutex::new(refusals),
             retired: AtomicBool::new(false),
-            knowledge: Knowledge::default(),
             lost,
             _via: via,
         }))
@@ -129,11 +126,6 @@ impl Connection {
     /// Takes no new work from now on; what goes over it is not touched.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
-    }
-
-    /// What its commands found out, as the user who logs in.
-    pub(crate) fn knowledge(&self) -> &Knowledge {
-        &self.knowledge
     }
 
     /// The error of a loss in the middle of `what`.

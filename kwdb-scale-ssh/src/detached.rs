@@ -57,7 +57,7 @@ pub(crate) async fn spawn(
     }
     let shown = host.shown();
     let process = match exchange.said.clone() {
-        Some(Said::Start(process, _)) => process,
+        Some(Said::Start(process)) => process,
         Some(said) => {
             staying.stays = false;
             return Err(match said {
@@ -72,7 +72,7 @@ pub(crate) async fn spawn(
                     PortErrorKind::Denied,
                     format!("'{program}' was not started on '{shown}': '{output_file}' cannot be written"),
                 ),
-                Said::Start(..) | Said::Nonsense => PortError::new(
+                Said::Start(_) | Said::Nonsense => PortError::new(
                     PortErrorKind::Malformed,
                     format!("'{shown}' said nonsense at the start of '{program}'"),
                 ),

@@ -122,7 +122,7 @@ impl Exchange {
     /// The process, once it is known.
     pub(crate) fn process(&self) -> Option<Process> {
         match self.said {
-            Some(Said::Start(process, _)) => Some(process),
+            Some(Said::Start(process)) => Some(process),
             _ => None,
         }
     }
@@ -172,12 +172,8 @@ impl Exchange {
             let (seen, tail) = self.out.tail(came);
             if let Some((said, at)) = find(tail, &self.mark) {
                 let rest = self.out.begin(seen + at);
-                let guarded = matches!(said, Said::Start(_, told) if told.is_guarded());
                 self.said = Some(said);
-                if self.held && guarded {
-                    // There is nobody to tell.
-                    self.held = false;
-                } else if let Some(bytes) = self.stdin.take() {
+                if let Some(bytes) = self.stdin.take() {
                     if !bytes.is_empty() {
                         self.send(Feed::Bytes(bytes));
                     }

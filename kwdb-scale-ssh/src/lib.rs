@@ -74,8 +74,7 @@
 //!
 //! An SSH server that starts each command in a session of its own, as OpenSSH does; a login shell that is a POSIX
 //! one (sh, dash, bash, ksh, zsh); the usual tools (`env`, `sed`, `sleep`, `kill`, `dd`, `head`, `wc`, `mv`,
-//! `chmod`, `sync`) and, for the comparison of files, `sha256sum`, `shasum` or `openssl`. `setsid` and Linux's `/proc`
-//! make commands cheaper (see [`SshTransport`]). A jump host must be allowed to
+//! `chmod`, `sync`) and, for the comparison of files, `sha256sum`, `shasum` or `openssl`. A jump host must be allowed to
 //! forward TCP (`AllowTcpForwarding`); a host that is probed must be, too, or have `bash`. With a [`Privilege`] other
 //! than as is, sudo must allow `sh`.
 //!
@@ -101,7 +100,6 @@ mod detached;
 mod error;
 mod exchange;
 mod files;
-mod guard;
 mod host_keys;
 mod keys;
 mod known_hosts;

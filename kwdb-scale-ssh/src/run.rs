@@ -14,7 +14,6 @@ use crate::config::{Answer, SshHost};
 use crate::connection::Connection;
 use crate::error::unreachable;
 use crate::exchange::{Exchange, Order, Step};
-use crate::guard::Known;
 use crate::pool::Pool;
 use crate::script::{self, Backstop, Input, Process, Said};
 
@@ -75,19 +74,7 @@ async fn run_with(
         (None, Some(_)) => Input::Given,
         (None, None) => Input::Empty,
     };
-    let line = |known: &Known| {
-        script::run(&mark, &host.privilege, &command.argv, &command.env, input, backstop, known)
-    };
-    // What cannot be run is told before anybody is asked.
-    let unknowing = line(&Known::default())?;
-    let until = Instant::now() + command.deadline.min(NEVER);
-    let (connection, session) = in_time(host, until, pool.session(host)).await?;
-    let known = match host.privilege.is_sudo() {
-        true => Known::default(),
-        false => connection.knowledge().ask(backstop.seconds() > 0, Instant::now()),
-    };
-    // Longer by a guard, it may be too long.
-    let ((line, held), known) = line(&known).map_or((unknowing, Known::default()), |line| (line, known));
+    let (line, held) = script::run(&mark, &host.privilege, &command.argv, &command.env, input, backstop)?;
     let order = Order {
         line,
         mark,
@@ -97,11 +84,12 @@ async fn run_with(
         terminal,
         cap: command.output_cap,
     };
+    let until = Instant::now() + command.deadline.min(NEVER);
+    let (connection, session) = in_time(host, until, pool.session(host)).await?;
     // From here on a task of its own looks after the command, so that it is ended properly even when this future is
     // dropped: then `caller` is, too.
     let (caller, gone) = oneshot::channel();
-    let this =
-        Supervised { connection, host: host.clone(), program, deadline: command.deadline, until, known };
+    let this = Supervised { connection, host: host.clone(), program, deadline: command.deadline, until };
     let task = tokio::spawn(async move {
         let exchange = Exchange::start(session, order).await.map_err(|_| this.lost())?;
         this.supervise(exchange, gone).await
@@ -131,7 +119,6 @@ struct Supervised {
     program: String,
     deadline: Duration,
     until: Instant,
-    known: Known,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -156,14 +143,7 @@ impl Supervised {
     ) -> Result<Finished, PortError> {
         let why = {
             let mut deadline = pin!(sleep_until(self.until));
-            let mut told = false;
             loop {
-                if let (false, Some(Said::Start(_, found))) = (told, &exchange.said) {
-                    told = true;
-                    if !self.host.privilege.is_sudo() {
-                        self.connection.knowledge().tell(&self.known, *found, Instant::now());
-                    }
-                }
                 tokio::select! {
                     step = exchange.step() => match step {
                         Step::Closed => break Why::Closed,
@@ -211,7 +191,7 @@ impl Supervised {
         let host = self.host.shown();
         match (&exchange.said, exchange.end) {
             (Some(Said::NoProgram), _) => Err(no_program(&host, &self.program)),
-            (Some(Said::Start(..)), Some(end)) => {
+            (Some(Said::Start(_)), Some(end)) => {
                 tracing::debug!(host, program = self.program, %end, "command ended");
                 if let Some(prompt) = exchange.unanswered() {
                     tracing::debug!(host, program = self.program, prompt, "the prompt never came");
@@ -220,7 +200,7 @@ impl Supervised {
                 let (out, err) = (exchange.out.bytes(), exchange.err.bytes());
                 Ok(Finished { end, outputs: Outputs { out, err, truncated } })
             }
-            (Some(Said::Start(..)), None) => Err(self.lost()),
+            (Some(Said::Start(_)), None) => Err(self.lost()),
             (Some(_), _) => Err(PortError::new(
                 PortErrorKind::Malformed,
                 format!("'{host}' said nonsense at the start of '{}'", self.program),

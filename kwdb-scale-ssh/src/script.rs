@@ -15,7 +15,6 @@ use kwdb_scale_core::ports::PortError;
 
 use crate::config::Privilege;
 use crate::error::config;
-use crate::guard::{self, Known, Told, Watch};
 
 /// Linux takes no longer argument (`MAX_ARG_STRLEN`), and the line is one.
 const LONGEST_LINE: usize = (128 << 10) - 1;
@@ -33,26 +32,12 @@ g=
 [ "$g" = "$l" ] || g=0
 "#;
 
-/// The same where the login shell itself became this one: it read `$3` with fewer calls than we could. `$s` is the
-/// process that started it, `$b` when it began.
-const OWN_IDENTITY: &str = r#"n=$1 l=$2
-f() { s=$2 g=$3 b=${20}; }
-f ${3##*) }
-unset -f f; shift 3
-[ -n "$g" ] || g=$(ps -o pgid= -p $$ 2>/dev/null | tr -d ' ')
-[ "$g" = "$l" ] || g=0
-"#;
-/// What the login shell does for [`OWN_IDENTITY`].
-const OWN_STAT: &str = "{ read -r s </proc/$$/stat; } 2>/dev/null; ";
-
-/// Second part: the environment. Two programs are started only where there is something to take out; `$e` says
-/// whether there was.
-const ENVIRONMENT: &str = r#"e=clean
-case $(export -p) in
-*KWBASE_*) e=unclean; for v in $(env | sed -n 's/^\(KWBASE_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$v"; done; unset v ;;
+/// Second part: the environment. Two programs are started only where there is something to take out.
+const ENVIRONMENT: &str = r#"case $(export -p) in
+*KWBASE_*) for v in $(env | sed -n 's/^\(KWBASE_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$v"; done ;;
 esac
+LC_ALL=C; export LC_ALL
 "#;
-const LOCALE: &str = "LC_ALL=C; export LC_ALL\n";
 
 /// Is there such a program? The shell's own failure to start one cannot be told from a program's exit code 127.
 const PROGRAM: &str = r#"p=
@@ -83,7 +68,7 @@ fi
 const HELD: &str = "read -r c <&3\n";
 
 /// Both outputs begin here: whatever a login script said before is not the command's.
-const START: &str = r#"printf '%s start %s %s %s\n' "$n" $$ "$g" "$e${r:+ guarded}"
+const START: &str = r#"printf '%s start %s %s\n' "$n" $$ "$g"
 "#;
 const START_STDERR: &str = r#"printf '%s\n' "$n" >&2
 "#;
@@ -121,19 +106,7 @@ pub(crate) enum Backstop {
     Itself,
 }
 
-impl Backstop {
-    /// Until the host ends it; 0: never. A deadline of years needs no watcher.
-    pub(crate) fn seconds(self) -> i32 {
-        let seconds = match self {
-            Self::Watcher(deadline) => deadline.saturating_add(WATCH_MARGIN).as_millis().div_ceil(1000),
-            Self::Itself => 0,
-        };
-        i32::try_from(seconds).unwrap_or(0)
-    }
-}
-
-/// The line that runs a command to its end, and whether its watcher, if it has one of its own, waits for the end of the
-/// session's input.
+/// The line that runs a command to its end, and whether its watcher waits for the end of the session's input.
 pub(crate) fn run(
     mark: &str,
     privilege: &Privilege,
@@ -141,7 +114,6 @@ pub(crate) fn run(
     env: &BTreeMap<String, String>,
     input: Input,
     backstop: Backstop,
-    known: &Known,
 ) -> Result<(String, bool), PortError> {
     program(argv)?;
     // One more shell would be no better than the one that is there.
@@ -149,41 +121,30 @@ pub(crate) fn run(
         [sh, c, text, rest @ ..] if sh == "sh" && c == "-c" => Some((text, rest)),
         _ => None,
     };
-    let as_is = !privilege.is_sudo();
-    let identity = if as_is { OWN_IDENTITY } else { IDENTITY };
-    let mut text = format!("{identity}w=$1; shift\n");
-    // What only copies does not look at it.
-    text += if known.clean || backstop == Backstop::Itself { "e=\n" } else { ENVIRONMENT };
-    text += LOCALE;
+    let mut text = format!("{IDENTITY}w=$1; shift\n{ENVIRONMENT}");
     exports(env, &mut text)?;
     if own.is_none() {
         text += PROGRAM;
     }
-    let watch = backstop.seconds();
-    let held = watch > 0 && input == Input::Empty && privilege.password().is_none();
-    let watcher = match (watch, held) {
-        (0, _) => String::new(),
-        (_, true) => WATCHER.replace("HELD", HELD) + " 3<&0\n",
-        (_, false) => WATCHER.replace("HELD", "") + "\n",
+    // A deadline of years needs no watcher.
+    let watch = match backstop {
+        Backstop::Watcher(deadline) => deadline.saturating_add(WATCH_MARGIN).as_millis().div_ceil(1000),
+        Backstop::Itself => 0,
     };
-    match &known.watch {
-        Watch::Start(name) if watch > 0 && as_is => {
-            text += &guard::START.replace("TEXT", &quote::quote(guard::GUARD)).replace("NAME", name);
-            text += &format!("{watcher}{START}fi\n");
-        }
-        Watch::Ask(pid, name) if watch > 0 && as_is => {
-            text += &guard::ASK.replace("PID", &pid.to_string()).replace("NAME", name);
-            text += &format!("if [ -z \"$r\" ]; then\n{watcher}fi\n{START}");
-        }
-        _ => text += &format!("{watcher}{START}"),
+    let watch = i32::try_from(watch).unwrap_or(0);
+    let held = watch > 0 && input == Input::Empty && privilege.password().is_none();
+    if watch > 0 {
+        text += &WATCHER.replace("HELD", if held { HELD } else { "" });
+        text += if held { " 3<&0\n" } else { "\n" };
     }
+    text += START;
     if input != Input::Terminal {
         text += START_STDERR;
     }
     let from = if input == Input::Empty { "</dev/null" } else { "" };
     let (name, args) = match own {
         Some((script, rest)) => {
-            text += &format!("exec {from}\np=$1; shift; unset n l g w e s b r; eval \"unset p\n$p\"");
+            text += &format!("exec {from}\np=$1; shift; unset n l g w; eval \"unset p\n$p\"");
             let (name, args) = rest.split_first().map_or(("sh", rest), |(name, args)| (name.as_str(), args));
             (name, [std::slice::from_ref(script), args].concat())
         }
@@ -193,7 +154,7 @@ pub(crate) fn run(
         }
     };
     let watch = watch.to_string();
-    let line = line(name, mark, privilege, as_is, &text, std::iter::once(&watch).chain(&args))?;
+    let line = line(name, mark, privilege, &text, std::iter::once(&watch).chain(&args))?;
     Ok((line, held))
 }
 
@@ -205,7 +166,7 @@ pub(crate) fn spawn(
     env: &BTreeMap<String, String>,
     output_file: &str,
 ) -> Result<String, PortError> {
-    let mut text = format!("{IDENTITY}o=$1; shift\n{ENVIRONMENT}{LOCALE}");
+    let mut text = format!("{IDENTITY}o=$1; shift\n{ENVIRONMENT}");
     exports(env, &mut text)?;
     text += PROGRAM;
     text += r#"[ -d "${o%/*}/" ] || { printf '%s no-directory\n' "$n"; exit 0; }
@@ -216,14 +177,14 @@ pub(crate) fn spawn(
     text += r#"exec "$@" </dev/null >>"$o" 2>&1"#;
     program(argv)?;
     let args = std::iter::once(output_file).chain(argv.iter().map(String::as_str));
-    line(OWN_NAME, mark, privilege, false, &text, args)
+    line(OWN_NAME, mark, privilege, &text, args)
 }
 
 /// The line that ends what [`run`] started.
 pub(crate) fn end(mark: &str, privilege: &Privilege, process: Process) -> Result<String, PortError> {
     let text = format!("{IDENTITY}{START}{START_STDERR}{END}");
     let (pid, group) = (process.pid.to_string(), process.group.to_string());
-    line(OWN_NAME, mark, privilege, false, &text, [pid, group])
+    line(OWN_NAME, mark, privilege, &text, [pid, group])
 }
 
 /// The program's name, for messages: never an argument, which could hold anything.
@@ -254,14 +215,12 @@ fn line(
     name: &str,
     mark: &str,
     privilege: &Privilege,
-    with_stat: bool,
     text: &str,
     args: impl IntoIterator<Item = impl AsRef<str>>,
 ) -> Result<String, PortError> {
     let mut words = privilege.prefix(&prompt(mark));
     words.extend(["sh", "-c", text, name, mark].map(str::to_owned));
-    let (before, stat) = if with_stat { (OWN_STAT, "\"$s\" ") } else { ("", "") };
-    let line = format!("{before}exec {} \"$$\" {stat}{}", quote::line(words), quote::line(args));
+    let line = format!("exec {} \"$$\" {}", quote::line(words), quote::line(args));
     if line.contains('\0') {
         return Err(config("an argument or a variable holds a NUL byte"));
     }
@@ -287,7 +246,7 @@ pub(crate) struct Process {
 /// What the text said before it gave way to the command.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Said {
-    Start(Process, Told),
+    Start(Process),
     NoProgram,
     NoDirectory,
     NoOutput,
@@ -302,11 +261,9 @@ pub(crate) fn find(bytes: &[u8], mark: &str) -> Option<(Said, usize)> {
     let line = String::from_utf8_lossy(rest.get(..length)?);
     let words: Vec<&str> = line.split_whitespace().collect();
     let said = match words.as_slice() {
-        ["start", pid, group, told @ ..] => match (pid.parse(), group.parse()) {
+        ["start", pid, group] => match (pid.parse(), group.parse()) {
             // 0 and 1 would mean everybody.
-            (Ok(pid), Ok(group)) if pid > 1 && group != 1 => {
-                Said::Start(Process { pid, group }, Told::parse(told))
-            }
+            (Ok(pid), Ok(group)) if pid > 1 && group != 1 => Said::Start(Process { pid, group }),
             _ => Said::Nonsense,
         },
         ["no-program"] => Said::NoProgram,

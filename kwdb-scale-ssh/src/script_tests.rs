@@ -30,17 +30,7 @@ fn words(argv: &[&str]) -> Vec<String> {
 }
 
 fn plain(argv: &[&str]) -> String {
-    run(
-        "MARK",
-        &Privilege::AsIs,
-        &words(argv),
-        &BTreeMap::new(),
-        Input::Empty,
-        Backstop::Itself,
-        &Known::default(),
-    )
-    .unwrap()
-    .0
+    run("MARK", &Privilege::AsIs, &words(argv), &BTreeMap::new(), Input::Empty, Backstop::Itself).unwrap().0
 }
 
 /// What the command itself said.
@@ -61,7 +51,7 @@ fn the_command_becomes_the_process_of_the_login_shell() {
         assert_eq!(output.status.signal(), Some(9), "{shell}: {output:?}");
         let (said, out, err) = said(&output);
         let pid = out.trim().parse().unwrap();
-        assert_eq!(said, Said::Start(Process { pid, group: pid }, Told::default()), "{shell}");
+        assert_eq!(said, Said::Start(Process { pid, group: pid }), "{shell}");
         assert_eq!(err, "", "{shell}");
     }
 }
@@ -71,16 +61,7 @@ fn the_command_becomes_the_process_of_the_login_shell() {
 fn a_shell_text_runs_as_in_a_shell_of_its_own() {
     let watched = |argv: &[&str]| {
         let backstop = Backstop::Watcher(Duration::from_secs(30));
-        run(
-            "MARK",
-            &Privilege::AsIs,
-            &words(argv),
-            &BTreeMap::new(),
-            Input::Empty,
-            backstop,
-            &Known::default(),
-        )
-        .unwrap()
+        run("MARK", &Privilege::AsIs, &words(argv), &BTreeMap::new(), Input::Empty, backstop).unwrap()
     };
     for shell in shells() {
         let text = r#"wait; echo "$0 $# $1 $2:${n-}${l-}${g-}${w-}${p-}:$(cat)"; exit 7"#;
@@ -98,58 +79,11 @@ fn a_shell_text_runs_as_in_a_shell_of_its_own() {
     }
 }
 
-/// One command starts the guard and ends, another is given to it and ended by it at its deadline, with what it started.
-#[test]
-fn the_guard_works_in_every_shell_that_may_be_sh() {
-    let found = |name: &str| {
-        let paths = std::env::var_os("PATH").unwrap();
-        std::env::split_paths(&paths).map(|dir| dir.join(name)).find(|path| path.exists())
-    };
-    let shells = ["sh", "dash", "bash", "busybox"].into_iter().filter_map(found);
-    let test = |shell: std::path::PathBuf| {
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(&shell, dir.path().join("sh")).unwrap();
-        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
-        let run = |text: &str, watch: Watch| {
-            let backstop = Backstop::Watcher(Duration::ZERO);
-            let known = Known { clean: true, watch };
-            let argv = words(&["sh", "-c", text]);
-            let line = run("MARK", &Privilege::AsIs, &argv, &BTreeMap::new(), Input::Empty, backstop, &known);
-            let mut command = Command::new("sh");
-            command.args(["-c", &line.unwrap().0]).env("PATH", &path).stdin(Stdio::null()).process_group(0);
-            command.output().unwrap()
-        };
-        let name = format!("kwdb{:011}", std::process::id());
-        let output = run("sleep 0.3", Watch::Start(name.clone()));
-        let (Said::Start(_, Told { guard: Some(guard), .. }), ..) = said(&output) else {
-            panic!("{shell:?}: {output:?}")
-        };
-        let output = run("sleep 300 & echo $!; exec sleep 300", Watch::Ask(guard, name));
-        let (Said::Start(_, told), child, _) = said(&output) else { panic!("{shell:?}: {output:?}") };
-        assert!(told.guarded, "{shell:?}");
-        assert_eq!(output.status.signal(), Some(15), "{shell:?}: {output:?}");
-        let child = format!("/proc/{}/stat", child.trim());
-        let alive = || std::fs::read_to_string(&child).is_ok_and(|stat| !stat.contains(") Z "));
-        for _ in 0..300 {
-            if !alive() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        assert!(!alive(), "{shell:?}");
-    };
-    std::thread::scope(|scope| {
-        for shell in shells {
-            scope.spawn(move || test(shell));
-        }
-    });
-}
-
 #[test]
 fn a_group_that_is_not_ours_alone_is_not_told() {
     let output = Command::new("sh").args(["-c", &format!("( {} )", plain(&["true"]))]).output().unwrap();
     let (said, ..) = said(&output);
-    assert!(matches!(said, Said::Start(Process { group: 0, .. }, _)), "{said:?}");
+    assert!(matches!(said, Said::Start(Process { group: 0, .. })), "{said:?}");
 }
 
 #[test]
@@ -161,15 +95,8 @@ fn programs_that_are_not_there() {
         }
     }
     for argv in [&[][..], &[""], &["-c"]] {
-        let error = run(
-            "MARK",
-            &Privilege::AsIs,
-            &words(argv),
-            &BTreeMap::new(),
-            Input::Empty,
-            Backstop::Itself,
-            &Known::default(),
-        );
+        let error =
+            run("MARK", &Privilege::AsIs, &words(argv), &BTreeMap::new(), Input::Empty, Backstop::Itself);
         assert!(error.is_err(), "{argv:?}");
     }
 }
@@ -179,28 +106,15 @@ fn the_environment() {
     let env: BTreeMap<_, _> =
         [("A".to_owned(), "it's\n$x".to_owned()), ("KWBASE_B".to_owned(), "b".to_owned())].into();
     for shell in shells() {
-        let backstop = Backstop::Watcher(Duration::from_secs(30));
-        let known = Known::default();
         let line =
-            run("MARK", &Privilege::AsIs, &words(&["env"]), &env, Input::Empty, backstop, &known).unwrap().0;
+            run("MARK", &Privilege::AsIs, &words(&["env"]), &env, Input::Empty, Backstop::Itself).unwrap().0;
         let (_, out, _) = said(&login(shell, &line));
         let has = |line: &str| out.lines().any(|l| l == line);
         assert!(has("A=it's") && has("$x") && has("KWBASE_B=b") && has("LC_ALL=C"), "{shell}: {out}");
         assert!(!out.contains("KWBASE_LEFT_OVER"), "{shell}: {out}");
     }
     let bad = [("A B".to_owned(), String::new())].into();
-    assert!(
-        run(
-            "MARK",
-            &Privilege::AsIs,
-            &words(&["env"]),
-            &bad,
-            Input::Empty,
-            Backstop::Itself,
-            &Known::default()
-        )
-        .is_err()
-    );
+    assert!(run("MARK", &Privilege::AsIs, &words(&["env"]), &bad, Input::Empty, Backstop::Itself).is_err());
 }
 
 #[test]
@@ -214,7 +128,6 @@ fn limits_of_a_line() {
             &BTreeMap::new(),
             Input::Empty,
             Backstop::Itself,
-            &Known::default(),
         );
         let error = error.unwrap_err().to_string();
         assert!(!error.contains("hunter2") && !error.contains("xxx"), "{error}");
@@ -226,9 +139,7 @@ fn sudo_stands_in_front() {
     let user = Some("kaiwudb".to_owned());
     let argv = words(&["true"]);
     let line = |privilege: &Privilege| {
-        run("MARK", privilege, &argv, &BTreeMap::new(), Input::Empty, Backstop::Itself, &Known::default())
-            .unwrap()
-            .0
+        run("MARK", privilege, &argv, &BTreeMap::new(), Input::Empty, Backstop::Itself).unwrap().0
     };
     assert!(line(&Privilege::Sudo { user: None }).starts_with("exec sudo -n -- sh -c "));
     assert!(line(&Privilege::Sudo { user: user.clone() }).starts_with("exec sudo -n -u kaiwudb -- sh -c "));
@@ -263,7 +174,7 @@ fn nonsense_is_not_a_process() {
     assert_eq!(find(b"noise MARK start 5 5", "MARK"), None, "not complete");
     assert_eq!(
         find(b"noise MARK start 5 0\nrest", "MARK"),
-        Some((Said::Start(Process { pid: 5, group: 0 }, Told::default()), 21))
+        Some((Said::Start(Process { pid: 5, group: 0 }), 21))
     );
 }
 
@@ -275,7 +186,7 @@ proptest! {
     fn arguments_arrive(args in prop::collection::vec("[^\0]{0,40}|[ -~\n\t'\"\\\\$`!*?~]{0,40}", 0..6)) {
         let mut argv = words(&["printf", "%s\\0", "first"]);
         argv.extend(args.iter().cloned());
-        let line = run("MARK", &Privilege::AsIs, &argv, &BTreeMap::new(), Input::Empty, Backstop::Itself, &Known::default()).unwrap().0;
+        let line = run("MARK", &Privilege::AsIs, &argv, &BTreeMap::new(), Input::Empty, Backstop::Itself).unwrap().0;
         for shell in shells() {
             let (_, out, err) = said(&login(shell, &line));
             let arrived: Vec<&str> = out.split_terminator('\0').skip(1).collect();

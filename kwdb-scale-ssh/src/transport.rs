@@ -21,9 +21,7 @@ use crate::{detached, files, probe, run};
 ///
 /// * A deadline of [`run`](HostTransport::run) counts from the call, connecting included. When it passes, or the future
 ///   is dropped, the command's process group gets SIGTERM and a second later SIGKILL, through a second session. In case
-///   the connection is lost, a small watcher on the host does the same a few seconds after the deadline. From the second
-///   command on the watchers of a connection are one process, its guard, where the host is a Linux with `setsid`; it ends
-///   a second after the connection, or a few seconds after the last command.
+///   the connection is lost, a small watcher on the host does the same a few seconds after the deadline.
 ///   Processes that left the group by themselves are not followed.
 /// * A command that ended but left a process that holds its output open makes the call wait two seconds more; then
 ///   what was read is returned, flagged as truncated. That process is left alone, but a further write of it fails:
@@ -40,8 +38,6 @@ use crate::{detached, files, probe, run};
 ///   [`Unreachable`](PortErrorKind::Unreachable) when the host cannot resolve the name, and with
 ///   [`Unsupported`](PortErrorKind::Unsupported) when there is no bash either. Its deadline counts from when the host
 ///   is connected.
-/// * Variables `KWBASE_*` that a session of the host has by itself are taken out for every command. Where a command found
-///   none, others of the same connection do not look again for a minute.
 /// * Whatever login scripts write to the outputs before the command starts is left out.
 /// * Exit codes 126 and 127 of a program that is there may also come from the shell that could not start it (a missing
 ///   interpreter, say); standard error then holds the shell's words.
