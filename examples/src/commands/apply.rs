@@ -315,6 +315,12 @@ fn standing(ledger: &Ledger, reason: StopReason) -> Vec<String> {
     for node in ledger.marked.iter().filter(|n| !ledger.stopped.contains(n)) {
         lines.push(match reason {
             StopReason::Recommissioned => format!("node {} had been marked by this operation", node.0),
+            _ if ledger.mark_failed(*node) => {
+                format!(
+                    "the mark of node {} failed; kwscale status tells whether it is set all the same",
+                    node.0
+                )
+            }
             _ => format!("node {} stays marked as decommissioning: its replicas go on moving off", node.0),
         });
     }

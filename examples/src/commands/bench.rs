@@ -19,7 +19,7 @@ use kwdb_scale_sim::lab::{Lab, LabInfo, LabOptions};
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
 
-use super::lab::{blocking, interrupted};
+use super::lab::{blocking, interrupted, make};
 use crate::cli::PaceArg;
 use crate::connect::Cluster;
 use crate::failure::{Exit, Failure};
@@ -51,7 +51,7 @@ pub(crate) struct ScaleInArgs {
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
     /// Ranges of a table with small rows.
-    #[arg(long, value_name = "N", default_value_t = 600)]
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     ranges: u32,
     /// The pace of kwscale's way.
     #[arg(long, value_enum, default_value = "full")]
@@ -95,10 +95,21 @@ pub(crate) async fn scale_in(ui: &Ui, args: &ScaleInArgs) -> Result<Exit, Failur
         ranges: args.ranges,
         secure: args.secure,
         kwbase: Some(args.kwbase.clone()),
+        deadline: LONGEST,
         ..LabOptions::new(&args.dir)
     };
     ui.say(format_args!("making {NODES} nodes with {} ranges in {} …", args.ranges, args.dir.display()));
-    let made = blocking(move || lab::up(options)).await?;
+    // A lab that is there already is somebody's.
+    let is_ours = std::fs::read_dir(&args.dir).map_or(true, |mut dir| dir.next().is_none());
+    let made = match make(options).await {
+        Ok(made) => made,
+        Err(failure) => {
+            if let (true, Ok(left)) = (is_ours, Lab::open(&args.dir)) {
+                blocking(move || lab::down(left)).await?;
+            }
+            return Err(failure);
+        }
+    };
     let info = made.info().clone();
     let measured = tokio::select! {
         measured = measure(ui, args, &info) => measured,
@@ -362,38 +373,50 @@ async fn documented(info: &LabInfo, cluster: &Cluster) -> Result<Way, Failure> {
         return Err(Failure::other("the cluster has no hosts"));
     };
     let (host, leaving) = (format!("--host={}", first.address), format!("--host={}", last.address));
-    let dir = info.dir.clone();
+    let security = match &info.certs_dir {
+        Some(dir) => format!("--certs-dir={}", dir.display()),
+        None => "--insecure".to_owned(),
+    };
     let id = NODES.to_string();
-    let work = blocking(move || {
-        let lab = Lab::open(&dir)?;
-        lab.kwbase(&["node", "decommission", &id, &host], LONGEST)?;
+    let run =
+        async |arguments: &[&str]| finished(&info.kwbase, &[arguments, &[security.as_str()]].concat()).await;
+    let work = async {
+        run(&["node", "decommission", &id, &host]).await?;
         let told = Instant::now();
-        lab.kwbase(&["node", "status", "--decommission", &host], LONGEST)?;
-        lab.kwbase(&["quit", &leaving], LONGEST)?;
+        run(&["node", "status", "--decommission", &host]).await?;
+        run(&["quit", &leaving]).await?;
         Ok(told)
-    });
+    };
     watched(info, cluster, work).await
+}
+
+/// Runs a program until it has succeeded; it ends with the one who waits for it.
+async fn finished(program: &Path, arguments: &[&str]) -> Result<Instant, Failure> {
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    let said = || format!("{} {}", program.display(), arguments.join(" "));
+    let output = timeout(LONGEST, command.output()).await;
+    let output = output
+        .map_err(|_| Failure::other(format!("{} did not end within {} s", said(), LONGEST.as_secs())))?;
+    let output = output.map_err(|e| Failure::other(format!("{} cannot be started: {e}", said())))?;
+    match output.status.success() {
+        true => Ok(Instant::now()),
+        false => Err(Failure::other(format!(
+            "{} ended with {}: {}",
+            said(),
+            output.status,
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))),
+    }
 }
 
 /// `kwscale plan` and `kwscale apply`.
 async fn ours(args: &ScaleInArgs, info: &LabInfo, cluster: &Cluster) -> Result<Way, Failure> {
     let program = std::env::current_exe()
         .map_err(|e| Failure::other(format!("this program does not know where it lies: {e}")))?;
+    let file = control_file(info).display().to_string();
     let run = async |arguments: &[&str]| {
-        let mut command = tokio::process::Command::new(&program);
-        command.arg("--cluster").arg(control_file(info)).args(arguments);
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        let output = command.output().await;
-        let output = output.map_err(|e| Failure::other(format!("kwscale cannot be started: {e}")))?;
-        match output.status.success() {
-            true => Ok(Instant::now()),
-            false => Err(Failure::other(format!(
-                "kwscale {} ended with {}: {}",
-                arguments.join(" "),
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim()
-            ))),
-        }
+        finished(&program, &[&["--cluster", file.as_str()], arguments].concat()).await
     };
     let (id, plan) = (NODES.to_string(), plan_file(info).display().to_string());
     let work = async {

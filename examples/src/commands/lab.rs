@@ -92,25 +92,7 @@ pub(crate) async fn up(ui: &Ui, args: &UpArgs) -> Result<Exit, Failure> {
         ..LabOptions::new(&args.dir)
     };
     ui.say(format_args!("starting {} nodes in {} …", args.nodes, args.dir.display()));
-    let dir = args.dir.clone();
-    let cancel = Arc::clone(&options.cancel);
-    let mut making = std::pin::pin!(blocking(move || lab::up(options)));
-    let made = tokio::select! {
-        made = &mut making => made?,
-        () = interrupted() => {
-            // It ends what it has made, unless it is too slow for a person who insists.
-            cancel.store(true, Ordering::Relaxed);
-            tokio::select! {
-                _ = making => {}
-                () = interrupted() => {}
-            }
-            // What was started so far is not left behind.
-            if let Ok(lab) = Lab::open(&dir) {
-                blocking(move || lab::down(lab)).await?;
-            }
-            return Err(Failure::other("interrupted: what was started was ended again"));
-        }
-    };
+    let made = make(options).await?;
     let info = made.info();
     let file = lab::cluster_file(info);
     if ui.json() {
@@ -143,6 +125,28 @@ pub(crate) async fn up(ui: &Ui, args: &UpArgs) -> Result<Exit, Failure> {
         file.display(),
     ));
     Ok(Exit::Done)
+}
+
+/// Makes a lab; what was started is ended again when that is interrupted.
+pub(super) async fn make(options: LabOptions) -> Result<Lab, Failure> {
+    let (dir, cancel) = (options.dir.clone(), Arc::clone(&options.cancel));
+    let mut making = std::pin::pin!(blocking(move || lab::up(options)));
+    tokio::select! {
+        made = &mut making => made,
+        () = interrupted() => {
+            // It ends what it has made, unless it is too slow for a person who insists.
+            cancel.store(true, Ordering::Relaxed);
+            tokio::select! {
+                _ = making => {}
+                () = interrupted() => {}
+            }
+            // What was started so far is not left behind.
+            if let Ok(lab) = Lab::open(&dir) {
+                blocking(move || lab::down(lab)).await?;
+            }
+            Err(Failure::other("interrupted: what was started was ended again"))
+        }
+    }
 }
 
 /// Ctrl-C or SIGTERM.

@@ -66,6 +66,13 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
             drop(held);
             undone = apply::undo(ui, &cluster, &ledger.plan.gateways, journal).await?;
             ids.retain(|id| !ours.contains(id));
+        } else if !ours.is_disjoint(&named) {
+            let others: Vec<NodeId> = ours.difference(&named).copied().collect();
+            ui.say(format_args!(
+                "warning: the operation that set the mark has marked node {} too, so it is not undone: it can be resumed, and will \
+                 stop because somebody took a mark back; name them all here, or undo it with kwscale resume --undo",
+                crate::report::ids(&others)
+            ));
         }
     }
     if !ids.is_empty() {

@@ -412,6 +412,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether the last try to mark this node failed, so that it may be marked or not.
+    pub fn mark_failed(&self, node: NodeId) -> bool {
+        matches!(&self.last, Some((Act::Mark { nodes }, ActResult::Failed { .. })) if nodes.contains(&node))
+    }
+
     /// Nodes whose mark can be taken back: those that this operation marked and has not told to stop. One that was
     /// marked before the operation began is none of its business.
     pub fn recommissionable(&self) -> BTreeSet<NodeId> {

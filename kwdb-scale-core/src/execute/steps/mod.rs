@@ -18,7 +18,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::event::Look;
 use super::machine::{Ctx, State, Verdict};
 use super::record::{Act, ActResult, Cancel, StopReason, Stopped};
-use crate::plan::Step;
+use crate::plan::{Step, ids};
+use crate::topology::NodeId;
 
 /// Times that an act which fails for a passing reason is tried.
 const TRIES: u32 = 3;
@@ -123,9 +124,16 @@ fn standing(state: &State) -> Vec<String> {
     {
         lines.push(format!("a node may have been started on host {host}; it goes on joining by itself then"));
     }
-    let marked: Vec<String> = ledger.marked.iter().map(|n| n.0.to_string()).collect();
+    let (failed, marked): (Vec<NodeId>, Vec<NodeId>) =
+        ledger.marked.iter().copied().partition(|n| ledger.mark_failed(*n));
     if !marked.is_empty() {
-        lines.push(format!("marked as decommissioning: {}", marked.join(", ")));
+        lines.push(format!("marked as decommissioning: {}", ids(&marked)));
+    }
+    if !failed.is_empty() {
+        lines.push(format!(
+            "the mark of {} failed; the cluster tells whether it is set all the same",
+            ids(&failed)
+        ));
     }
     for certification in ledger.restorable_certificates() {
         lines.push(format!(

@@ -78,9 +78,12 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
         .collect();
     if !gone.is_empty() {
         let list = ids(&gone);
-        return Verdict::Done(format!(
-            "what could be put back is; {list}, which was told to stop already, stays marked and goes"
-        ));
+        let back: Vec<NodeId> = ctx.state.ledger.recommissionable().into_iter().collect();
+        let back = match back.is_empty() {
+            true => "what could be put back is".to_owned(),
+            false => format!("what could be put back is: the mark of {}", ids(&back)),
+        };
+        return Verdict::Done(format!("{back}; {list}, told to stop already, stays marked and goes"));
     }
     Verdict::Done("no mark and no setting that was to be put back is left".into())
 }
