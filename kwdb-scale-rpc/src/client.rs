@@ -277,7 +277,7 @@ impl AdminRpc {
     fn ids(&self, via: &Address, nodes: &[NodeId]) -> Result<Vec<i32>, PortError> {
         let peer = self.connector().peer(via);
         if nodes.is_empty() {
-            let text = "no node was named, and an empty list would mean the gateway itself";
+            let text = "no node was named, and to a server that marks an empty list means the gateway itself";
             return Err(peer.error(PortErrorKind::Config, text));
         }
         let mut ids = Vec::new();

@@ -53,9 +53,9 @@ impl Builder {
     }
 
     /// After how long one attempt of a short call (status, mark, recommission, readiness) is given up and made again
-    /// within the call's deadline, 10 s unless set. A server under load lets some calls run out.
+    /// within the call's deadline, 10 s unless set and 100 ms at least. A server under load lets some calls run out.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.attempt_timeout = timeout;
+        self.attempt_timeout = timeout.max(Duration::from_millis(100));
         self
     }
 
