@@ -104,7 +104,7 @@ fn at_full_speed(lab: &TestLab<'_>) {
     let plan = lab.path("in.json");
     lab.kwscale(&["plan", "--pace", "full", "-o", &plan, "scale-in", "5"]).exit(0).says(&[
         "by the admin RPC (control = \"rpc\" of the cluster's file; node 1 at",
-        "asking servers to look at these ranges from the start",
+        "asking servers from the start to look at these ranges",
     ]);
     lab.kwscale(&["apply", &plan, "--yes"]).exit(0).says(&[
         "by the admin RPC",
