@@ -15,10 +15,11 @@ use kwdb_scale_core::execute::{
 use kwdb_scale_core::plan::{Plan, Refusal, Step, plan};
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::ports::{
-    DecommissionControl, DecommissionStatus, Gateway, Journal as _, PortError, PortErrorKind, async_trait,
+    DecommissionControl, DecommissionStatus, FactSource, Gateway, Journal as _, PortError, PortErrorKind,
+    async_trait,
 };
 use kwdb_scale_core::request::{self, NodeRef, Options, Pace, Request};
-use kwdb_scale_core::rows::Rows;
+use kwdb_scale_core::rows::{Answer, Query, Rows};
 use kwdb_scale_core::safety::safe_to_wipe;
 use kwdb_scale_core::topology::{Address, HostName, NodeId, StartMode};
 use kwdb_scale_sim::memory::{Call, Fault, Faulty, MemJournal, MemLock, SimHost, Which, World};
@@ -322,6 +323,43 @@ async fn a_liar_that_shows_no_replicas_does_not_get_a_full_node_stopped() {
     let end = run(&world, ports, scale_in(&[4])).await;
     let held = world.cluster().replica_count(NodeId(4));
     assert!(held > 0 && world.cluster().listening(&address(4)), "{held} replicas; {end:?}");
+}
+
+/// From its so-many-th question on one gateway never answers again: its process is stopped, its connections stay.
+#[derive(Debug)]
+struct Hangs {
+    inner: Arc<dyn FactSource>,
+    from: usize,
+    asked: AtomicUsize,
+}
+
+#[async_trait]
+impl FactSource for Hangs {
+    fn seeds(&self) -> Vec<Address> {
+        self.inner.seeds()
+    }
+
+    async fn fetch(&self, gateway: &Address, query: &Query) -> Result<Answer, PortError> {
+        // A scan has a deadline of its own, which is the source's matter.
+        let scans = matches!(query, Query::Ranges | Query::ReplicaCounts(_));
+        if *gateway == address(1) && !scans && self.asked.fetch_add(1, Ordering::SeqCst) >= self.from {
+            std::future::pending::<()>().await;
+        }
+        self.inner.fetch(gateway, query).await
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_hangs_does_not_hold_up_what_others_say() {
+    for from in [20, 60] {
+        let world = settled(5);
+        let ports = world.ports();
+        let facts = Arc::new(Hangs { inner: ports.facts.clone(), from, asked: AtomicUsize::new(0) });
+        let end = run(&world, Ports { facts: facts.clone(), ..ports }, scale_in(&[5])).await;
+        assert!(matches!(end, End::Done(_)), "{end:?}");
+        assert!(facts.asked.load(Ordering::SeqCst) > from, "it never hung");
+        assert!(!world.cluster().listening(&address(5)));
+    }
 }
 
 /// What the server's own status is asked through, and how often nodes are marked. Through one member it counts more.

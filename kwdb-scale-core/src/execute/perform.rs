@@ -1,15 +1,19 @@
 //! Looks and acts, done through the ports.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::future::{join, join_all};
+use futures_util::future::{Either, join, join_all, select};
 use futures_util::stream;
 use jiff::SignedDuration;
 
 use super::driver::Ports;
 use super::event::{Begun, Look, Looked, Nudged, Order};
+use super::machine::later;
 use super::record::{Act, ActResult};
 use crate::fact::Fact;
 use crate::observation::Reply;
@@ -17,7 +21,7 @@ use crate::ports::{
     AuthorityFacts, CertificateControl, ClearData, DecommissionStatus, PortError, PortErrorKind,
     ProcessState, StartNode, StartOutcome,
 };
-use crate::rows::Query;
+use crate::rows::{Answer, Query};
 use crate::topology::{Address, HostName, NodeId, RangeId};
 
 /// For a status, which scans the meta ranges.
@@ -26,8 +30,59 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(30);
 /// For a node to say whether it is ready.
 const READY_DEADLINE: Duration = Duration::from_secs(5);
 
-/// For a server to be done with one range that it was asked to look at: a snapshot may have to be sent.
-const NUDGE_DEADLINE: Duration = Duration::from_secs(60);
+/// For a server to be done with one range that it was asked to look at: a snapshot may have to be sent. The rest of a look
+/// waits for it.
+const NUDGE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How long a cheap question waits for a member while another one has answered all of its own. One that hangs must not
+/// hold up what the others say for as long as a scan may take.
+const LATE: SignedDuration = SignedDuration::from_secs(5);
+
+fn scans(query: &Query) -> bool {
+    matches!(query, Query::Ranges | Query::ReplicaCounts(_) | Query::RangesOn { .. })
+}
+
+fn asks_leases(query: &Query) -> bool {
+    matches!(query, Query::LeasesOn { .. } | Query::LeasesOf(_))
+}
+
+/// One question; `others` tells whether another member has answered everything.
+async fn fetch(
+    ports: &Ports,
+    gateway: &Address,
+    query: &Query,
+    others: &AtomicBool,
+) -> Result<Answer, PortError> {
+    let mut fetch = ports.facts.fetch(gateway, query);
+    if scans(query) || asks_leases(query) {
+        return fetch.await;
+    }
+    loop {
+        let pause = ports.clock.sleep_until(later(ports.clock.now(), LATE));
+        match select(fetch, pause).await {
+            Either::Left((result, _)) => return result,
+            Either::Right(_) if others.load(Ordering::Relaxed) => {
+                let text = format!("{gateway} has not answered within {LATE:#}, while others answer");
+                return Err(PortError::new(PortErrorKind::Deadline, text));
+            }
+            Either::Right(((), rest)) => fetch = rest,
+        }
+        give_way().await;
+    }
+}
+
+/// Lets the other questions of a look go on, also where the clock's sleep takes no time.
+async fn give_way() {
+    let mut given = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut given, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
 
 /// Gateways are asked side by side, the questions to one of them in order.
 pub(super) async fn perform_look(ports: &Ports, look: &Look) -> Looked {
@@ -37,18 +92,21 @@ pub(super) async fn perform_look(ports: &Ports, look: &Look) -> Looked {
             gateways.push(gateway);
         }
     }
+    let answered = &AtomicBool::new(false);
     let per_gateway = gateways.into_iter().map(|gateway| async move {
         let mut replies = Vec::new();
-        let (mut scans, mut leases, mut quickest) = (SignedDuration::ZERO, SignedDuration::ZERO, None);
+        let (mut scan_took, mut leases_took, mut quickest) =
+            (SignedDuration::ZERO, SignedDuration::ZERO, None);
         for (_, query) in look.asks.iter().filter(|(g, _)| g == gateway) {
             let begun = ports.clock.now();
-            let result = ports.facts.fetch(gateway, query).await;
+            let result = fetch(ports, gateway, query, answered).await;
             let took = ports.clock.now().duration_since(begun);
-            match query {
-                Query::Ranges | Query::ReplicaCounts(_) | Query::RangesOn { .. } => scans += took,
-                Query::LeasesOn { .. } | Query::LeasesOf(_) => leases += took,
-                Query::Liveness if result.is_ok() => quickest = Some(took),
-                _ => {}
+            if scans(query) {
+                scan_took += took;
+            } else if asks_leases(query) {
+                leases_took += took;
+            } else if matches!(query, Query::Liveness) && result.is_ok() {
+                quickest = Some(took);
             }
             let failed = result.as_ref().err().map(PortError::kind);
             let result = result.map_err(|e| format!("{gateway}: {}", e.chain()));
@@ -58,22 +116,32 @@ pub(super) async fn perform_look(ports: &Ports, look: &Look) -> Looked {
                 break;
             }
         }
-        (replies, scans, leases, quickest)
+        if replies.iter().all(|r| r.result.is_ok()) {
+            answered.store(true, Ordering::Relaxed);
+        }
+        (replies, scan_took, leases_took, quickest)
     });
     let mut looked = Looked::default();
     let (answers, nudged) = join(join_all(per_gateway), perform_nudges(ports, look)).await;
-    for (replies, scans, leases, quickest) in answers {
-        looked.leases_took = looked.leases_took.max(leases);
+    for (replies, scan_took, leases_took, quickest) in answers {
+        looked.leases_took = looked.leases_took.max(leases_took);
         looked.replies.extend(replies);
-        looked.scan_took = looked.scan_took.max(scans);
+        looked.scan_took = looked.scan_took.max(scan_took);
         looked.quickest = [looked.quickest, quickest].into_iter().flatten().min();
     }
     (looked.can_nudge, looked.nudged) = (ports.queue.is_some(), nudged);
     looked.means = ports.control.means();
     let begun = ports.clock.now();
-    let statuses = look.statuses.iter().map(|(via, nodes)| async move {
-        let said = ports.control.status(via, nodes, STATUS_DEADLINE).await;
-        (via.sql_address.clone(), said.map_err(|e| e.chain()))
+    let late = |gateway: &Address| looked.replies.iter().any(|r| r.gateway == *gateway && r.result.is_err());
+    let statuses = look.statuses.iter().map(|(via, nodes)| {
+        let late = late(&via.sql_address);
+        async move {
+            let said = match late {
+                true => Err(format!("{} was not asked: it does not answer SQL", via.sql_address)),
+                false => ports.control.status(via, nodes, STATUS_DEADLINE).await.map_err(|e| e.chain()),
+            };
+            (via.sql_address.clone(), said)
+        }
     });
     looked.statuses = join_all(statuses).await;
     // They scan the meta ranges, too.

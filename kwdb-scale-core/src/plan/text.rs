@@ -166,7 +166,9 @@ impl fmt::Display for Line<'_> {
                 let pace = match self.plan.request.options.pace {
                     Pace::Server => ", at the servers' own pace",
                     Pace::Tail => "",
-                    Pace::Full => ", asking servers from the start to look at these ranges, where the admin RPC can be had",
+                    Pace::Full => {
+                        ", asking servers from the start to look at these ranges, where the admin RPC can be had"
+                    }
                 };
                 write!(f, "wait until no range names a store of {}{pace}", ids(nodes))
             }

@@ -115,6 +115,7 @@ pub(super) fn moves(cx: &Context<'_>) -> Vec<Problem> {
     let at_a_time = cx.request.options.at_a_time(all);
     let asked = expected(at_a_time);
     match (all, at_a_time) {
+        _ if together == 0 => note("the leaving nodes hold nothing: no replica will move"),
         (0 | 1, _) => note(format!("about {together} replicas will move")),
         (_, n) if n < all => note(format!(
             "about {asked} replicas will move with {n} of {all} nodes leaving at a time: {} % more than about {together} \
