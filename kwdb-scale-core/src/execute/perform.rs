@@ -34,7 +34,7 @@ const READY_DEADLINE: Duration = Duration::from_secs(5);
 /// waits for it.
 const NUDGE_DEADLINE: Duration = Duration::from_secs(20);
 
-/// How long a cheap question waits for a member while another one has answered all of its own. One that hangs must not
+/// How long a quick question waits for a member while another one has answered all of its own. One that hangs must not
 /// hold up what the others say for as long as a scan may take.
 const LATE: SignedDuration = SignedDuration::from_secs(5);
 
@@ -46,6 +46,11 @@ fn asks_leases(query: &Query) -> bool {
     matches!(query, Query::LeasesOn { .. } | Query::LeasesOf(_))
 }
 
+/// Answered from memory, whatever the size of the cluster. Zones and jobs are tables, which may be long.
+fn is_quick(query: &Query) -> bool {
+    matches!(query, Query::Cluster | Query::Liveness | Query::Nodes | Query::Stores | Query::Settings(_))
+}
+
 /// One question; `others` tells whether another member has answered everything.
 async fn fetch(
     ports: &Ports,
@@ -54,7 +59,7 @@ async fn fetch(
     others: &AtomicBool,
 ) -> Result<Answer, PortError> {
     let mut fetch = ports.facts.fetch(gateway, query);
-    if scans(query) || asks_leases(query) {
+    if !is_quick(query) {
         return fetch.await;
     }
     loop {
