@@ -83,7 +83,9 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
             true => "what could be put back is".to_owned(),
             false => format!("what could be put back is: the mark of {}", ids(&back)),
         };
-        return Verdict::Done(format!("{back}; {list}, told to stop already, stays marked and goes"));
+        return Verdict::Done(format!(
+            "{back}; {list}, which was told to stop already, stays marked and goes"
+        ));
     }
     Verdict::Done("no mark and no setting that was to be put back is left".into())
 }
