@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::event::{Looked, Nudge};
+use super::event::{Look, Looked, Nudge};
 use super::machine::later;
 use super::watch::{DrainWatch, LAST};
 use crate::observation::{Observation, Store};
@@ -80,26 +80,24 @@ impl Nudges {
         self.on && !self.off && self.paused_until.is_none_or(|until| until <= at)
     }
 
-    /// Further questions for the first gateway; `leases` asks for the lease holders of what is left.
-    pub(super) fn questions(&self, at: Timestamp, leases: Query) -> Vec<Query> {
+    /// Adds to a look what is asked of `via`, and what servers are asked to look at; `leases` asks for the lease holders of
+    /// what is left.
+    pub(super) fn ask(&self, at: Timestamp, via: &Gateway, leases: Query, look: &mut Look) {
         if !self.may_ask(at) {
-            return Vec::new();
+            return;
         }
-        let mut questions = vec![Query::Stores];
+        let stores = (via.sql_address.clone(), Query::Stores);
+        if !look.asks.contains(&stores) {
+            look.asks.push(stores);
+        }
         if self.to_ask.is_empty() && self.list_next.is_none_or(|next| next <= at) {
-            questions.push(leases);
-        }
-        questions
-    }
-
-    /// What to ask for next, and how much of it at once.
-    pub(super) fn next(&self, at: Timestamp, via: &Gateway) -> (Vec<Nudge>, usize) {
-        if !self.may_ask(at) {
-            return (Vec::new(), 0);
+            look.asks.push((via.sql_address.clone(), leases));
         }
         let at_once = self.at_once.max(1);
         let next = self.to_ask.iter().take(at_once * ROUNDS);
-        (next.map(|(range, node)| Nudge { via: via.clone(), node: *node, range: *range }).collect(), at_once)
+        look.nudges =
+            next.map(|(range, node)| Nudge { via: via.clone(), node: *node, range: *range }).collect();
+        look.nudges_at_once = at_once;
     }
 
     /// Takes in what a look brought. Gives what is worth telling.
@@ -162,14 +160,14 @@ impl Nudges {
         self.why.iter().map(|(range, words)| format!("{range}: the server says: {words}"))
     }
 
-    /// What was asked for, in words; `None` when nothing was.
-    pub(super) fn summary(&self) -> Option<String> {
+    /// What was asked for, to be put behind what a step proved; empty when nothing was.
+    pub(super) fn summary(&self) -> String {
         if self.asked == 0 {
-            return None;
+            return String::new();
         }
         let kinds: Vec<String> = self.errors.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         let of_them = if kinds.is_empty() { String::new() } else { format!(" ({})", kinds.join(", ")) };
-        Some(format!("{} times a server was asked to look at a range{of_them}", self.asked))
+        format!("; {} times a server was asked to look at a range{of_them}", self.asked)
     }
 
     fn answers(&mut self, at: Timestamp, looked: &Looked) -> Option<String> {

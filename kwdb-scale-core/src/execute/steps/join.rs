@@ -40,22 +40,23 @@ pub(super) fn look(state: &State, at: Timestamp, host: &HostName) -> Look {
 
 /// Servers are asked to look at the ranges that want a replica on the new node.
 fn ask_servers(state: &State, at: Timestamp, look: &mut Look) {
-    let (nudges, short) = (&state.scratch.nudges, &state.scratch.short);
-    let gateways = state.gateways(at);
-    let Some(via) = gateways.first().filter(|_| state.scratch.want_health && !short.is_empty()) else {
+    let short = &state.scratch.short;
+    if !state.scratch.want_health || short.is_empty() {
         return;
-    };
-    let few = usize::try_from(LISTED).unwrap_or(usize::MAX).min(short.len());
-    let leases = Query::LeasesOf(short.iter().take(few).copied().collect());
-    let questions = nudges.questions(at, leases);
-    // The stores are asked about in any case.
-    let more = questions.into_iter().filter(|q| *q != Query::Stores);
-    look.asks.extend(more.map(|q| (via.sql_address.clone(), q)));
-    (look.nudges, look.nudges_at_once) = nudges.next(at, via);
+    }
+    if let Some(via) = state.gateways(at).first() {
+        let few = usize::try_from(LISTED).unwrap_or(usize::MAX);
+        let leases = Query::LeasesOf(short.iter().take(few).copied().collect());
+        state.scratch.nudges.ask(at, via, leases, look);
+    }
 }
 
 /// Takes in what servers said, and what is still to be asked for.
 fn hasten(ctx: &mut Ctx<'_>, members: usize) {
+    // Nothing else is done with it, and it judges every range once more.
+    if !ctx.looked.can_nudge {
+        return;
+    }
     let short = short_ranges(ctx, members);
     let (pace, pause) = (ctx.state.ledger.plan.request.options.pace, ctx.state.policy().poll);
     let left = u64::try_from(short.len()).unwrap_or(u64::MAX);
@@ -281,7 +282,7 @@ fn prove(ctx: &mut Ctx<'_>, host: &HostName, address: &Address, mode: &StartMode
         ));
     }
     ctx.records.push(Record::Joined { host: host.clone(), node: id });
-    let asked = ctx.state.scratch.nudges.summary().map(|text| format!("; {text}")).unwrap_or_default();
+    let asked = ctx.state.scratch.nudges.summary();
     Verdict::Done(format!(
         "node {} joined on host {host} at {address}: live through {agreeing} members, cluster {}{ready}, nothing \
          under-replicated at {members} members{}{asked}",

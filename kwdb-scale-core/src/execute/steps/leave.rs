@@ -90,13 +90,7 @@ pub(super) fn look_empty(state: &State, at: Timestamp, nodes: &[NodeId]) -> Look
         let limit = state.policy().list_ranges;
         first.push(Query::RangesOn { stores: stores.clone(), limit });
     }
-    let nudges = &state.scratch.nudges;
     let leases = Query::LeasesOn { stores: stores.clone(), limit: LISTED };
-    for question in nudges.questions(at, leases) {
-        if !first.contains(&question) {
-            first.push(question);
-        }
-    }
     if state.scratch.drain.scan_due(at) {
         first.push(Query::ReplicaCounts(stores.clone()));
         if state.scratch.want_health {
@@ -109,7 +103,7 @@ pub(super) fn look_empty(state: &State, at: Timestamp, nodes: &[NodeId]) -> Look
         look.statuses = gateways.map(|via| (via, nodes.to_vec())).collect();
     }
     if let Some(via) = state.gateways(at).first() {
-        (look.nudges, look.nudges_at_once) = nudges.next(at, via);
+        state.scratch.nudges.ask(at, via, leases, &mut look);
     }
     look
 }
@@ -190,7 +184,7 @@ pub(super) fn judge_empty(ctx: &mut Ctx<'_>, nodes: &[NodeId]) -> Verdict {
     let (samples, spacing) = (plan.policy.samples.max(1), plan.policy.sample_spacing);
     let agreeing = ctx.state.scratch.samples.add(server_time, spacing);
     if agreeing >= samples {
-        let asked = ctx.state.scratch.nudges.summary().map(|text| format!("; {text}")).unwrap_or_default();
+        let asked = ctx.state.scratch.nudges.summary();
         return Verdict::Done(format!(
             "no range names a store of the leaving nodes: {agreeing} samples through {needed} members{asked}"
         ));
