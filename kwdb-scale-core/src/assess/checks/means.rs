@@ -3,7 +3,7 @@
 use super::Problem;
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
-use crate::ports::Means;
+use crate::ports::{HostFacts, Means};
 use crate::request::Finish;
 use crate::topology::HostName;
 
@@ -11,6 +11,16 @@ use crate::topology::HostName;
 pub(super) fn said(cx: &Context<'_>) -> Vec<Problem> {
     let say = |means: &Means| Problem::new(format!("nodes are marked, counted and stopped by {means}"));
     cx.obs.means.iter().map(say).collect()
+}
+
+/// Why nothing can be asked of the cluster as root from a host; `None` where it can.
+fn why_not(facts: &HostFacts) -> Option<String> {
+    match (&facts.build, &facts.can_authenticate) {
+        _ if facts.can_mark() => None,
+        (Fact::Unknown(why), _) => Some(format!("no kwbase: {why}")),
+        (_, Fact::Unknown(why)) => Some(why.clone()),
+        (_, Fact::Known(_)) => Some("root's client certificate and key cannot be used".to_owned()),
+    }
 }
 
 /// Nodes that something owns are stopped on their own hosts, by a command that asks the cluster from there.
@@ -24,12 +34,7 @@ pub(super) fn stopping(cx: &Context<'_>) -> Vec<Problem> {
     });
     owned
         .filter_map(|(node, host, facts)| {
-            let why = match (&facts.build, &facts.can_authenticate) {
-                _ if facts.can_mark() => return None,
-                (Fact::Unknown(why), _) => format!("no kwbase: {why}"),
-                (_, Fact::Unknown(why)) => why.clone(),
-                (_, Fact::Known(_)) => "root's client certificate and key cannot be used".to_owned(),
-            };
+            let why = why_not(facts)?;
             let message = format!(
                 "the process of node {} belongs to a service of host {host}, where nothing can ask the cluster before it \
                  is stopped",
@@ -61,14 +66,9 @@ pub(super) fn marking(cx: &Context<'_>) -> Vec<Problem> {
         match cx.obs.hosts.get(host) {
             None => lines.push(format!("{host}: it was not looked at")),
             Some(Fact::Unknown(why)) => lines.push(format!("{host}: {why}")),
-            Some(Fact::Known(facts)) => match (&facts.build, &facts.can_authenticate) {
-                _ if facts.can_mark() => return Vec::new(),
-                (Fact::Unknown(why), _) => lines.push(format!("{host}: no kwbase: {why}")),
-                (_, Fact::Known(false)) => {
-                    lines.push(format!("{host}: root's client certificate and key cannot be used"));
-                }
-                (_, Fact::Unknown(why)) => lines.push(format!("{host}: {why}")),
-                (_, Fact::Known(true)) => {}
+            Some(Fact::Known(facts)) => match why_not(facts) {
+                Some(why) => lines.push(format!("{host}: {why}")),
+                None => return Vec::new(),
             },
         }
     }
