@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum as _};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::health::range_health;
 use kwdb_scale_core::observation::Observation;
@@ -165,12 +165,9 @@ impl Report {
     }
 }
 
-fn pace(pace: PaceArg) -> &'static str {
-    match pace {
-        PaceArg::Server => "server",
-        PaceArg::Tail => "tail",
-        PaceArg::Full => "full",
-    }
+/// As the command line writes it.
+fn pace(pace: PaceArg) -> String {
+    pace.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn copy_of(info: &LabInfo) -> PathBuf {
@@ -271,8 +268,7 @@ fn is_well(observation: &Observation) -> bool {
     let live =
         observation.of_class(NodeClass::Member).filter(|n| n.is_healthy() == Fact::Known(true)).count();
     let health = range_health(observation, observation.counted_members(), &BTreeSet::new());
-    live == NODES
-        && matches!(health, Fact::Known(h) if h.unavailable.is_empty() && h.under_replicated.is_empty() && h.with_learners == 0)
+    live == NODES && matches!(health, Fact::Known(h) if h.is_good() && h.with_learners == 0)
 }
 
 /// Has `dir` hold what the stores hold, or the stores what `dir` holds.
@@ -420,7 +416,7 @@ async fn ours(args: &ScaleInArgs, info: &LabInfo, cluster: &Cluster) -> Result<W
     };
     let (id, plan) = (NODES.to_string(), plan_file(info).display().to_string());
     let work = async {
-        run(&["plan", "--pace", pace(args.pace), "scale-in", &id, "-o", &plan]).await?;
+        run(&["plan", "--pace", &pace(args.pace), "scale-in", &id, "-o", &plan]).await?;
         run(&["apply", "--yes", &plan]).await
     };
     watched(info, cluster, work).await
