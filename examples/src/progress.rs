@@ -58,8 +58,8 @@ impl Show {
         self.bar.set_message(message);
     }
 
-    /// A line that repeats with other figures: rewritten on a terminal, rare otherwise.
-    fn passing(&mut self, text: &str) {
+    /// A line that repeats with other figures: rewritten on a terminal, rare otherwise, but for one that is awaited.
+    fn passing(&mut self, text: &str, awaited: bool) {
         if self.ui.terminal {
             return;
         }
@@ -67,7 +67,7 @@ impl Show {
         let due = self
             .last
             .get(&kind)
-            .is_none_or(|(said, at)| at.elapsed() >= if said == text { SAME } else { QUIET });
+            .is_none_or(|(said, at)| at.elapsed() >= if said == text { SAME } else { QUIET } || awaited && said != text);
         if due {
             self.ui.say(format_args!("      {text}"));
             self.last.insert(kind, (text.to_owned(), Instant::now()));
@@ -98,12 +98,12 @@ impl Show {
                 self.bar.set_length(*of);
                 self.bar.set_position(of.saturating_sub(*left));
                 self.bar.set_message(format!("{} {text}", self.head));
-                self.passing(&text);
+                self.passing(&text, *left == 0);
             }
             Progress::Waiting { waiting_for, .. } => {
                 self.spinner(format!("{} waiting: {waiting_for}", self.head));
                 if !waiting_for.ends_with("replicas to move") {
-                    self.passing(&format!("waiting: {waiting_for}"));
+                    self.passing(&format!("waiting: {waiting_for}"), false);
                 }
             }
             Progress::Note { text } => self.line(&format!("      {text}")),

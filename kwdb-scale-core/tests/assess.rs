@@ -400,8 +400,11 @@ fn with_what_nodes_are_marked_is_said_where_it_is_known() {
     cluster.means = Some(rpc(true));
     let text = "nodes are marked, counted and stopped by the admin RPC (node 1 takes it; marks by commands on hosts)";
     assert_eq!(said(&cluster, scale_in(&[4])).as_deref(), Some(text));
-    assert_eq!(said(&cluster, scale_out(&[5])), None);
+    let text = "new nodes say by the admin RPC whether they are ready (node 1 takes it)";
+    assert_eq!(said(&cluster, scale_out(&[5])).as_deref(), Some(text));
     cluster.means = Some(Means::CommandLine { why: "as asked".into() });
+    let text = "whether new nodes are ready is judged by SQL (as asked)";
+    assert_eq!(said(&cluster, scale_out(&[5])).as_deref(), Some(text));
     let text = "nodes are marked, counted and stopped by the command line (as asked)";
     assert_eq!(said(&cluster, scale_in(&[4])).as_deref(), Some(text));
 }

@@ -240,8 +240,12 @@ impl AdminRpc {
         deadline: Duration,
     ) -> Result<Vec<DecommissionStatus>, PortError> {
         let request = DecommissionStatusRequest { node_ids: ids.to_vec() };
-        let answer = self.call(via, DECOMMISSION_STATUS, &request, deadline).await?;
-        self.read(via, ids, answer)
+        match self.call(via, DECOMMISSION_STATUS, &request, deadline).await {
+            Ok(answer) => self.read(via, ids, answer),
+            // The server does not always name the one that it does not know.
+            Err(e) if e.kind() == PortErrorKind::UnknownNode => Err(about(&e, ids)),
+            Err(e) => Err(e),
+        }
     }
 
     /// Sets or clears the bit of all nodes in one call, after every id was proven: the server would keep those before an
@@ -314,6 +318,16 @@ impl AdminRpc {
                 one(status).ok_or_else(|| malformed(format!("a status makes no sense: {status:?}")))
             })
             .collect()
+    }
+}
+
+/// The error with the ids that the question was about.
+fn about(error: &PortError, ids: &[i32]) -> PortError {
+    let ids: Vec<String> = ids.iter().map(i32::to_string).collect();
+    let about = PortError::new(error.kind(), format!("{error} (it was asked about {})", ids.join(", ")));
+    match error.source().and_then(|said| said.downcast_ref::<ServerSaid>()) {
+        Some(said) => about.with_source(said.clone()),
+        None => about,
     }
 }
 

@@ -9,6 +9,7 @@ use russh::keys::{Algorithm, Certificate, PrivateKey};
 use tokio::sync::Mutex;
 
 use crate::config::KeyFile;
+use crate::ecdsa::with_short_number;
 use crate::error::{blocking, config, local_file};
 
 /// The keys of a transport's connections. Opening an encrypted one takes a good part of a second by design, and the hosts
@@ -59,7 +60,9 @@ fn read_key(file: KeyFile, before: Option<Opened>) -> Result<Opened, PortError> 
         return Ok(before);
     }
     let passphrase = file.passphrase.as_ref();
-    let key = russh::keys::decode_secret_key(text.expose(), passphrase.map(Secret::expose)).map_err(|e| {
+    let open = |e| with_short_number(text.expose(), passphrase.map(Secret::expose)).ok_or(e);
+    let key = russh::keys::decode_secret_key(text.expose(), passphrase.map(Secret::expose));
+    let key = key.or_else(open).map_err(|e| {
         let why = match (&e, passphrase) {
             (russh::keys::Error::KeyIsEncrypted, None) => "it is encrypted: give its passphrase",
             (_, Some(_)) => "the passphrase is wrong, or it is no private key",

@@ -97,6 +97,7 @@
 mod config;
 mod connection;
 mod detached;
+mod ecdsa;
 mod error;
 mod exchange;
 mod files;

@@ -50,6 +50,22 @@ async fn every_kind_of_key() {
         let file = if passphrase.is_empty() { file } else { file.passphrase(Secret::new(passphrase)) };
         reach(sshd.bare_host().login(file)).await.unwrap_or_else(|e| panic!("{name}: {}", e.chain()));
     }
+    // Its private number begins with a zero byte, as that of one key in 256 does.
+    let short = sshd.path("ecdsa-short");
+    std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/ecdsa-short"), &short).unwrap();
+    std::fs::set_permissions(&short, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let path = short.to_str().unwrap();
+    let shown = Command::new("ssh-keygen").args(["-y", "-f", path]).output().unwrap();
+    std::fs::write(short.with_extension("pub"), shown.stdout).unwrap();
+    authorize(&sshd, &[&short]);
+    reach(sshd.bare_host().login(KeyFile::new(&short))).await.unwrap();
+    for (before, cipher) in [("", "aes256-ctr"), ("hunter2", "aes256-gcm@openssh.com")] {
+        keygen(&["-p", "-P", before, "-N", "hunter2", "-Z", cipher, "-f", path]);
+        let error = refused(sshd.bare_host().login(KeyFile::new(&short))).await;
+        assert!(error.to_string().contains("give its passphrase"), "{error}");
+        let file = KeyFile::new(&short).passphrase(Secret::new("hunter2"));
+        reach(sshd.bare_host().login(file)).await.unwrap_or_else(|e| panic!("{cipher}: {}", e.chain()));
+    }
     let pem = sshd.path("pem");
     keygen(&["-t", "rsa", "-m", "PEM", "-N", "", "-f", pem.to_str().unwrap()]);
     authorize(&sshd, &[&pem]);

@@ -30,6 +30,8 @@ struct Outcome<'a> {
     plan: &'a str,
     cluster_id: &'a str,
     journal: Option<String>,
+    /// With what nodes are marked, counted and stopped, and why.
+    means: Option<String>,
     end: Option<&'a End>,
     /// Nodes that joined, by host.
     joined: std::collections::BTreeMap<String, u32>,
@@ -78,6 +80,7 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
         .await
         .map_err(|e| port_failure("no journal can be made, so nothing was done", &e))?;
     let path = journal.path().to_owned();
+    let means = chosen.means.to_string();
     let ports = cluster.ports(chosen, Arc::new(journal));
     let operation = match Operation::begin_with_consent(plan, ports, args.consent.as_deref()).await {
         Ok(operation) => operation,
@@ -87,7 +90,7 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
             return Err(execute_failure(&e));
         }
     };
-    drive(ui, global, operation, &path, args.journal.as_deref()).await
+    drive(ui, global, operation, means, &path, args.journal.as_deref()).await
 }
 
 /// An operation that was stopped and would put a setting back is not silently forgotten for another one.
@@ -165,12 +168,13 @@ pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Resul
     }
     let chosen = cluster.control(&ledger.plan.gateways).await?;
     ui.say(format_args!("by {}", chosen.means));
+    let means = chosen.means.to_string();
     let ports = cluster.ports(chosen, Arc::new(journal));
     let operation = Operation::resume(ports).await.map_err(|e| execute_failure(&e))?;
     if args.undo {
         operation.canceller().cancel(Cancel::Undo);
     }
-    drive(ui, global, operation, &path, args.journal.as_deref()).await
+    drive(ui, global, operation, means, &path, args.journal.as_deref()).await
 }
 
 fn nothing_to_do(ui: &Ui, plan: &Plan) -> Result<Exit, Failure> {
@@ -183,6 +187,7 @@ fn nothing_to_do(ui: &Ui, plan: &Plan) -> Result<Exit, Failure> {
             plan: &plan.id,
             cluster_id: plan.cluster_id.as_str(),
             journal: None,
+            means: None,
             end: None,
             joined: Default::default(),
             marked: Vec::new(),
@@ -232,6 +237,7 @@ async fn drive(
     ui: &Ui,
     global: &Global,
     mut operation: Operation,
+    means: String,
     journal: &Path,
     journal_dir: Option<&Path>,
 ) -> Result<Exit, Failure> {
@@ -247,6 +253,7 @@ async fn drive(
             plan: &ledger.plan.id,
             cluster_id: ledger.plan.cluster_id.as_str(),
             journal: Some(journal.display().to_string()),
+            means: Some(means),
             end: Some(&end),
             joined: ledger.joined.iter().map(|(h, n)| (h.to_string(), n.0)).collect(),
             marked: ledger.marked.iter().map(|n| n.0).collect(),

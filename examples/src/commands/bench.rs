@@ -17,6 +17,7 @@ use kwdb_scale_core::rows::{Query, Rows};
 use kwdb_scale_core::topology::{Address, NodeClass, StoreId};
 use kwdb_scale_sim::lab::{Lab, LabInfo, LabOptions};
 use serde::Serialize;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::time::{sleep, timeout};
 
 use super::lab::{blocking, interrupted, make};
@@ -33,6 +34,8 @@ const SETTLED: Duration = Duration::from_secs(30);
 /// For the cluster to settle, and for one scale-in.
 const LONGEST: Duration = Duration::from_secs(3600);
 const POLL: Duration = Duration::from_secs(1);
+/// The same where so few replicas are left that the end is near.
+const CLOSE: (u64, Duration) = (32, Duration::from_millis(200));
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
@@ -66,6 +69,9 @@ pub(crate) struct ScaleInArgs {
 struct Way {
     /// When the count of replicas on the leaving node was first seen to be zero.
     empty_s: Option<f64>,
+    /// When kwscale said that none is left, before it proves that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    noticed_s: Option<f64>,
     /// When it was told that the node is empty (documented), or everything was done and proven.
     told_s: f64,
     /// When the node was stopped, too.
@@ -134,8 +140,9 @@ impl Report {
         let seconds = |s: Option<f64>| s.map_or("-".to_owned(), |s| format!("{s:.1} s"));
         let line = |name: &str, way: &Way| {
             format!(
-                "{name:<24}{:>12}{:>12}{:>12}{:>18}\n",
+                "{name:<24}{:>12}{:>12}{:>12}{:>12}{:>18}\n",
                 seconds(way.empty_s),
+                seconds(way.noticed_s),
                 seconds(Some(way.told_s)),
                 seconds(Some(way.whole_s)),
                 way.fewest_replicas.map_or("-".to_owned(), |n| n.to_string()),
@@ -148,10 +155,11 @@ impl Report {
         };
         let (ours, theirs) = (&self.kwscale, &self.documented);
         format!(
-            "{} ranges, {replicas} replicas on the leaving node, 4 nodes to 3\n\n{:<24}{:>12}{:>12}{:>12}{:>18}\n{}{}{:<24}{:>12}{:>12}{:>12}\n",
+            "{} ranges, {replicas} replicas on the leaving node, 4 nodes to 3\n\n{:<24}{:>12}{:>12}{:>12}{:>12}{:>18}\n{}{}{:<24}{:>12}{:>12}{:>12}{:>12}\n",
             self.ranges,
             "",
             "empty",
+            "noticed",
             "told",
             "stopped",
             "fewest replicas",
@@ -159,6 +167,7 @@ impl Report {
             line(&format!("kwscale, pace {}", pace(args.pace)), ours),
             "ratio",
             ratio(ours.empty_s, theirs.empty_s),
+            "",
             ratio(Some(ours.told_s), Some(theirs.told_s)),
             ratio(Some(ours.whole_s), Some(theirs.whole_s)),
         )
@@ -313,6 +322,7 @@ struct Watch {
 impl Watch {
     /// Asks until it is dropped.
     async fn on(&mut self, cluster: &Cluster, gateway: &Address, store: StoreId) {
+        let mut pause = POLL;
         loop {
             let ask = timeout(POLL * 5, cluster.sql.fetch(gateway, &Query::Ranges));
             if let Ok(Ok(answer)) = ask.await
@@ -326,15 +336,17 @@ impl Watch {
                 }
                 let fewest = ranges.iter().map(|r| r.replicas.len()).min();
                 self.fewest = [self.fewest, fewest].into_iter().flatten().min();
+                pause = if left <= CLOSE.0 && self.empty.is_none() { CLOSE.1 } else { POLL };
             }
-            sleep(POLL).await;
+            sleep(pause).await;
         }
     }
 
-    fn way(self, told: Duration) -> Way {
+    fn way(self, told: &Told) -> Way {
         Way {
             empty_s: self.empty.map(|d| d.as_secs_f64()),
-            told_s: told.as_secs_f64(),
+            noticed_s: told.noticed.map(|at| at.duration_since(self.begun).as_secs_f64()),
+            told_s: told.at.duration_since(self.begun).as_secs_f64(),
             whole_s: self.begun.elapsed().as_secs_f64(),
             fewest_replicas: self.fewest,
             replicas: self.replicas,
@@ -342,11 +354,17 @@ impl Watch {
     }
 }
 
-/// Does something, with the questions beside it. It comes back with when it was told that the node is empty.
+/// When it was told that the node is empty.
+struct Told {
+    at: Instant,
+    noticed: Option<Instant>,
+}
+
+/// Does something, with the questions beside it.
 async fn watched(
     info: &LabInfo,
     cluster: &Cluster,
-    work: impl Future<Output = Result<Instant, Failure>>,
+    work: impl Future<Output = Result<Told, Failure>>,
 ) -> Result<Way, Failure> {
     let observation = cluster.observe(None).await?;
     let leaving = observation.nodes.values().next_back();
@@ -355,12 +373,11 @@ async fn watched(
         return Err(Failure::other("the cluster does not tell the store of the leaving node"));
     };
     let mut watch = Watch { begun: Instant::now(), empty: None, fewest: None, replicas: None };
-    let begun = watch.begun;
     let told = tokio::select! {
         told = work => told?,
-        () = watch.on(cluster, &first.sql_address, store) => begun,
+        () = watch.on(cluster, &first.sql_address, store) => return Err(Failure::other("the watch ended")),
     };
-    Ok(watch.way(told.duration_since(begun)))
+    Ok(watch.way(&told))
 }
 
 /// The steps of the KWDB page: decommission, look, quit.
@@ -378,7 +395,7 @@ async fn documented(info: &LabInfo, cluster: &Cluster) -> Result<Way, Failure> {
         async |arguments: &[&str]| finished(&info.kwbase, &[arguments, &[security.as_str()]].concat()).await;
     let work = async {
         run(&["node", "decommission", &id, &host]).await?;
-        let told = Instant::now();
+        let told = Told { at: Instant::now(), noticed: None };
         run(&["node", "status", "--decommission", &host]).await?;
         run(&["quit", &leaving]).await?;
         Ok(told)
@@ -386,23 +403,34 @@ async fn documented(info: &LabInfo, cluster: &Cluster) -> Result<Way, Failure> {
     watched(info, cluster, work).await
 }
 
-/// Runs a program until it has succeeded; it ends with the one who waits for it.
-async fn finished(program: &Path, arguments: &[&str]) -> Result<Instant, Failure> {
-    let mut command = tokio::process::Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+/// Runs a program until it has succeeded; it ends with the one who waits for it. What it comes back with is when it
+/// ended, and when it first said on standard error that no replica is left.
+async fn finished(program: &Path, arguments: &[&str]) -> Result<Told, Failure> {
     let said = || format!("{} {}", program.display(), arguments.join(" "));
-    let output = timeout(LONGEST, command.output()).await;
-    let output = output
+    let failed = |e: std::io::Error| Failure::other(format!("{} cannot be run: {e}", said()));
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().map_err(failed)?;
+    let (mut noticed, mut tail) = (None, Vec::new());
+    let reading = async {
+        if let Some(stderr) = child.stderr.take() {
+            let mut lines = BufReader::new(stderr).lines();
+            while let Some(line) = lines.next_line().await? {
+                if line.trim_start().starts_with("0 of ") && line.contains("replicas left") {
+                    noticed.get_or_insert_with(Instant::now);
+                }
+                tail.push(line);
+            }
+        }
+        child.wait().await
+    };
+    let status = timeout(LONGEST, reading).await;
+    let status = status
         .map_err(|_| Failure::other(format!("{} did not end within {} s", said(), LONGEST.as_secs())))?;
-    let output = output.map_err(|e| Failure::other(format!("{} cannot be started: {e}", said())))?;
-    match output.status.success() {
-        true => Ok(Instant::now()),
-        false => Err(Failure::other(format!(
-            "{} ended with {}: {}",
-            said(),
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        ))),
+    let status = status.map_err(failed)?;
+    match status.success() {
+        true => Ok(Told { at: Instant::now(), noticed }),
+        false => Err(Failure::other(format!("{} ended with {status}: {}", said(), tail.join("\n").trim()))),
     }
 }
 

@@ -109,6 +109,24 @@ pub(crate) fn two_of_six_at_once(case: &Case) {
     assert!(status.good());
 }
 
+/// The second is not marked before the first is gone, and what that costs is said.
+pub(crate) fn two_of_five_one_at_a_time(case: &Case) {
+    let lab = case.lab(5, SPEED, &["--ranges", "10"]);
+    let plan = lab.plan(&["--batch", "1", "scale-in", "4", "5"]);
+    let shown = lab.kwscale(&["show", &plan]).exit(0);
+    shown.says(&["replicas will move", "1 of 2 nodes leaving at a time"]);
+    let json = lab.kwscale(&["apply", &plan, "--yes", "--format", "json"]).exit(0);
+    let said = |what: &str| json.stderr.lines().position(|line| line.trim() == what).expect(what);
+    let order = ["mark 4", "stop node 4", "mark 5", "stop node 5"].map(said);
+    assert!(order.is_sorted(), "{order:?}\n{}", json.stderr);
+    let outcome = json.json();
+    assert_eq!(outcome["stopped"], serde_json::json!([4, 5]));
+    assert!(outcome["means"].as_str().unwrap().starts_with("the "), "{outcome}");
+    let status = lab.status();
+    assert_eq!((status.members(), status.class(4), status.class(5)), (vec![1, 2, 3], "removed", "removed"));
+    assert!(status.good());
+}
+
 pub(crate) fn out_by_two_then_factor_five_shrinks(case: &Case) {
     let lab = case.lab(3, SPEED, &["--ranges", "6"]);
     lab.lab("add", &[]);

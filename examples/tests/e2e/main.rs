@@ -73,6 +73,7 @@ const CASES: &[Entry] = &[
     ),
     both("certificates_are_made", certificates::certificates_are_made),
     both("two_of_six_at_once", change::two_of_six_at_once),
+    both("two_of_five_one_at_a_time", change::two_of_five_one_at_a_time),
     both("out_by_two_then_factor_five_shrinks", change::out_by_two_then_factor_five_shrinks),
     both("netns_secure_out_and_in_by_sudo", netns::secure_out_and_in_by_sudo),
     twin(

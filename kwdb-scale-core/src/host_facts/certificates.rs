@@ -7,7 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::probe::Question;
 use super::read::{Facts, TEXT, text};
 use crate::certificate::Certificate;
+use crate::certs::ROOT;
 use crate::fact::Fact;
+
+/// The name, less its ending, of that user's certificate and key.
+const ROOT_PAIR: &str = "client.root";
 
 /// A certificate directory.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -43,6 +47,14 @@ impl CertificateDirectory {
         for stem in stems {
             let Some(file) = self.file(&format!("{stem}.crt")) else { continue };
             lines.extend(file.fault.iter().map(|why| format!("{}/{stem}.crt: {why}", self.path)));
+            if *stem == ROOT_PAIR
+                && let Some(Fact::Known(certificate)) = &file.certificate
+                && certificate.common_name.as_deref() != Some(ROOT)
+                && !certificate.is_for(ROOT)
+            {
+                let found = certificate.common_name.as_deref().unwrap_or("nobody").escape_debug();
+                lines.push(format!("{}/{stem}.crt is of '{found}', not of '{ROOT}'", self.path));
+            }
             match &file.key {
                 Some(Fact::Known(KeyMatch::NoKey)) => {
                     lines.push(format!("{}/{stem}.key: this is no private key in PEM form, or it is cut off or has a passphrase", self.path));

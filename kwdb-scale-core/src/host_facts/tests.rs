@@ -248,7 +248,7 @@ fn certificates_are_read_and_keys_are_not() {
     }
     // A key that is one; without openssl it is not looked into.
     let cut_off = "-----BEGIN RSA PRIVATE KEY-----\nKEYMATERIAL\n";
-    match key_pair(&scratch, "made") {
+    match key_pair(&scratch, "made", "root") {
         true => {
             for end in ["crt", "key"] {
                 fs::rename(
@@ -262,6 +262,12 @@ fn certificates_are_read_and_keys_are_not() {
     }
     let found = look(&["sh"], &question, &scratch.0);
     assert_eq!(found.can_authenticate, Fact::Known(true), "{:?}", found.machine.certificates);
+    if key_pair(&scratch, "certs/client.root", "alice") {
+        let found = look(&["sh"], &question, &scratch.0);
+        assert_eq!(found.can_authenticate, Fact::Known(false), "the certificate of another user");
+        let damage = found.machine.certificates.known().unwrap().clone().unwrap().damage(&["client.root"]);
+        assert!(damage.iter().any(|line| line.contains("is of 'alice', not of 'root'")), "{damage:?}");
+    }
     scratch.file("certs/client.root.crt", "garbage", 0o644);
     assert_eq!(look(&["sh"], &question, &scratch.0).can_authenticate, Fact::Known(false));
     question.certs_dir = Some(scratch.path("none"));
@@ -271,10 +277,11 @@ fn certificates_are_read_and_keys_are_not() {
 }
 
 /// Real keys, made on the spot: none is kept in the source.
-fn key_pair(scratch: &Scratch, name: &str) -> bool {
+fn key_pair(scratch: &Scratch, name: &str, user: &str) -> bool {
     let (key, crt) = (scratch.path(&format!("{name}.key")), scratch.path(&format!("{name}.crt")));
-    let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN=test";
-    let made = Command::new("openssl").args(words.split(' ')).args(["-keyout", &key, "-out", &crt]).output();
+    let words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj";
+    let (user, files) = (format!("/CN={user}"), ["-keyout", &key, "-out", &crt]);
+    let made = Command::new("openssl").args(words.split(' ')).arg(user).args(files).output();
     made.is_ok_and(|o| o.status.success())
 }
 
@@ -282,7 +289,7 @@ fn key_pair(scratch: &Scratch, name: &str) -> bool {
 fn damage_and_digests_of_keys() {
     let scratch = Scratch::new("damage");
     scratch.dir("certs");
-    if !key_pair(&scratch, "certs/node") || !key_pair(&scratch, "certs/ca") {
+    if !key_pair(&scratch, "certs/node", "node") || !key_pair(&scratch, "certs/ca", "the CA") {
         assert!(std::env::var_os("CI").is_none(), "CI needs openssl");
         println!("not run: there is no openssl");
         return;

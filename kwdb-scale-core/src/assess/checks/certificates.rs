@@ -203,7 +203,7 @@ pub(super) fn of_members(cx: &Context<'_>) -> Vec<Problem> {
         .map(|(host, lines)| {
             Problem::new(format!("certificates of host {host} are damaged"))
                 .evidence(lines)
-                .cure("put the right files there: a node does not start again with these, and commands cannot log in")
+                .cure("put the right files there: with these a node does not start again, or commands cannot log in")
         })
         .collect()
 }

@@ -7,10 +7,14 @@ use crate::ports::{HostFacts, Means};
 use crate::request::Finish;
 use crate::topology::HostName;
 
-/// With what nodes are marked and stopped, where that is known: the plan says it.
+/// With what nodes are asked, marked and stopped, where that is known: the plan says it.
 pub(super) fn said(cx: &Context<'_>) -> Vec<Problem> {
-    let say = |means: &Means| Problem::new(format!("nodes are marked, counted and stopped by {means}"));
-    cx.obs.means.iter().map(say).collect()
+    let say = |means: &Means| match means {
+        _ if !cx.leaving.is_empty() => format!("nodes are marked, counted and stopped by {means}"),
+        Means::AdminRpc { why, .. } => format!("new nodes say by the admin RPC whether they are ready ({why})"),
+        Means::CommandLine { why } => format!("whether new nodes are ready is judged by SQL ({why})"),
+    };
+    cx.obs.means.iter().map(say).map(Problem::new).collect()
 }
 
 /// Why nothing can be asked of the cluster as root from a host; `None` where it can.
@@ -19,7 +23,11 @@ fn why_not(facts: &HostFacts) -> Option<String> {
         _ if facts.can_mark() => None,
         (Fact::Unknown(why), _) => Some(format!("no kwbase: {why}")),
         (_, Fact::Unknown(why)) => Some(why.clone()),
-        (_, Fact::Known(_)) => Some("root's client certificate and key cannot be used".to_owned()),
+        (_, Fact::Known(_)) => {
+            let damage = super::certificates::directory(facts).map(|dir| dir.damage(&["ca", "client.root"]));
+            let why = damage.filter(|lines| !lines.is_empty()).map(|lines| format!(": {}", lines.join(", ")));
+            Some(format!("root's client certificate and key cannot be used{}", why.unwrap_or_default()))
+        }
     }
 }
 

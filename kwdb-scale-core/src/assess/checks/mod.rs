@@ -279,8 +279,8 @@ static CATALOGUE: &[Check] = table! {
         "unless nodes are marked over the admin RPC, a host of a member that stays has kwbase and can authenticate as root", "decommission is an RPC as root (server/admin.go)";
     "stopping-host", [NO REFUSE REFUSE NO], means::stopping,
         "where a unit or a container owns the process of a leaving node, its host has kwbase and can authenticate as root", "the stop asks a member that stays at the last moment, from there";
-    "means", [NO INFO INFO NO], means::said,
-        "with what nodes are marked, counted and stopped, and why, when the caller says it", "the caller's configuration";
+    "means", [INFO INFO INFO NO], means::said,
+        "with what new nodes are asked whether they are ready, and leaving ones marked, counted and stopped, and why, when the caller says it", "the caller's configuration";
     // Disks.
     "disk-full", [NO REFUSE REFUSE NO], capacity::full,
         "no member that stays uses 95 % of a disk", "maxFractionUsedThreshold (allocator_scorer.go)";
