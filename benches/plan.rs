@@ -49,6 +49,7 @@ fn request(nodes: u32) -> (Request, BTreeMap<HostName, Fact<HostFacts>>) {
             secure: false,
             by_service: false,
             archive_only: false,
+            script: None,
             machine: None,
         };
         hosts.insert(name, Fact::Known(facts));

@@ -64,10 +64,9 @@ impl Show {
             return;
         }
         let kind: String = text.chars().filter(|c| !c.is_ascii_digit()).take(24).collect();
-        let due = self
-            .last
-            .get(&kind)
-            .is_none_or(|(said, at)| at.elapsed() >= if said == text { SAME } else { QUIET } || awaited && said != text);
+        let due = self.last.get(&kind).is_none_or(|(said, at)| {
+            at.elapsed() >= if said == text { SAME } else { QUIET } || awaited && said != text
+        });
         if due {
             self.ui.say(format_args!("      {text}"));
             self.last.insert(kind, (text.to_owned(), Instant::now()));

@@ -75,6 +75,9 @@ pub struct Observation {
     /// With what nodes will be marked and stopped; `None` when nobody said, which is held for kwbase on hosts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub means: Option<Means>,
+    /// Hosts where a node is stopped by what owns its process, on the host itself.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub owned: BTreeSet<HostName>,
 }
 
 /// What an address is for.
@@ -322,6 +325,7 @@ impl Observation {
             reach: Vec::new(),
             authority: None,
             means: None,
+            owned: BTreeSet::new(),
         }
     }
 

@@ -6,6 +6,7 @@ mod support;
 use jiff::SignedDuration;
 use kwdb_scale_core::assess::{Assessment, OperationKind, Severity};
 use kwdb_scale_core::fact::Fact;
+use kwdb_scale_core::host_facts::ScriptFacts;
 use kwdb_scale_core::ports::{Means, StoreContent};
 use kwdb_scale_core::request::{NodeRef, Operation};
 use kwdb_scale_core::topology::{Address, NodeId, StartMode, StoreId};
@@ -385,6 +386,47 @@ case!(a_service_is_stopped_on_its_host, 4, |c| {
     scale_in(&[4])
 }, refuse ["stopping-host"], warn []);
 
+case!(
+    a_service_on_a_host_that_is_not_reached,
+    4,
+    |c| {
+        c.hosts.insert(host(4), Fact::unknown("no route to host"));
+        c.owned = [host(4)].into();
+        c.means = Some(rpc(false));
+        scale_in(&[4])
+    },
+    refuse["stopping-host"],
+    warn["hosts-of-members"]
+);
+case!(a_node_that_commands_stop_from_elsewhere, 4, |c| {
+    c.hosts.insert(host(4), Fact::unknown("no route to host"));
+    c.owned = [host(3)].into();
+    scale_in(&[4])
+}, refuse [], warn ["hosts-of-members"]);
+case!(a_script_that_cannot_be_run_marks_nobody, 4, |c| {
+    c.host_mut(4).script = script(&["no deploy.sh"], &address(4));
+    scale_in(&[4])
+}, refuse ["script-mark"], warn []);
+case!(a_script_that_would_mark_others, 4, |c| {
+    c.host_mut(4).script = script(&[], &address(3));
+    scale_in(&[4])
+}, refuse ["script-mark"], warn []);
+case!(a_script_that_is_not_asked_to_mark, 4, |c| {
+    c.host_mut(4).script = script(&["no deploy.sh"], &address(4));
+    c.means = Some(rpc(false));
+    scale_in(&[4])
+}, refuse [], warn []);
+case!(a_script_marks_its_own_node, 4, |c| {
+    c.host_mut(4).script = script(&[], &address(4));
+    scale_in(&[4])
+}, refuse [], warn []);
+
+fn script(unusable: &[&str], address: &Address) -> Option<Fact<ScriptFacts>> {
+    let unusable = unusable.iter().map(ToString::to_string).collect();
+    let address = Some(address.host().to_owned());
+    Some(Fact::Known(ScriptFacts { unusable, unfit: vec![], archive: None, address }))
+}
+
 fn rpc(marks_on_hosts: bool) -> Means {
     Means::AdminRpc { why: "node 1 takes it".into(), marks_on_hosts }
 }
@@ -402,7 +444,7 @@ fn with_what_nodes_are_marked_is_said_where_it_is_known() {
     assert_eq!(said(&cluster, scale_in(&[4])).as_deref(), Some(text));
     let text = "new nodes say by the admin RPC whether they are ready (node 1 takes it)";
     assert_eq!(said(&cluster, scale_out(&[5])).as_deref(), Some(text));
-    cluster.means = Some(Means::CommandLine { why: "as asked".into() });
+    cluster.means = Some(Means::CommandLine { why: "as asked".into(), refused: None });
     let text = "whether new nodes are ready is judged by SQL (as asked)";
     assert_eq!(said(&cluster, scale_out(&[5])).as_deref(), Some(text));
     let text = "nodes are marked, counted and stopped by the command line (as asked)";

@@ -247,7 +247,18 @@ fn clocks_are_compared_with_the_members_and_their_doubt_is_granted() {
     };
     let mut scene = Scene::new();
     scene.machine(NEW).clock = offset(450, 10);
-    scene.warns("host-clock", &["h6", "from 5 of 5 others", "425 ms from host h1"]);
+    scene.refuses("host-clock-far", &["h6", "from 5 of 5 others", "425 ms from host h1"]);
+    // Fewer than half are far, or not enough are known: a node would live.
+    let mut some = Scene::new();
+    some.machine(NEW).clock = offset(450, 10);
+    for node in 1..=3 {
+        some.machine(node).clock = offset(450, 10);
+    }
+    some.warns("host-clock", &["h6", "from 2 of 5 others"]);
+    for node in 1..=3 {
+        some.machine(node).clock = Fact::unknown("no clock");
+    }
+    some.warns("host-clock", &["h6", "from 2 of 2 others"]);
     scene.machine(NEW).clock = offset(450, 100);
     assert!(checks(&scene.assess(scale_out(&[NEW])), Severity::Warn).is_empty());
     // All are apart from the operator alike: his clock is wrong, and takes no part.
@@ -297,6 +308,27 @@ fn certificates_that_will_not_do() {
     scene.refuses("host-certificates", &["h6", "does not exist", "--certificates issue"]);
     scene.cluster.host_mut(NEW).archive_only = true;
     scene.refuses("host-certificates", &["--certificates archive", "deploy.sh"]);
+    let script = |change: &dyn Fn(&mut ScriptFacts)| {
+        let mut facts = ScriptFacts {
+            unusable: vec![],
+            unfit: vec![],
+            archive: Some(true),
+            address: Some("10.0.0.6".into()),
+        };
+        change(&mut facts);
+        Some(Fact::Known(facts))
+    };
+    let mut scene = Scene::secure();
+    scene.cluster.host_mut(NEW).script = script(&|_| {});
+    assert!(scene.assess(scale_out(&[NEW])).refusals().next().is_none());
+    scene.cluster.host_mut(NEW).script = script(&|s| s.archive = Some(false));
+    scene.refuses("script-join", &["h6", "archive of certificates", "--certificates archive"]);
+    scene.cluster.host_mut(NEW).script = script(&|s| s.unusable.push("no deploy.sh".into()));
+    scene.refuses("script-join", &["h6", "no deploy.sh"]);
+    scene.cluster.host_mut(NEW).script = script(&|s| s.unfit.push("its store is encrypted".into()));
+    scene.refuses("script-join", &["its store is encrypted"]);
+    scene.cluster.host_mut(NEW).script = Some(Fact::unknown("it was cut off"));
+    scene.refuses("script-join", &["h6", "unknown", "it was cut off"]);
 
     let mut scene = Scene::secure();
     let soon = scene.cluster.now + SignedDuration::from_hours(24 * 29);

@@ -21,9 +21,10 @@ use kwdb_scale_core::execute::{
     Act, ActResult, Cancel, Certification, End, JournalRecord, Progress, Record, StopReason, Stopped, journal,
 };
 use kwdb_scale_core::fact::Fact;
+use kwdb_scale_core::host_facts::ScriptFacts;
 use kwdb_scale_core::observation::{Observation, Reach, Service};
 use kwdb_scale_core::plan::{OldDirectory, OldEntry, Plan, PlanError, Step};
-use kwdb_scale_core::ports::{AuthorityFacts, Means, PortErrorKind, PortState, StoreContent};
+use kwdb_scale_core::ports::{AuthorityFacts, HostFacts, Means, PortErrorKind, PortState, StoreContent};
 use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Pace, Redistribution};
 use kwdb_scale_core::rows::{JobRow, RangeKind};
 use kwdb_scale_core::schema::ReadError;
@@ -223,9 +224,27 @@ fn observations() -> Vec<Observation> {
     let means = [
         Means::AdminRpc { why: "node 1 takes it".into(), marks_on_hosts: false },
         Means::AdminRpc { why: "node 1 takes it".into(), marks_on_hosts: true },
-        Means::CommandLine { why: "as asked".into() },
+        Means::CommandLine { why: "as asked".into(), refused: None },
+        Means::CommandLine { why: "refused".into(), refused: Some("0f".repeat(32)) },
     ];
     all.extend(means.map(|means| Observation { means: Some(means), ..observed.clone() }));
+    let scripts = [
+        Fact::Known(ScriptFacts { unusable: vec![], unfit: vec![], archive: None, address: None }),
+        Fact::Known(ScriptFacts {
+            unusable: vec!["no script".into()],
+            unfit: vec!["another address".into()],
+            archive: Some(false),
+            address: Some("10.0.0.4".into()),
+        }),
+        Fact::unknown("no route"),
+    ];
+    let some = observed.hosts.values().find_map(Fact::known).unwrap().clone();
+    for script in scripts {
+        let facts = HostFacts { script: Some(script), ..some.clone() };
+        let mut scripted = Observation { owned: [host(5)].into(), ..observed.clone() };
+        scripted.hosts.insert(host(5), Fact::Known(facts));
+        all.push(scripted);
+    }
     all.push(observed);
     // Nobody answers.
     all.push(Observation::build(&address(1), &[], BTreeMap::new()));

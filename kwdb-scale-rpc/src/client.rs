@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::uri::PathAndQuery;
+use kwdb_scale_core::certificate::Certificate;
 use kwdb_scale_core::ports::{
     DecommissionControl, DecommissionStatus, Gateway, Means, PortError, PortErrorKind, Readiness,
 };
@@ -231,6 +232,12 @@ impl AdminRpc {
             }
         }
         slot
+    }
+
+    /// SHA-256 of the client certificate, where there is one that can be read.
+    pub(crate) fn client_fingerprint(&self) -> Option<String> {
+        let pem = self.connector().client_certificate()?;
+        Some(Certificate::from_pem(std::str::from_utf8(&pem).ok()?).ok()?.fingerprint)
     }
 
     async fn statuses(

@@ -43,6 +43,12 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
+    /// The client certificate in PEM, read again.
+    pub(crate) fn client_certificate(&self) -> Option<Vec<u8>> {
+        let (certificate, _) = self.tls.as_ref()?.1.identity.as_ref()?;
+        certificate.read("client certificate").ok()
+    }
+
     pub(crate) fn new(builder: &Builder) -> Result<Self, PortError> {
         let tls = match &builder.security {
             Security::Insecure => None,

@@ -88,7 +88,12 @@ impl<C: DecommissionControl + NodeLifecycle + 'static> Prefer<C> {
     pub async fn choose(self, gateways: &[Gateway]) -> Chosen {
         match within_reach(&self.rpc, gateways).await {
             Ok((rpc, via)) => self.over_rpc(rpc, says(&via)),
-            Err(e) => self.by_commands(&format!("the admin RPC cannot be had: {}", e.chain())),
+            Err(e) => {
+                let refused = matches!(e.kind(), PortErrorKind::Authentication | PortErrorKind::Denied);
+                let theirs =
+                    self.rpc.as_ref().ok().filter(|_| refused).and_then(AdminRpc::client_fingerprint);
+                self.commands_for(format!("the admin RPC cannot be had: {}", e.chain()), theirs)
+            }
         }
     }
 
@@ -103,7 +108,11 @@ impl<C: DecommissionControl + NodeLifecycle + 'static> Prefer<C> {
 
     /// The commands and nothing else, for that reason. Nobody is asked.
     pub fn by_commands(self, why: &str) -> Chosen {
-        let means = Means::CommandLine { why: why.to_owned() };
+        self.commands_for(why.to_owned(), None)
+    }
+
+    fn commands_for(self, why: String, refused: Option<String>) -> Chosen {
+        let means = Means::CommandLine { why, refused };
         Chosen {
             control: Arc::new(Control { rpc: None, commands: self.commands.clone(), means: means.clone() }),
             queue: None,

@@ -121,6 +121,10 @@ impl<L: NodeLifecycle + ?Sized> NodeLifecycle for RpcStop<L> {
         self.inner.inspect(host).await
     }
 
+    fn owned(&self) -> BTreeSet<HostName> {
+        self.owned.union(&self.inner.owned()).cloned().collect()
+    }
+
     async fn reach(
         &self,
         host: &HostName,

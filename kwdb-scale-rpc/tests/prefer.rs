@@ -159,7 +159,7 @@ async fn commands_elsewhere_and_the_reason() {
             Err(e) => Err(PortError::new(e.kind(), e.chain())),
         };
         let chosen = Prefer::new(again(), commands.clone()).choose(&gateways).await;
-        let Means::CommandLine { why } = &chosen.means else { panic!("{:?}", chosen.means) };
+        let Means::CommandLine { why, refused: None } = &chosen.means else { panic!("{:?}", chosen.means) };
         assert!(why.starts_with("the admin RPC cannot be had: ") && why.contains(words), "{why}");
         assert!(chosen.queue.is_none() && chosen.control.means().as_ref() == Some(&chosen.means));
         assert_eq!(chosen.control.status(&twin.via(1), &[NodeId(2)], DEADLINE).await.unwrap(), None);

@@ -40,9 +40,10 @@ case $1 in */*) d=${1%/*}/ ;; *) d=./ ;; esac
 umask 077
 t=$d.$6.tmp
 trap 'rm -f -- "$t"' EXIT
+# Not `:`, which is a special builtin: where the file cannot be made, that would end the shell before it says so.
 # PIPE: when the connection goes, the next word to it must not end this before it has tidied up.
 trap 'exit 1' HUP INT TERM PIPE
-: >"$t" && dd bs=64k conv=fsync,notrunc status=none of="$t" || { echo not-written; exit 0; }
+true >"$t" && dd bs=64k conv=fsync,notrunc status=none of="$t" || { echo not-written; exit 0; }
 sum <"$t"; w=$5
 [ "$h" != - ] || { h=$(($(wc -c <"$t"))) w=$4; }
 [ "$h" = "$w" ] || { echo differs; exit 0; }

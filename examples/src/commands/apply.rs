@@ -332,7 +332,7 @@ fn standing(ledger: &Ledger, reason: StopReason) -> Vec<String> {
         });
     }
     for node in &ledger.stopped {
-        lines.push(format!("node {} was told to stop", node.0));
+        lines.push(format!("the stop of node {} was begun", node.0));
     }
     for (name, saved) in &ledger.saved {
         lines.push(format!("{name} was set to {}", saved.ours));
@@ -353,7 +353,9 @@ fn next_commands(global: &Global, journal_dir: Option<&Path>, ledger: &Ledger, e
         next.push(format!("kwscale resume --cluster {cluster}{journal}"));
     }
     let marked = ledger.recommissionable();
-    if !marked.is_empty() {
+    if stopped.reason == StopReason::Recommissioned {
+        // They are not marked any more.
+    } else if !marked.is_empty() {
         let nodes: Vec<String> = marked.iter().map(|n| n.0.to_string()).collect();
         next.push(format!("kwscale recommission --cluster {cluster}{journal} {}", nodes.join(" ")));
     } else if !ledger.restorable().is_empty() {

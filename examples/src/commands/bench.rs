@@ -409,7 +409,12 @@ async fn finished(program: &Path, arguments: &[&str]) -> Result<Told, Failure> {
     let said = || format!("{} {}", program.display(), arguments.join(" "));
     let failed = |e: std::io::Error| Failure::other(format!("{} cannot be run: {e}", said()));
     let mut command = tokio::process::Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
     let mut child = command.spawn().map_err(failed)?;
     let (mut noticed, mut tail) = (None, Vec::new());
     let reading = async {

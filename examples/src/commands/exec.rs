@@ -149,7 +149,8 @@ impl Outcome {
                 let cure = match e.kind() {
                     Kind::Unreachable => "see that the host is up and that its SSH server listens there",
                     Kind::Authentication => {
-                        "give the key and user that the host lets in, or correct its line in known_hosts"
+                        "read whether it was the host that was not trusted, or the user who was not let in: correct known_hosts if the host's key \
+                         was changed by its owner, or give the key and user that it lets in"
                     }
                     Kind::ConnectionLost => "it may have been done: look at the host before trying again",
                     Kind::Deadline => "give a longer --deadline, or something that ends",

@@ -156,9 +156,11 @@ pub(crate) fn certificates(case: &Case) {
         for command in commands {
             refused(&lab, &file, command, &["which control = \"rpc\" demands, cannot be had", words]);
         }
-        lab.with(&as_alice("auto"), &["plan", "scale-in", "4"])
-            .exit(exit)
-            .says(&["the admin RPC cannot be had: ", words, without]);
+        lab.with(&as_alice("auto"), &["plan", "scale-in", "4"]).exit(exit).says(&[
+            "the admin RPC cannot be had: ",
+            words,
+            without,
+        ]);
     }
     let edits: [(_, _, &dyn Fn(String) -> String); 3] = [
         ("ca.toml", "not signed by the given CA", &|t| {
@@ -196,7 +198,7 @@ pub(crate) fn in_the_middle(case: &Case) {
     let host = format!("--host={address}");
     case.run(&lab.kwbase(), &["node", "recommission", "5", "--insecure", &host]).exit(0);
     let out = running.end(case).exit(5).says(&["node 5 was recommissioned by someone else"]);
-    assert!(!out.stdout.contains("node 5 was told to stop"), "{}", out.stdout);
+    assert!(!out.stdout.contains("the stop of node 5 was begun"), "{}", out.stdout);
     let status = lab.status();
     assert_eq!((status.class(5), status.marked(5)), ("member", false));
 

@@ -1,11 +1,11 @@
 //! [`DeployScript`]: `deploy.sh` on the hosts that are described for it, kwbase for everything else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::host::DeployHost;
 use super::look::{self, Installation};
@@ -422,10 +422,16 @@ impl<H: HostTransport + ?Sized> DecommissionControl for DeployScript<H> {
 #[async_trait]
 impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
     async fn inspect(&self, host: &HostName) -> Result<HostFacts, PortError> {
-        let facts = self.kwbase.inspect(host).await?;
+        let Some(deploy) = self.hosts.get(host) else { return self.kwbase.inspect(host).await };
+        let kwbase = self.kwbase.known(host)?;
+        // Both at once: the script needs more than a node does.
+        let (facts, found) = join(self.kwbase.inspect(host), self.look(deploy, kwbase)).await;
+        let script = match found {
+            Ok(found) => Fact::Known(found.facts(deploy, kwbase)),
+            Err(e) => Fact::Unknown(e.chain()),
+        };
         // `deploy.sh join` makes the certificates, and starts the node by its service.
-        let scripted = self.hosts.contains_key(host);
-        Ok(HostFacts { archive_only: scripted, by_service: facts.by_service || scripted, ..facts })
+        Ok(HostFacts { archive_only: true, script: Some(script), by_service: true, ..facts? })
     }
 
     async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError> {
@@ -462,6 +468,10 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
                 Ok(StartOutcome::Failed(failed_join(end, &self.printed(kwbase, &file).await?)))
             }
         }
+    }
+
+    fn owned(&self) -> BTreeSet<HostName> {
+        NodeLifecycle::owned(&self.kwbase)
     }
 
     async fn reach(

@@ -3,7 +3,7 @@
 use super::host::DeployHost;
 use super::info::{self, InstallSecurity, Mode};
 use super::{ARCHIVE, UNIT};
-use crate::host_facts::{InstallMethod, MODE_FILE};
+use crate::host_facts::{InstallMethod, MODE_FILE, ScriptFacts};
 use crate::kwbase::KwbaseHost;
 use crate::ports::{PortError, PortErrorKind};
 use crate::topology::StartMode;
@@ -22,6 +22,8 @@ pub(super) struct Installation {
     archive: bool,
     store_key: bool,
     terminal: bool,
+    /// Whether the host knows the user who is to run kwbase.
+    user: Option<bool>,
 }
 
 /// The command line of the look.
@@ -51,67 +53,134 @@ pub(super) fn read(stdout: &str) -> Option<Installation> {
             Some('A') => found.archive = value == "+",
             Some('K') => found.store_key = value == "+",
             Some('T') => found.terminal = value == "+",
+            Some('H') => found.user = Some(value == "+"),
             _ => {}
         }
     }
     Some(found)
 }
 
+/// What is wrong with an installation.
+type Fault = (PortErrorKind, String);
+
 impl Installation {
-    /// What the installer wrote, when the script can be run at all.
-    pub(super) fn usable(&self, host: &DeployHost) -> Result<Mode, PortError> {
-        let fail =
-            |kind, what: String| Err(PortError::new(kind, format!("deploy.sh on {}: {what}", host.name)));
+    /// What the checks are told of it.
+    pub(super) fn facts(&self, host: &DeployHost, kwbase: &KwbaseHost) -> ScriptFacts {
+        let (mode, unusable) = self.faults(host);
+        let unfit = mode.as_ref().map_or_else(Vec::new, |mode| self.unfit(mode, kwbase));
+        ScriptFacts {
+            unusable: unusable.into_iter().map(|(_, what)| what).collect(),
+            unfit,
+            archive: kwbase.secure().then_some(self.archive),
+            address: mode.map(|mode| mode.host),
+        }
+    }
+
+    /// What the installer wrote, and why the script cannot be run.
+    fn faults(&self, host: &DeployHost) -> (Option<Mode>, Vec<Fault>) {
+        let mut faults = Vec::new();
         if !self.deploy_sh {
             let dir = &host.install_dir;
-            return fail(
-                PortErrorKind::NotFound,
-                format!("{dir}/deploy.sh is not there or cannot be executed; correct install_dir"),
-            );
+            let what = format!("{dir}/deploy.sh is not there or cannot be executed; correct install_dir");
+            faults.push((PortErrorKind::NotFound, what));
         }
         if !self.unit {
-            return fail(
-                PortErrorKind::NotFound,
-                "KWDB is not installed by the script there (no kaiwudb.service); run deploy.sh install first"
-                    .to_owned(),
-            );
+            let what =
+                "KWDB is not installed by the script there (no kaiwudb.service); run deploy.sh install first";
+            faults.push((PortErrorKind::NotFound, what.to_owned()));
         }
         if !self.privileged {
             // The script would ask for the password, and then paste it into command lines.
-            return fail(
-                PortErrorKind::Denied,
-                "the user may not run sudo without a password, which the script needs; allow it, or run commands there as \
-                 root"
-                    .to_owned(),
-            );
+            let what = "the user may not run sudo without a password, which the script needs; allow it, or run commands \
+                        there as root";
+            faults.push((PortErrorKind::Denied, what.to_owned()));
         }
-        let Some(text) = &self.mode else {
-            return fail(PortErrorKind::NotFound, format!("{} cannot be read", MODE_FILE));
+        let mode = match self.mode.as_deref().map(info::mode) {
+            None => {
+                faults.push((PortErrorKind::NotFound, format!("{MODE_FILE} cannot be read")));
+                None
+            }
+            Some(Err(e)) => {
+                faults.push((PortErrorKind::Malformed, e.to_string()));
+                None
+            }
+            Some(Ok(mode)) => Some(mode),
         };
-        let mode = match info::mode(text) {
-            Ok(mode) => mode,
-            Err(e) => return fail(PortErrorKind::Malformed, e.to_string()),
-        };
-        if mode.method == InstallMethod::Container && !self.terminal {
-            return fail(
-                PortErrorKind::Unsupported,
-                "it is a container installation, for which the script wants a terminal, and script(1) is not there to make \
-                 one; install it (util-linux), or give the host the method kwbase with exec_prefix"
-                    .to_owned(),
-            );
+        if mode.as_ref().is_some_and(|mode| mode.method == InstallMethod::Container) && !self.terminal {
+            let what = "it is a container installation, for which the script wants a terminal, and script(1) is not there \
+                        to make one; install it (util-linux), or give the host the method kwbase with exec_prefix";
+            faults.push((PortErrorKind::Unsupported, what.to_owned()));
         }
         if self.pid.is_none() {
-            return fail(
-                PortErrorKind::NotFound,
-                format!("systemctl does not tell the process of {UNIT}; is it a host with systemd?"),
-            );
+            let what = format!("systemctl does not tell the process of {UNIT}; is it a host with systemd?");
+            faults.push((PortErrorKind::NotFound, what));
         }
-        Ok(mode)
+        (mode, faults)
+    }
+
+    /// What the installer wrote, when the script can be run at all.
+    pub(super) fn usable(&self, host: &DeployHost) -> Result<Mode, PortError> {
+        match self.faults(host) {
+            (Some(mode), faults) if faults.is_empty() => Ok(mode),
+            (_, faults) => {
+                let (kind, what) = faults.into_iter().next().unwrap_or((PortErrorKind::Other, String::new()));
+                Err(PortError::new(kind, format!("deploy.sh on {}: {what}", host.name)))
+            }
+        }
     }
 
     /// Whether the unit has a process.
     pub(super) fn runs(&self) -> bool {
         self.pid.is_some_and(|pid| pid != 0)
+    }
+
+    /// What keeps `join` from adding the node that is described, whatever runs there and lies there as yet.
+    fn unfit(&self, mode: &Mode, kwbase: &KwbaseHost) -> Vec<String> {
+        let mut faults = Vec::new();
+        match (mode.security, kwbase.secure()) {
+            (InstallSecurity::Insecure, false) | (InstallSecurity::Tls, true) => {}
+            (InstallSecurity::Tlcp, _) => {
+                faults.push("it is installed with tlcp, which this library does not know".to_owned());
+            }
+            // The script's start would wait for more than an hour.
+            (_, secure) => {
+                let (is, should) = if secure { ("insecure", "secure") } else { ("secure", "insecure") };
+                faults.push(format!(
+                    "it is installed {is} and the cluster is {should}, which join does not change: install it again"
+                ));
+            }
+        }
+        if kwbase.secure() && (self.store_key || mode.encrypted_store == Some(true)) {
+            faults.push(
+                "its store is encrypted, and the script would delete the key (sm4.key) with the certificates: give the host \
+                 the method kwbase"
+                    .to_owned(),
+            );
+        }
+        // The look whether the store is empty must have been at this directory.
+        if mode.method == InstallMethod::Bare && !kwbase.data_directories().contains(&mode.data_root.as_str())
+        {
+            faults.push(format!(
+                "it is installed with its data in {} and the host is described with stores {}: correct one of them",
+                mode.data_root,
+                kwbase.data_directories().join(", ")
+            ));
+        }
+        let planned = kwbase.rpc_address();
+        if planned.as_ref() != Some(&mode.address()) {
+            faults.push(format!(
+                "it is installed for the address {} and the host is described with {}: correct one of them",
+                mode.address(),
+                planned.map_or("none".to_owned(), |a| a.to_string())
+            ));
+        }
+        if mode.method == InstallMethod::Bare && self.user == Some(false) {
+            faults.push(format!(
+                "it is installed for the user '{}', whom the host does not know: install it again, or make the user",
+                mode.user.escape_debug()
+            ));
+        }
+        faults
     }
 
     /// Whether `deploy.sh join` can be run to start the node that is meant.
@@ -136,49 +205,15 @@ impl Installation {
                  cluster's mode"
             ));
         }
-        match (mode.security, kwbase.secure()) {
-            (InstallSecurity::Insecure, false) | (InstallSecurity::Tls, true) => {}
-            (InstallSecurity::Tlcp, _) => {
-                return fail("it is installed with tlcp, which this library does not know".to_owned());
-            }
-            // The script's start would wait for more than an hour.
-            (installed, secure) => {
-                let (is, should) = if secure { ("insecure", "secure") } else { ("secure", "insecure") };
-                tracing::debug!(?installed, secure, "security differs");
-                return fail(format!(
-                    "it is installed {is} and the cluster is {should}, which join does not change: install it again"
-                ));
-            }
+        let unfit = self.unfit(&mode, kwbase);
+        if !unfit.is_empty() {
+            return fail(unfit.join("; "));
         }
         if kwbase.secure() && !self.archive {
             let dir = host.ca_dir();
             return fail(format!(
                 "{dir}/{ARCHIVE} is not there: make the archive of ca.crt and ca.key on the node that holds the CA, and \
                  put it there under exactly this name"
-            ));
-        }
-        if kwbase.secure() && (self.store_key || mode.encrypted_store == Some(true)) {
-            return fail(
-                "its store is encrypted, and the script would delete the key (sm4.key) with the certificates: give the host \
-                 the method kwbase"
-                    .to_owned(),
-            );
-        }
-        // The look whether the store is empty must have been at this directory.
-        if mode.method == InstallMethod::Bare && !kwbase.data_directories().contains(&mode.data_root.as_str())
-        {
-            return fail(format!(
-                "it is installed with its data in {} and the host is described with stores {}: correct one of them",
-                mode.data_root,
-                kwbase.data_directories().join(", ")
-            ));
-        }
-        let planned = kwbase.rpc_address();
-        if planned.as_ref() != Some(&mode.address()) {
-            return fail(format!(
-                "it is installed for the address {} and the host is described with {}: correct one of them",
-                mode.address(),
-                planned.map_or("none".to_owned(), |a| a.to_string())
             ));
         }
         Ok(mode)
@@ -195,8 +230,9 @@ mod tests {
                         insecure\nfalse\n10.0.0.4";
 
     fn answer(change: impl Fn(String) -> String) -> Installation {
-        let text =
-            ["U0", "S+", "D+", "I+", &format!("M{MODE}"), "P0", "A-", "K-", "T+", "E"].join("\0") + "\0";
+        let text = ["U0", "S+", "D+", "I+", &format!("M{MODE}"), "P0", "A-", "K-", "T+", "H+", "E"]
+            .join("\0")
+            + "\0";
         read(&change(text)).unwrap()
     }
 
@@ -214,9 +250,10 @@ mod tests {
         let tls = |t: String| t.replace("\ninsecure", "\ntls");
         assert!(answer(|t| tls(t).replace("A-", "A+")).fit_to_join(&host, &secure, &multi).is_ok());
         type Case<'a> = (&'a dyn Fn(String) -> String, &'a KwbaseHost, &'a str);
-        let cases: [Case<'_>; 13] = [
+        let cases: [Case<'_>; 14] = [
             (&|t| t.replace("/var/lib/kaiwudb", "/data"), &insecure, "data in /data"),
             (&|t| t.replace("D+", "D-"), &insecure, "install_dir"),
+            (&|t| t.replace("H+", "H-"), &insecure, "user 'kaiwudb', whom the host does not know"),
             (&|t| t.replace("I+", "I-"), &insecure, "deploy.sh install"),
             (&|t| t.replace("S+", "S-"), &insecure, "sudo"),
             (&|t| t.replace("P0", "P"), &insecure, "systemd"),
@@ -236,6 +273,23 @@ mod tests {
         let container = |t: String| t.replace("Mbare", "Mcontainer").replace("T+", "T-");
         let error = answer(container).fit_to_join(&host, &insecure, &multi).unwrap_err();
         assert_eq!(error.kind(), PortErrorKind::Unsupported, "{error}");
+    }
+
+    #[test]
+    fn all_that_hinders_is_told() {
+        let (host, insecure) = (DeployHost::new("n4", "/opt/k"), kwbase(Security::Insecure));
+        let good = answer(|t| t).facts(&host, &insecure);
+        let address = Some("10.0.0.4".to_owned());
+        assert_eq!(good, ScriptFacts { unusable: vec![], unfit: vec![], archive: None, address });
+        let bad = answer(|t| t.replace("D+", "D-").replace("S+", "S-").replace("10.0.0.4", "10.0.0.9"));
+        let bad = bad.facts(&host, &insecure);
+        assert_eq!((bad.unusable.len(), bad.unfit.len()), (2, 1), "{bad:?}");
+        // What runs there and which mode it has is told by others.
+        let others = answer(|t| t.replace("P0", "P17").replace("multi-", "single-"));
+        assert_eq!(others.facts(&host, &insecure).unfit, [""; 0]);
+        let secure = kwbase(Security::Certs { certs_dir: "/etc/kaiwudb/certs".into() });
+        assert_eq!(answer(|t| t.replace("\ninsecure", "\ntls")).facts(&host, &secure).archive, Some(false));
+        assert!(answer(|t| t.replace("Mbare", "M")).facts(&host, &secure).address.is_none());
     }
 
     #[test]

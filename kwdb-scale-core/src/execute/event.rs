@@ -1,6 +1,6 @@
 //! What goes into the machine and what comes out of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -146,6 +146,8 @@ pub struct Looked {
     pub authority: Option<Fact<AuthorityFacts>>,
     /// With what nodes are marked, as the port says.
     pub means: Option<Means>,
+    /// Hosts where a node is stopped by what owns its process, as the port says.
+    pub owned: BTreeSet<HostName>,
     /// What the server says of nodes, by the SQL address of the member that was asked.
     pub statuses: Vec<(Address, Statuses)>,
     /// Whether servers can be asked to look at ranges at all.

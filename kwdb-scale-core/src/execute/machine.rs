@@ -383,6 +383,7 @@ fn judge(state: &mut State, at: Timestamp, looked: &Looked, effects: &mut Vec<Ef
     let mut obs = Observation::build(&primary, &looked.replies, looked.hosts.clone());
     obs.authority.clone_from(&looked.authority);
     obs.means.clone_from(&looked.means);
+    obs.owned.clone_from(&looked.owned);
     let (mut notify, mut records) = (Vec::new(), Vec::new());
     let stage = state.scratch.stage;
     let verdict = {

@@ -147,6 +147,7 @@ pub async fn observe(
     }
     let mut observation = Observation::build(&primary, &replies, hosts);
     observation.reach = reached;
+    observation.owned = lifecycle.map(NodeLifecycle::owned).unwrap_or_default();
     if options.request.as_ref().is_some_and(|r| !r.options.certificates.is_present()) {
         let members: Vec<HostName> = observation
             .of_class(NodeClass::Member)

@@ -136,6 +136,7 @@ pub(super) async fn perform_look(ports: &Ports, look: &Look) -> Looked {
     }
     (looked.can_nudge, looked.nudged) = (ports.queue.is_some(), nudged);
     looked.means = ports.control.means();
+    looked.owned = ports.lifecycle.owned();
     let begun = ports.clock.now();
     let late = |gateway: &Address| looked.replies.iter().any(|r| r.gateway == *gateway && r.result.is_err());
     let statuses = look.statuses.iter().map(|(via, nodes)| {

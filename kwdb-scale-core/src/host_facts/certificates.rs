@@ -40,8 +40,8 @@ impl CertificateDirectory {
         }
     }
 
-    /// What surely is damaged of these certificates and their keys, one a line. What is absent or could not be read is no
-    /// damage.
+    /// What surely is damaged of these certificates and their keys (but for the authority's), one a line. What is absent or
+    /// could not be read is no damage.
     pub fn damage(&self, stems: &[&str]) -> Vec<String> {
         let mut lines: Vec<String> = self.fault.iter().map(|why| format!("{}: {why}", self.path)).collect();
         for stem in stems {
@@ -55,17 +55,26 @@ impl CertificateDirectory {
                 let found = certificate.common_name.as_deref().unwrap_or("nobody").escape_debug();
                 lines.push(format!("{}/{stem}.crt is of '{found}', not of '{ROOT}'", self.path));
             }
-            match &file.key {
-                Some(Fact::Known(KeyMatch::NoKey)) => {
-                    lines.push(format!("{}/{stem}.key: this is no private key in PEM form, or it is cut off or has a passphrase", self.path));
-                }
-                Some(Fact::Known(KeyMatch::Differs)) => {
-                    lines.push(format!("{}/{stem}.key is not the key of {stem}.crt", self.path));
-                }
-                Some(Fact::Known(KeyMatch::Fits) | Fact::Unknown(_)) | None => {}
+            // A node does not read the authority's key.
+            if *stem != "ca" {
+                lines.extend(self.key_damage(stem));
             }
         }
         lines
+    }
+
+    /// What surely is damaged of the key beside a certificate.
+    pub fn key_damage(&self, stem: &str) -> Option<String> {
+        match self.file(&format!("{stem}.crt"))?.key.as_ref()? {
+            Fact::Known(KeyMatch::NoKey) => Some(format!(
+                "{}/{stem}.key: this is no private key in PEM form, or it is cut off or has a passphrase",
+                self.path
+            )),
+            Fact::Known(KeyMatch::Differs) => {
+                Some(format!("{}/{stem}.key is not the key of {stem}.crt", self.path))
+            }
+            Fact::Known(KeyMatch::Fits) | Fact::Unknown(_) => None,
+        }
     }
 }
 

@@ -93,6 +93,24 @@ pub struct StoreFacts {
     pub content: Fact<StoreContent>,
 }
 
+/// What a look at an installation tells whose script, KWDB's `deploy.sh`, adds and marks the node of the host.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ScriptFacts {
+    /// Why the script cannot be run at all, each in one line; empty when it can.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unusable: Vec<String>,
+    /// What else keeps `join` from adding a node as the host is described, each in one line. A node that runs there, and
+    /// another start mode than the cluster's, are told by other facts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfit: Vec<String>,
+    /// Whether the archive of certificates lies where `join` opens it; `None` on an insecure cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<bool>,
+    /// `decommission` marks every node at this address, whatever its port; `None` when it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
 /// What is known of a host without changing anything on it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct HostFacts {
@@ -115,6 +133,9 @@ pub struct HostFacts {
     /// Whether certificates are made there alone, of the archive with the authority's private key: `deploy.sh join`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub archive_only: bool,
+    /// What hinders a script that adds and marks the node there; `None` where none does that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<Fact<ScriptFacts>>,
     /// What a look at the machine tells; `None` when the implementation has no such look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Box<Machine>>,

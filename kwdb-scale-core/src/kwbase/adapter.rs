@@ -1,7 +1,7 @@
 //! [`Kwbase`]: a [`HostTransport`] and the description of the hosts make [`DecommissionControl`] and
 //! [`NodeLifecycle`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -214,7 +214,7 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
     }
 
     /// The host of a node that a service manager owns.
-    fn owned(&self, node: &StopNode) -> Option<&KwbaseHost> {
+    fn owner_of(&self, node: &StopNode) -> Option<&KwbaseHost> {
         self.hosts.get(node.host.as_ref()?).filter(|h| !h.owner.is_quit())
     }
 
@@ -258,7 +258,7 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
 
     /// Nothing listens at the node's address: does its owner agree? A host that does not answer changes nothing.
     async fn owner_says(&self, node: &StopNode) -> ProcessState {
-        let Some(host) = self.owned(node) else { return ProcessState::Stopped };
+        let Some(host) = self.owner_of(node) else { return ProcessState::Stopped };
         let look = (owner::start(&host.owner, false, 0), host.env.clone());
         let Ok(output) = self.script(host, look, LOOK).await else { return ProcessState::Stopped };
         match owner::read_start(&host.name, &host.owner, &output.stdout) {
@@ -425,6 +425,10 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
         Ok(facts)
     }
 
+    fn owned(&self) -> BTreeSet<HostName> {
+        self.hosts.values().filter(|h| !h.owner.is_quit()).map(|h| h.name.clone()).collect()
+    }
+
     async fn reach(
         &self,
         name: &HostName,
@@ -497,7 +501,7 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
     }
 
     async fn stop(&self, node: &StopNode) -> Result<(), PortError> {
-        if let Some(owned) = self.owned(node) {
+        if let Some(owned) = self.owner_of(node) {
             return self.stop_owned(owned, node).await;
         }
         let host = self.runner(&node.via)?;
@@ -538,7 +542,7 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
             BegunWork::Stop { node, via } => {
                 let what = format!("the drain or stop of {}", node.node);
                 let through = self.goes_on_through(via, &what, &begun::stopping(&node.address)).await;
-                let Some(host) = self.owned(node) else { return through };
+                let Some(host) = self.owner_of(node) else { return through };
                 let by_owner = self.goes_on(host, &what, &begun::stopping_owned(&node.address)).await;
                 first_found(vec![through, by_owner])
             }

@@ -47,6 +47,7 @@ pub(super) fn facts(host: &KwbaseHost, found: Found) -> HostFacts {
         secure: host.secure(),
         by_service: !host.owner.is_quit(),
         archive_only: false,
+        script: None,
         machine: Some(Box::new(found.machine)),
     }
 }

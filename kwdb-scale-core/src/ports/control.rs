@@ -71,6 +71,10 @@ pub enum Means {
     CommandLine {
         /// Why, for people.
         why: String,
+        /// The client certificate that a member refused when the admin RPC was tried, as 64 lower-case hex digits of its
+        /// SHA-256: a host that has the same cannot mark.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
     },
 }
 
@@ -91,7 +95,7 @@ impl fmt::Display for Means {
                 let marks = if *marks_on_hosts { "; marks by commands on hosts" } else { "" };
                 write!(f, "the admin RPC ({why}{marks})")
             }
-            Self::CommandLine { why } => write!(f, "the command line ({why})"),
+            Self::CommandLine { why, .. } => write!(f, "the command line ({why})"),
         }
     }
 }

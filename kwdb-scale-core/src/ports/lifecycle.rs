@@ -1,5 +1,6 @@
 //! Starting, stopping and looking at the process of a node.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Debug};
 use std::time::Duration;
 
@@ -126,6 +127,12 @@ pub trait NodeLifecycle: Debug + Send + Sync {
     /// Looks at a host. Only reads. A part that cannot be had is an unknown in the result; `Err` is for a host
     /// that cannot be looked at at all.
     async fn inspect(&self, host: &HostName) -> Result<HostFacts, PortError>;
+
+    /// Hosts where something owns the process of a node, a unit or a container: it is stopped there, by a command on the
+    /// host itself. Known without asking anybody; none, as here, where the implementation has no such hosts.
+    fn owned(&self) -> BTreeSet<HostName> {
+        BTreeSet::new()
+    }
 
     /// Tries to connect from `host` to each of `to`, all at once, and gives what came of each in their order. Only
     /// reads; ends by `deadline` for each attempt.

@@ -299,6 +299,7 @@ impl World {
             secure: false,
             by_service: false,
             archive_only: false,
+            script: None,
             machine: None,
         }
     }

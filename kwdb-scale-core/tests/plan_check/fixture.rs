@@ -248,6 +248,7 @@ pub(crate) fn free_host(n: u32) -> Fact<HostFacts> {
         secure: false,
         by_service: false,
         archive_only: false,
+        script: None,
         machine: None,
     })
 }

@@ -47,6 +47,7 @@ pub struct Cluster {
     pub view_offset: BTreeMap<u32, SignedDuration>,
     /// With what nodes are marked, when somebody says.
     pub means: Option<Means>,
+    pub owned: BTreeSet<HostName>,
 }
 
 pub fn address(node: u32) -> Address {
@@ -143,6 +144,7 @@ impl Cluster {
             hosts: BTreeMap::new(),
             inventory: Inventory::default(),
             means: None,
+            owned: BTreeSet::new(),
             view_liveness: BTreeMap::new(),
             view_cluster: BTreeMap::new(),
             view_offset: BTreeMap::new(),
@@ -373,7 +375,7 @@ impl Cluster {
 
     pub fn observe(&self) -> Observation {
         let observation = Observation::build(&address(self.gateway), &self.replies(), self.hosts.clone());
-        Observation { means: self.means.clone(), ..observation }
+        Observation { means: self.means.clone(), owned: self.owned.clone(), ..observation }
     }
 
     pub fn request(&self, operation: Operation) -> Request {
@@ -397,6 +399,7 @@ pub fn host_facts(node: u32, member: bool) -> HostFacts {
         secure: false,
         by_service: false,
         archive_only: false,
+        script: None,
         machine: None,
     }
 }

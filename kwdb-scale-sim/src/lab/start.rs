@@ -13,7 +13,7 @@ use kwdb_scale_core::policy::MIN_MEMBERS;
 use kwdb_scale_core::topology::StartMode;
 
 use super::hosts::must_be_fit;
-use super::proc::Output;
+use super::proc::{self, Output};
 use super::{
     Hosts, Lab, LabError, LabHost, LabInfo, LabOptions, append, failed, host_flag, io_error, lab_marker,
     listen_flag, ports, security_flags,
@@ -27,6 +27,19 @@ use crate::process::{LAB, ROLE, ROLE_DETACH, ROLE_KWBASE, ROLE_LAB, random, writ
 const POLL: Duration = Duration::from_millis(50);
 /// A start command comes back two seconds after the start at the latest, on an idle machine.
 pub(super) const START: Duration = Duration::from_secs(60);
+
+/// A program that comes back and does nothing would be waited for.
+fn must_be_kwbase(program: &Path) -> Result<(), LabError> {
+    let output = proc::run(Command::new(program).arg("version"), START);
+    let said = output.map_err(io_error(format!("{} version", program.display())))?;
+    match kwdb_scale_core::kwbase::output::version(&said.stdout) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(LabError::Unfit {
+            what: format!("{} is no kwbase: it does not tell its version", program.display()),
+            cure: "name the kwbase program of an installation or a build",
+        }),
+    }
+}
 
 impl Lab {
     pub(super) fn prepare(options: &LabOptions) -> Result<Self, LabError> {
@@ -54,6 +67,9 @@ impl Lab {
             Some(path) => path.canonicalize().map_err(io_error(path.display().to_string()))?,
             None => write_wrapper(&dir, &executable).map_err(io_error("bin/kwbase"))?,
         };
+        if options.kwbase.is_some() {
+            must_be_kwbase(&kwbase)?;
+        }
         let certs_dir = options.secure.then(|| dir.join("certs"));
         if let (Some(certs_dir), Hosts::Processes) = (&certs_dir, &options.hosts) {
             certs::create(certs_dir, &["127.0.0.1", "localhost"], &["root"])

@@ -250,6 +250,7 @@ impl NodeLifecycle for SimLifecycle {
             secure,
             by_service: false,
             archive_only: false,
+            script: None,
             host: host.name,
             machine: None,
         })

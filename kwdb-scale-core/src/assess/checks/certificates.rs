@@ -212,7 +212,9 @@ fn damaged<'a>(
     hosts: impl Iterator<Item = (&'a HostName, &'a HostFacts)>,
 ) -> impl Iterator<Item = (&'a HostName, Vec<String>)> {
     hosts.filter(|(_, facts)| facts.secure).filter_map(|(host, facts)| {
-        let lines = directory(facts)?.damage(&ALL);
+        let directory = directory(facts)?;
+        let mut lines = directory.damage(&ALL);
+        lines.extend(directory.key_damage("ca"));
         (!lines.is_empty()).then_some((host, lines))
     })
 }

@@ -351,7 +351,16 @@ fn milliseconds(distance: jiff::SignedDuration) -> String {
     format!("{} ms", distance.as_millis())
 }
 
-pub(super) fn clock(cx: &Context<'_>) -> Vec<Problem> {
+/// New hosts whose clocks surely differ from others' by more than is allowed.
+struct Skewed<'a> {
+    host: &'a HostName,
+    far: Vec<String>,
+    others: usize,
+    /// A node on such a host ends itself: most of the members' clocks are known, and half of these are far.
+    ends_itself: bool,
+}
+
+fn skewed<'a>(cx: &Context<'a>) -> Vec<Skewed<'a>> {
     let most = cx.policy.max_clock_skew;
     let peers: Vec<(String, ClockOffset)> = members(cx)
         .into_iter()
@@ -369,20 +378,40 @@ pub(super) fn clock(cx: &Context<'_>) -> Vec<Problem> {
             .map(|(name, other)| format!("{} from {name}, or more", milliseconds(own.surely_from(*other))))
             .collect();
         if !far.is_empty() {
-            found.push(
-                Problem::new(format!(
-                    "the clock of host {} differs by more than {} from {} of {} others",
-                    new.host,
-                    milliseconds(most),
-                    far.len(),
-                    others.len()
-                ))
-                .evidence(far)
-                .cure("set up time synchronisation (chrony, ntp): a node ends itself when its clock is 80 % of --max-offset (500 ms) off those of half the others"),
-            );
+            let members = cx.obs.of_class(NodeClass::Member).count();
+            let ends_itself = far.len() * 2 > members;
+            found.push(Skewed {
+                host: new.host,
+                far,
+                others: others.len(),
+                ends_itself: ends_itself && !peers.is_empty(),
+            });
         }
     }
     found
+}
+
+fn clock_problem(cx: &Context<'_>, skewed: Skewed<'_>) -> Problem {
+    let message = format!(
+        "the clock of host {} differs by more than {} from {} of {} others",
+        skewed.host,
+        milliseconds(cx.policy.max_clock_skew),
+        skewed.far.len(),
+        skewed.others
+    );
+    Problem::new(message)
+        .evidence(skewed.far)
+        .cure("set up time synchronisation (chrony, ntp): a node ends itself when its clock is 80 % of --max-offset (500 ms) off those of half the others")
+        .retry(Retry::WhenFactChanges(format!("the clock of host {}", skewed.host)))
+}
+
+pub(super) fn clock(cx: &Context<'_>) -> Vec<Problem> {
+    skewed(cx).into_iter().filter(|s| !s.ends_itself).map(|s| clock_problem(cx, s)).collect()
+}
+
+/// A node would end itself there.
+pub(super) fn clock_far(cx: &Context<'_>) -> Vec<Problem> {
+    skewed(cx).into_iter().filter(|s| s.ends_itself).map(|s| clock_problem(cx, s)).collect()
 }
 
 pub(super) fn leftovers(cx: &Context<'_>) -> Vec<Problem> {

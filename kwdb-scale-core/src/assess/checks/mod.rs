@@ -12,6 +12,7 @@ mod members;
 mod network;
 mod notes;
 mod ranges;
+mod script;
 mod settings;
 mod zones;
 
@@ -247,6 +248,8 @@ static CATALOGUE: &[Check] = table! {
         "no certificate or key on the host of a member or on the control host is damaged", "certificate_loader.go";
     "host-open-files", [REFUSE NO REFUSE NO], machine::open_files,
         "the hard limit of open files of a new host is enough to start: 1700 for each store, and 256", "server/config_unix.go";
+    "host-clock-far", [REFUSE NO REFUSE NO], machine::clock_far,
+        "a new host's clock does not surely differ from those of most members by more than policy max_clock_skew", "nodes end themselves at 80 % of --max-offset (500 ms)";
     "host-reach", [REFUSE NO REFUSE NO], network::reach,
         "new hosts and members reach each other, both ways, on RPC and SQL", "--advertise-addr; nodes dial each other";
     "host-reach-brpc", [WARN NO WARN NO], network::brpc,
@@ -277,6 +280,10 @@ static CATALOGUE: &[Check] = table! {
         "new hosts that take the address of a removed node", "two liveness rows may share one address (observed)";
     "marking-host", [NO REFUSE REFUSE NO], means::marking,
         "unless nodes are marked over the admin RPC, a host of a member that stays has kwbase and can authenticate as root", "decommission is an RPC as root (server/admin.go)";
+    "script-join", [REFUSE NO REFUSE NO], script::join,
+        "where deploy.sh adds a node: it can be run, its installation is for the node that is described, and the archive of certificates is there or will be", "deploy.sh, kaiwudb_install.sh (V2.0.4 to V3.2.1)";
+    "script-mark", [NO REFUSE REFUSE NO], script::mark,
+        "where deploy.sh marks a leaving node: it can be run, and marks no other node", "deploy.sh decommission marks every node of the host's address";
     "stopping-host", [NO REFUSE REFUSE NO], means::stopping,
         "where a unit or a container owns the process of a leaving node, its host has kwbase and can authenticate as root", "the stop asks a member that stays at the last moment, from there";
     "means", [INFO INFO INFO NO], means::said,

@@ -1,0 +1,87 @@
+//! Checks on hosts where a script of KWDB's, `deploy.sh`, adds and marks nodes.
+
+use super::{Problem, authority, means};
+use crate::assess::{Context, Retry};
+use crate::fact::Fact;
+use crate::host_facts::ScriptFacts;
+use crate::topology::HostName;
+
+/// The script's facts of a host, where there is one.
+fn of<'a>(cx: &Context<'a>, host: &HostName) -> Option<&'a Fact<ScriptFacts>> {
+    cx.obs.hosts.get(host)?.known()?.script.as_ref()
+}
+
+fn problem(message: String, evidence: impl IntoIterator<Item = String>, host: &HostName) -> Problem {
+    Problem::new(message).evidence(evidence).retry(Retry::WhenFactChanges(format!("host {host}")))
+}
+
+fn unknown(host: &HostName, why: &str) -> Problem {
+    Problem::unknown(&format!("whether deploy.sh can be run on host {host} is"), why)
+        .cure(format!("mend what the reason names, and look again (kwscale: hosts {host})"))
+}
+
+/// What keeps `join` from adding a node on a new host.
+pub(super) fn join(cx: &Context<'_>) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for host in &cx.change.add {
+        let script = match of(cx, host) {
+            None => continue,
+            Some(Fact::Unknown(why)) => {
+                found.push(unknown(host, why));
+                continue;
+            }
+            Some(Fact::Known(script)) => script,
+        };
+        let hindered: Vec<String> = script.unusable.iter().chain(&script.unfit).cloned().collect();
+        if !hindered.is_empty() {
+            let message = format!("deploy.sh join cannot add a node on host {host}");
+            found.push(problem(message, hindered, host).cure("mend what is named"));
+        }
+        if script.archive == Some(false) && !authority::wanted(cx) {
+            let message =
+                format!("the archive of certificates that deploy.sh join opens is not on host {host}");
+            found.push(problem(message, [], host).cure(
+                "ask for certificates of the method archive (kwscale: --certificates archive), or put \
+                 kaiwudb_certs.tar.gz, with ca.crt and ca.key, where the script looks for it",
+            ));
+        }
+    }
+    found
+}
+
+/// What keeps `decommission` from marking leaving nodes, and no others.
+pub(super) fn mark(cx: &Context<'_>) -> Vec<Problem> {
+    if !means::marks_on_hosts(cx) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for node in cx.leaving.iter().filter(|node| node.decommissioning != Fact::Known(true)) {
+        let Some(host) = cx.host_of(node) else { continue };
+        let script = match of(cx, host) {
+            None => continue,
+            Some(Fact::Unknown(why)) => {
+                found.push(unknown(host, why));
+                continue;
+            }
+            Some(Fact::Known(script)) => script,
+        };
+        if !script.unusable.is_empty() {
+            let message =
+                format!("deploy.sh decommission cannot be run on host {host} of node {}", node.id.0);
+            let cure = "mend what is named, or give the host the method kwbase";
+            found.push(problem(message, script.unusable.iter().cloned(), host).cure(cure));
+        }
+        let Some(address) = &script.address else { continue };
+        let at = |n: &&crate::observation::Node| n.sql_address.known().is_some_and(|a| a.host() == address);
+        let others: Vec<String> =
+            cx.staying.iter().copied().filter(|n| at(n)).map(|n| n.id.to_string()).collect();
+        if !others.is_empty() {
+            let message = format!(
+                "deploy.sh decommission on host {host} would mark {} besides: it marks every node at {address}",
+                others.join(", ")
+            );
+            found.push(problem(message, [], host).cure("give the host the method kwbase"));
+        }
+    }
+    found
+}
