@@ -10,7 +10,8 @@ has D -x "$dir/deploy.sh"
 has I -e "$top/etc/systemd/system/kaiwudb.service"
 if [ -r "$top/etc/kaiwudb/info/MODE" ]; then
   emit "M$(head -c 4096 "$top/etc/kaiwudb/info/MODE")"
-  if id -u -- "$(sed -n 7p "$top/etc/kaiwudb/info/MODE" | head -c 256)" >/dev/null 2>&1; then emit H+; else emit H-; fi
+  # A tree in a directory is not of this machine's users.
+  if [ -n "$top" ] || id -u -- "$(sed -n 7p "$top/etc/kaiwudb/info/MODE" | head -c 256)" >/dev/null 2>&1; then emit H+; else emit H-; fi
 fi
 emit "P$(systemctl show -p MainPID kaiwudb 2>/dev/null | sed -n 's/^MainPID=//p')"
 has A -f "$ca/kaiwudb_certs.tar.gz"
