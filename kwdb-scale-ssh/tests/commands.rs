@@ -289,6 +289,11 @@ async fn privilege() {
         let error = ssh.run(&n1(), &command("sleep 300").deadline(Duration::from_secs(1))).await.unwrap_err();
         assert!(error.to_string().contains("it was ended"), "{error}");
     }
+    // A directory in which no file can be made.
+    let error =
+        with(sudo(None, None)).put(&n1(), "/proc/kwdb-scale-file", b"content", 0o600).await.unwrap_err();
+    assert!(error.to_string().contains("/proc/"), "{error}");
+    assert!(!error.to_string().contains("the script ended"), "{error}");
     let ssh = with(sudo(None, Some("wrong hunter2")));
     let error = ssh.run(&n1(), &command("true")).await.unwrap_err();
     assert_eq!(error.kind(), PortErrorKind::Authentication, "{}", error.chain());

@@ -82,6 +82,16 @@ fn change(bench: &Bench, file: &str, args: &[&str]) -> Output {
 pub(crate) async fn out_and_in() {
     let bench = bench(2, |_, _, _| {});
     let file = file(&bench, |name| scripted(&bench, name));
+    // What the script would stumble over is told before anything is done.
+    let mode = bench.file("d2", "/etc/kaiwudb/info/MODE");
+    let text = fs::read_to_string(&mode).unwrap();
+    fs::write(&mode, text.replace("127.0.0.1", "127.0.0.9")).unwrap();
+    let refused = kwscale(&file, &["check", "scale-out", "d1", "d2"]);
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    let words = said(&refused);
+    assert!(words.contains("deploy.sh join cannot add a node on host d2"), "{words}");
+    assert!(words.contains("it is installed for the address 127.0.0.92:"), "{words}");
+    fs::write(&mode, text).unwrap();
     let applied = change(&bench, &file, &["scale-out", "d1", "d2"]);
     assert!(applied.status.success(), "{}", said(&applied));
     let unit = fs::read_to_string(bench.file("d1", "/etc/systemd/system/kaiwudb.service")).unwrap();

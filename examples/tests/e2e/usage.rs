@@ -45,6 +45,8 @@ pub(crate) fn usage(case: &Case) {
 
     // At once, not after a wait for what cannot come.
     let begun = std::time::Instant::now();
+    let other = case.kwscale(&["lab", "up", "--dir", &path("l"), "--nodes", "3", "--kwbase", "/bin/true"]);
+    other.exit(2).says(&["/true is no kwbase"]);
     case.kwscale(&["lab", "up", "--dir", &path("l"), "--nodes", "2"]).exit(2).says(&["2 nodes", "3 or more"]);
     assert!(begun.elapsed().as_secs() < 30 && !std::path::Path::new(&path("l")).exists());
 

@@ -47,6 +47,9 @@ impl Lab {
         if options.nodes < least {
             return Err(LabError::TooFewNodes(options.nodes));
         }
+        if let Some(program) = &options.kwbase {
+            must_be_kwbase(program)?;
+        }
         let dir = &options.dir;
         let making = io_error(format!("cannot make {}", dir.display()));
         fs::create_dir_all(dir)
@@ -67,9 +70,6 @@ impl Lab {
             Some(path) => path.canonicalize().map_err(io_error(path.display().to_string()))?,
             None => write_wrapper(&dir, &executable).map_err(io_error("bin/kwbase"))?,
         };
-        if options.kwbase.is_some() {
-            must_be_kwbase(&kwbase)?;
-        }
         let certs_dir = options.secure.then(|| dir.join("certs"));
         if let (Some(certs_dir), Hosts::Processes) = (&certs_dir, &options.hosts) {
             certs::create(certs_dir, &["127.0.0.1", "localhost"], &["root"])
