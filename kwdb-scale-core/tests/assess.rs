@@ -444,6 +444,18 @@ fn with_what_nodes_are_marked_is_said_where_it_is_known() {
     assert_eq!(said(&cluster, scale_in(&[4])).as_deref(), Some(text));
     let text = "new nodes say by the admin RPC whether they are ready (node 1 takes it)";
     assert_eq!(said(&cluster, scale_out(&[5])).as_deref(), Some(text));
+    cluster.host_mut(4).script = script(&[], &address(4));
+    cluster.owned = [host(4)].into();
+    let evidence: Vec<String> = cluster
+        .assess(scale_in(&[4]))
+        .findings
+        .into_iter()
+        .filter(|f| f.check == "means")
+        .flat_map(|f| f.evidence)
+        .collect();
+    let marked = "node 4 is marked by deploy.sh decommission on host h4";
+    let stopped = "node 4 is stopped by what owns its process, by a command on host h4";
+    assert_eq!(evidence, [marked, stopped]);
     cluster.means = Some(Means::CommandLine { why: "as asked".into(), refused: None });
     let text = "whether new nodes are ready is judged by SQL (as asked)";
     assert_eq!(said(&cluster, scale_out(&[5])).as_deref(), Some(text));

@@ -30,10 +30,22 @@ pub(super) fn said(cx: &Context<'_>) -> Vec<Problem> {
         let by_owner = |(node, host): (&Node, &HostName)| {
             format!("node {} is stopped by what owns its process, by a command on host {host}", node.id.0)
         };
-        let mut lines: Vec<String> = match cx.request.options.finish {
-            Finish::Stop => owned(cx).map(by_owner).collect(),
-            _ => Vec::new(),
+        let scripted = |host: &HostName| {
+            cx.obs.hosts.get(host).and_then(Fact::known).is_some_and(|f| f.script.is_some())
         };
+        let joins = cx.change.add.iter().filter(|host| scripted(host));
+        let mut lines: Vec<String> =
+            joins.map(|host| format!("a node is added on host {host} by deploy.sh join")).collect();
+        if means.marks_on_hosts() {
+            let marked = cx.leaving.iter().filter_map(|node| Some((node.id, cx.host_of(node)?)));
+            let marked = marked.filter(|(_, host)| scripted(host));
+            lines.extend(marked.map(|(id, host)| {
+                format!("node {} is marked by deploy.sh decommission on host {host}", id.0)
+            }));
+        }
+        if cx.request.options.finish == Finish::Stop {
+            lines.extend(owned(cx).map(by_owner));
+        }
         if matches!(means, Means::CommandLine { .. }) && cx.request.options.pace == Pace::Full {
             lines.push(
                 "the pace is the servers' own: only the admin RPC can ask them to look at ranges sooner"
