@@ -141,6 +141,10 @@ fn act_text(act: &Act) -> String {
 }
 
 fn replicas_text(left: u64, of: u64, per_minute: f64, eta: Option<SignedDuration>) -> String {
+    if of == 0 {
+        // Taken up again after the last had moved.
+        return "0 replicas left".to_owned();
+    }
     let mut text = format!("{left} of {of} replicas left");
     if per_minute > 0.0 {
         text.push_str(&format!(", {per_minute:.0} a minute"));

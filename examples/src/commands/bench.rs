@@ -104,13 +104,15 @@ pub(crate) async fn scale_in(ui: &Ui, args: &ScaleInArgs) -> Result<Exit, Failur
         deadline: LONGEST,
         ..LabOptions::new(&args.dir)
     };
-    ui.say(format_args!("making {NODES} nodes with {} ranges in {} …", args.ranges, args.dir.display()));
     // A lab that is there already is somebody's.
-    let is_ours = std::fs::read_dir(&args.dir).map_or(true, |mut dir| dir.next().is_none());
+    if std::fs::read_dir(&args.dir).is_ok_and(|mut dir| dir.next().is_some()) {
+        return Err(Failure::usage(format!("--dir {} is not empty", args.dir.display())));
+    }
+    ui.say(format_args!("making {NODES} nodes with {} ranges in {} …", args.ranges, args.dir.display()));
     let made = match make(options).await {
         Ok(made) => made,
         Err(failure) => {
-            if let (true, Ok(left)) = (is_ours, Lab::open(&args.dir)) {
+            if let Ok(left) = Lab::open(&args.dir) {
                 blocking(move || lab::down(left)).await?;
             }
             return Err(failure);
