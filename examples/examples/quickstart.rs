@@ -7,8 +7,9 @@
 use std::error::Error;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use kwdb_scale_core::assess::assess;
+use kwdb_scale_core::assess::{Finding, Retry, assess};
 use kwdb_scale_core::execute::{End, Operation};
 use kwdb_scale_core::plan::plan;
 use kwdb_scale_core::request::{NodeRef, Operation as Change, Options, Request};
@@ -22,6 +23,8 @@ use kwdb_scale_sim::lab::{Lab, LabOptions};
 
 /// How much faster than real the twin's time goes.
 const SPEED: f64 = 20.0;
+/// For a cluster that is not fit for a change yet.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     // Nodes of the twin are this executable started again: here such a start becomes a node and goes no further.
@@ -89,17 +92,26 @@ async fn status(cluster: &Cluster) -> Result<String, Box<dyn Error>> {
 async fn change(cluster: &Cluster, operation: Change) -> Result<bool, Box<dyn Error>> {
     let config = &cluster.config;
     let request = Request { operation, inventory: config.inventory(), options: Options::default() };
-    let observation = cluster.observe(Some(&request)).await?;
-
-    println!("-- findings");
-    for finding in &assess(&observation, &request, &config.policy).findings {
-        println!("{finding}");
-    }
-    let plan = match plan(&observation, &request, &config.policy) {
-        Ok(plan) => plan,
-        Err(refusal) => {
-            println!("{refusal}");
-            return Ok(false);
+    let begun = Instant::now();
+    let plan = loop {
+        let observation = cluster.observe(Some(&request)).await?;
+        let planned = plan(&observation, &request, &config.policy);
+        // What passes by itself is waited for: the nodes' own gauges, say, are up to 10 s old.
+        let passes = |r: &Finding| matches!(r.retry, Some(Retry::After(_)));
+        if planned.as_ref().is_err_and(|no| no.reasons().all(passes)) && begun.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            continue;
+        }
+        println!("-- findings");
+        for finding in &assess(&observation, &request, &config.policy).findings {
+            println!("{finding}");
+        }
+        match planned {
+            Ok(plan) => break plan,
+            Err(refusal) => {
+                println!("{refusal}");
+                return Ok(false);
+            }
         }
     };
     println!("\n-- plan\n{plan}");
