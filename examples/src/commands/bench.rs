@@ -17,7 +17,7 @@ use kwdb_scale_core::rows::{Query, Rows};
 use kwdb_scale_core::topology::{Address, NodeClass, StoreId};
 use kwdb_scale_sim::lab::{Lab, LabInfo, LabOptions};
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::time::{sleep, timeout};
 
 use super::lab::{blocking, interrupted, make};
@@ -33,6 +33,8 @@ const NODES: usize = 4;
 const SETTLED: Duration = Duration::from_secs(30);
 /// For the cluster to settle, and for one scale-in.
 const LONGEST: Duration = Duration::from_secs(3600);
+/// For a started cluster to be fit for a scale-in.
+const FIT: &str = "5m";
 const POLL: Duration = Duration::from_secs(1);
 /// The same where so few replicas are left that the end is near.
 const CLOSE: (u64, Duration) = (32, Duration::from_millis(200));
@@ -414,21 +416,32 @@ async fn finished(program: &Path, arguments: &[&str]) -> Result<Told, Failure> {
     command
         .args(arguments)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     let mut child = command.spawn().map_err(failed)?;
-    let (mut noticed, mut tail) = (None, Vec::new());
-    let reading = async {
-        if let Some(stderr) = child.stderr.take() {
-            let mut lines = BufReader::new(stderr).lines();
-            while let Some(line) = lines.next_line().await? {
-                if line.trim_start().starts_with("0 of ") && line.contains("replicas left") {
-                    noticed.get_or_insert_with(Instant::now);
-                }
-                tail.push(line);
-            }
+    let (mut noticed, mut printed, mut told) = (None, String::new(), String::new());
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let printing = async {
+        match stdout {
+            Some(mut stdout) => stdout.read_to_string(&mut printed).await,
+            None => Ok(0),
         }
+    };
+    let telling = async {
+        let Some(stderr) = stderr else { return Ok(()) };
+        let mut lines = BufReader::new(stderr).lines();
+        while let Some(line) = lines.next_line().await? {
+            if line.trim_start().starts_with("0 of ") && line.contains("replicas left") {
+                noticed.get_or_insert_with(Instant::now);
+            }
+            told.push_str(&line);
+            told.push('\n');
+        }
+        Ok(())
+    };
+    let reading = async {
+        tokio::try_join!(printing, telling)?;
         child.wait().await
     };
     let status = timeout(LONGEST, reading).await;
@@ -437,7 +450,9 @@ async fn finished(program: &Path, arguments: &[&str]) -> Result<Told, Failure> {
     let status = status.map_err(failed)?;
     match status.success() {
         true => Ok(Told { at: Instant::now(), noticed }),
-        false => Err(Failure::other(format!("{} ended with {status}: {}", said(), tail.join("\n").trim()))),
+        false => {
+            Err(Failure::other(format!("{} ended with {status}:\n{printed}{}", said(), told.trim_end())))
+        }
     }
 }
 
@@ -450,6 +465,8 @@ async fn ours(args: &ScaleInArgs, info: &LabInfo, cluster: &Cluster) -> Result<W
         finished(&program, &[&["--cluster", file.as_str()], arguments].concat()).await
     };
     let (id, plan) = (NODES.to_string(), plan_file(info).display().to_string());
+    // Both begin with a cluster that is fit: what the nodes tell of themselves is some seconds old after their start.
+    run(&["check", "--wait-healthy", FIT, "scale-in", &id]).await?;
     let work = async {
         run(&["plan", "--pace", &pace(args.pace), "scale-in", &id, "-o", &plan]).await?;
         run(&["apply", "--yes", &plan]).await
