@@ -37,7 +37,7 @@ pub(super) fn facts(cx: &Context<'_>) -> Vec<Problem> {
 }
 
 /// What is wrong the reason says itself.
-fn look_again(host: &HostName) -> String {
+pub(super) fn look_again(host: &HostName) -> String {
     format!("mend what the reason names, and look again (kwscale: hosts {host})")
 }
 

@@ -1,6 +1,6 @@
 //! Checks on what nodes are marked and stopped with, and on the hosts where that needs kwbase.
 
-use super::Problem;
+use super::{Problem, script};
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
 use crate::observation::Node;
@@ -30,9 +30,7 @@ pub(super) fn said(cx: &Context<'_>) -> Vec<Problem> {
         let by_owner = |(node, host): (&Node, &HostName)| {
             format!("node {} is stopped by what owns its process, by a command on host {host}", node.id.0)
         };
-        let scripted = |host: &HostName| {
-            cx.obs.hosts.get(host).and_then(Fact::known).is_some_and(|f| f.script.is_some())
-        };
+        let scripted = |host: &HostName| script::of(cx, host).is_some();
         let joins = cx.change.add.iter().filter(|host| scripted(host));
         let mut lines: Vec<String> =
             joins.map(|host| format!("a node is added on host {host} by deploy.sh join")).collect();

@@ -1,13 +1,13 @@
 //! Checks on hosts where a script of KWDB's, `deploy.sh`, adds and marks nodes.
 
-use super::{Problem, authority, means};
+use super::{Problem, authority, hosts, means};
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
 use crate::host_facts::ScriptFacts;
 use crate::topology::HostName;
 
 /// The script's facts of a host, where there is one.
-fn of<'a>(cx: &Context<'a>, host: &HostName) -> Option<&'a Fact<ScriptFacts>> {
+pub(super) fn of<'a>(cx: &Context<'a>, host: &HostName) -> Option<&'a Fact<ScriptFacts>> {
     cx.obs.hosts.get(host)?.known()?.script.as_ref()
 }
 
@@ -15,23 +15,23 @@ fn problem(message: String, evidence: impl IntoIterator<Item = String>, host: &H
     Problem::new(message).evidence(evidence).retry(Retry::WhenFactChanges(format!("host {host}")))
 }
 
-fn unknown(host: &HostName, why: &str) -> Problem {
-    Problem::unknown(&format!("whether deploy.sh can be run on host {host} is"), why)
-        .cure(format!("mend what the reason names, and look again (kwscale: hosts {host})"))
+/// The same where they are known; where they should be and are not, that is a problem.
+fn known<'a>(cx: &Context<'a>, host: &HostName, found: &mut Vec<Problem>) -> Option<&'a ScriptFacts> {
+    match of(cx, host)? {
+        Fact::Known(script) => Some(script),
+        Fact::Unknown(why) => {
+            let what = format!("whether deploy.sh can be run on host {host} is");
+            found.push(Problem::unknown(&what, why).cure(hosts::look_again(host)));
+            None
+        }
+    }
 }
 
 /// What keeps `join` from adding a node on a new host.
 pub(super) fn join(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     for host in &cx.change.add {
-        let script = match of(cx, host) {
-            None => continue,
-            Some(Fact::Unknown(why)) => {
-                found.push(unknown(host, why));
-                continue;
-            }
-            Some(Fact::Known(script)) => script,
-        };
+        let Some(script) = known(cx, host, &mut found) else { continue };
         let hindered: Vec<String> = script.unusable.iter().chain(&script.unfit).cloned().collect();
         if !hindered.is_empty() {
             let message = format!("deploy.sh join cannot add a node on host {host}");
@@ -57,14 +57,7 @@ pub(super) fn mark(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     for node in cx.leaving.iter().filter(|node| node.decommissioning != Fact::Known(true)) {
         let Some(host) = cx.host_of(node) else { continue };
-        let script = match of(cx, host) {
-            None => continue,
-            Some(Fact::Unknown(why)) => {
-                found.push(unknown(host, why));
-                continue;
-            }
-            Some(Fact::Known(script)) => script,
-        };
+        let Some(script) = known(cx, host, &mut found) else { continue };
         if !script.unusable.is_empty() {
             let message =
                 format!("deploy.sh decommission cannot be run on host {host} of node {}", node.id.0);
