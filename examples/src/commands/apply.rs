@@ -353,9 +353,7 @@ fn next_commands(global: &Global, journal_dir: Option<&Path>, ledger: &Ledger, e
         next.push(format!("kwscale resume --cluster {cluster}{journal}"));
     }
     let marked = ledger.recommissionable();
-    if stopped.reason == StopReason::Recommissioned {
-        // They are not marked any more.
-    } else if !marked.is_empty() {
+    if !marked.is_empty() {
         let nodes: Vec<String> = marked.iter().map(|n| n.0.to_string()).collect();
         next.push(format!("kwscale recommission --cluster {cluster}{journal} {}", nodes.join(" ")));
     } else if !ledger.restorable().is_empty() {
