@@ -208,12 +208,14 @@ async fn measure(ui: &Ui, args: &ScaleInArgs, info: &LabInfo) -> Result<Report, 
     let stores: Vec<PathBuf> = info.hosts.iter().flat_map(|h| h.stores.iter().cloned()).collect();
     copy(&stores, &copy_of(info), false).await?;
     start(info, &cluster).await?;
+    fit(info).await?;
     ui.say("the documented commands: node decommission, node status, quit …");
     let documented = documented(info, &cluster).await?;
     ui.say(format_args!("… {:.1} s; the same data again, by kwscale …", documented.whole_s));
     stop(info).await?;
     copy(&stores, &copy_of(info), true).await?;
     start(info, &cluster).await?;
+    fit(info).await?;
     let kwscale = ours(args, info, &cluster).await?;
     let ratio = kwscale.whole_s / documented.whole_s.max(f64::MIN_POSITIVE);
     Ok(Report { schema: "kwscale.bench/v1", ranges, documented, kwscale, ratio })
@@ -456,20 +458,25 @@ async fn finished(program: &Path, arguments: &[&str]) -> Result<Told, Failure> {
     }
 }
 
-/// `kwscale plan` and `kwscale apply`.
-async fn ours(args: &ScaleInArgs, info: &LabInfo, cluster: &Cluster) -> Result<Way, Failure> {
+/// This program, on the cluster.
+async fn kwscale(info: &LabInfo, arguments: &[&str]) -> Result<Told, Failure> {
     let program = std::env::current_exe()
         .map_err(|e| Failure::other(format!("this program does not know where it lies: {e}")))?;
     let file = control_file(info).display().to_string();
-    let run = async |arguments: &[&str]| {
-        finished(&program, &[&["--cluster", file.as_str()], arguments].concat()).await
-    };
+    finished(&program, &[&["--cluster", file.as_str()], arguments].concat()).await
+}
+
+/// Waits until a scale-in would be taken: what nodes tell of themselves is some seconds old after their start.
+async fn fit(info: &LabInfo) -> Result<(), Failure> {
+    kwscale(info, &["check", "--wait-healthy", FIT, "scale-in", &NODES.to_string()]).await.map(drop)
+}
+
+/// `kwscale plan` and `kwscale apply`.
+async fn ours(args: &ScaleInArgs, info: &LabInfo, cluster: &Cluster) -> Result<Way, Failure> {
     let (id, plan) = (NODES.to_string(), plan_file(info).display().to_string());
-    // Both begin with a cluster that is fit: what the nodes tell of themselves is some seconds old after their start.
-    run(&["check", "--wait-healthy", FIT, "scale-in", &id]).await?;
     let work = async {
-        run(&["plan", "--pace", &pace(args.pace), "scale-in", &id, "-o", &plan]).await?;
-        run(&["apply", "--yes", &plan]).await
+        kwscale(info, &["plan", "--pace", &pace(args.pace), "scale-in", &id, "-o", &plan]).await?;
+        kwscale(info, &["apply", "--yes", &plan]).await
     };
     watched(info, cluster, work).await
 }
