@@ -8,6 +8,7 @@ included; CPU time of the sshds. Medians. Memory is the largest sum of PSS over 
 
 import argparse
 import ctypes
+import hashlib
 import json
 import os
 import shlex
@@ -187,9 +188,15 @@ class Bench:
                 ("Ansible", self.ansible("rounds.yml"), ansible),
             ]
         target = f"{self.up}/{{port}}"
+        # What `kwscale exec --put` promises, by a shell on the host.
+        sum = hashlib.sha256(open(self.file, "rb").read()).hexdigest()
+        careful = (f"cat >{self.up}/{{}}.part && sync {self.up}/{{}}.part && echo {sum} {self.up}/{{}}.part | sha256sum -c --quiet && "
+                   f"mv {self.up}/{{}}.part {self.up}/{{}}")
+        fed = ["sh", "-c", f"exec {shlex.join(curve)} \"$1\" \"$2\" <{shlex.quote(self.file)}", "sh"]
         return [
             ("kwscale", self.mine("--put", self.file, "--to", f"{self.up}/file"), clean),
             ("scp, curve25519", self.xargs("scp", "-q", "-F", f.config["curve25519"], self.file, f"{{}}:{self.up}/{{}}"), clean),
+            ("ssh, curve25519, compared and synced", self.xargs(*fed, "{}", careful), clean),
             ("scp, default kex", self.xargs("scp", "-q", "-F", f.config["default"], self.file, f"{{}}:{self.up}/{{}}"), clean),
             ("clush", [*clush, "-o", f"-F {f.config['curve25519']}", "--copy", self.file, "--dest", f"{self.up}/clush"], {}),
             ("parallel-ssh", [python, f"{HERE}/peer_parallel_ssh.py", self.description, "1", self.file, target], clean),

@@ -32,8 +32,9 @@ g=
 [ "$g" = "$l" ] || g=0
 "#;
 
-/// Second part: the environment. Two programs are started only where there is something to take out.
-const ENVIRONMENT: &str = r#"case $(export -p) in
+/// Second part: the environment. Two programs are started only where there is something to take out. The shell that
+/// lists it is also the one that starts the watcher, where there is one (WATCH): to copy a shell is what costs most here.
+const ENVIRONMENT: &str = r#"case $(WATCHexport -p) in
 *KWBASE_*) for v in $(env | sed -n 's/^\(KWBASE_[A-Za-z0-9_]*\)=.*/\1/p'); do unset "$v"; done ;;
 esac
 LC_ALL=C; export LC_ALL
@@ -53,7 +54,8 @@ esac
 /// Ends the group at the deadline even when nobody can reach the host any more. It is nobody's child, holds no
 /// descriptor that the command has, and looks once a second whether there is anything left to watch. It stays in the
 /// group, so that the group's number cannot become somebody else's meanwhile.
-const WATCHER: &str = r#"( (
+const WATCHER: &str = r#"
+(
 trap '' TERM HUP INT
 HELDc=0
 while [ $c -lt "$w" ] && kill -0 $$ 2>/dev/null; do sleep 1; c=$((c+1)); done
@@ -61,11 +63,12 @@ if kill -0 $$; then
 t=$$; [ "$g" = 0 ] || t=-$g
 kill -s TERM -- $t; sleep 1; kill -s KILL -- $t
 fi
-) </dev/null >/dev/null 2>&1 & )"#;
+) </dev/null >/dev/null 2>&1 &
+"#;
 /// The watcher of a command without input has the session's input to itself, and sleeps until that ends: when the
 /// command has ended, when the connection is gone, or when we end it because the command takes its time
 /// ([`crate::exchange`]). So a short command costs the host no clock.
-const HELD: &str = "read -r c <&3\n";
+const HELD: [&str; 2] = ["exec 3<&0", "read -r c <&3\n"];
 
 /// Both outputs begin here: whatever a login script said before is not the command's.
 const START: &str = r#"printf '%s start %s %s\n' "$n" $$ "$g"
@@ -121,11 +124,6 @@ pub(crate) fn run(
         [sh, c, text, rest @ ..] if sh == "sh" && c == "-c" => Some((text, rest)),
         _ => None,
     };
-    let mut text = format!("{IDENTITY}w=$1; shift\n{ENVIRONMENT}");
-    exports(env, &mut text)?;
-    if own.is_none() {
-        text += PROGRAM;
-    }
     // A deadline of years needs no watcher.
     let watch = match backstop {
         Backstop::Watcher(deadline) => deadline.saturating_add(WATCH_MARGIN).as_millis().div_ceil(1000),
@@ -133,9 +131,15 @@ pub(crate) fn run(
     };
     let watch = i32::try_from(watch).unwrap_or(0);
     let held = watch > 0 && input == Input::Empty && privilege.password().is_none();
-    if watch > 0 {
-        text += &WATCHER.replace("HELD", if held { HELD } else { "" });
-        text += if held { " 3<&0\n" } else { "\n" };
+    let watcher = match (watch > 0, held) {
+        (false, _) => String::new(),
+        (true, true) => format!("{}{}", HELD[0], WATCHER.replace("HELD", HELD[1])),
+        (true, false) => WATCHER.replace("HELD", ""),
+    };
+    let mut text = format!("{IDENTITY}w=$1; shift\n{}", ENVIRONMENT.replace("WATCH", &watcher));
+    exports(env, &mut text)?;
+    if own.is_none() {
+        text += PROGRAM;
     }
     text += START;
     if input != Input::Terminal {
@@ -166,7 +170,7 @@ pub(crate) fn spawn(
     env: &BTreeMap<String, String>,
     output_file: &str,
 ) -> Result<String, PortError> {
-    let mut text = format!("{IDENTITY}o=$1; shift\n{ENVIRONMENT}");
+    let mut text = format!("{IDENTITY}o=$1; shift\n{}", ENVIRONMENT.replace("WATCH", ""));
     exports(env, &mut text)?;
     text += PROGRAM;
     text += r#"[ -d "${o%/*}/" ] || { printf '%s no-directory\n' "$n"; exit 0; }
