@@ -17,6 +17,7 @@
 mod certificates;
 mod change;
 mod exec;
+mod guide;
 mod middle;
 mod netns;
 mod netns_certificates;
@@ -55,6 +56,7 @@ const fn twin(name: &'static str, run: fn(&Case), why: &'static str) -> Entry {
 }
 
 const REAL_FILES: &str = "a real node leaves logs and sockets of its own behind";
+const TWIN_GUIDE: &str = "the guide's lab is the twin's";
 const NO_CLUSTER: &str = "no cluster has a part in it";
 
 /// The longest first, so that none is left over at the end.
@@ -72,6 +74,8 @@ const CASES: &[Entry] = &[
         "a real node leaves logs and sockets of its own behind, and another case issues certificates for one",
     ),
     both("certificates_are_made", certificates::certificates_are_made),
+    twin("guide_of_the_kwbase_method", guide::guide_of_the_kwbase_method, TWIN_GUIDE),
+    twin("guide_of_the_script", guide::guide_of_the_script, TWIN_GUIDE),
     both("two_of_six_at_once", change::two_of_six_at_once),
     both("two_of_five_one_at_a_time", change::two_of_five_one_at_a_time),
     both("out_by_two_then_factor_five_shrinks", change::out_by_two_then_factor_five_shrinks),

@@ -13,7 +13,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-const KWSCALE: &str = env!("CARGO_BIN_EXE_kwscale");
+pub(crate) const KWSCALE: &str = env!("CARGO_BIN_EXE_kwscale");
+/// The variable that names a `cluster.toml`; whoever runs the tests may have one.
+const CLUSTER: &str = "KWSCALE_CLUSTER";
 /// The transcript of a command keeps so much of each stream.
 const SHOWN: usize = 6000;
 
@@ -81,7 +83,7 @@ impl Case {
     /// Starts `kwscale`, output into files.
     pub(crate) fn start(&self, args: &[&str], env: &[(&str, &str)]) -> Running {
         self.start_command(
-            Command::new(KWSCALE).args(args).envs(env.iter().copied()),
+            Command::new(KWSCALE).args(args).env_remove(CLUSTER).envs(env.iter().copied()),
             format!("kwscale {}", args.join(" ")),
         )
     }
@@ -89,19 +91,13 @@ impl Case {
     /// Runs another program to its end.
     pub(crate) fn run(&self, program: &Path, args: &[&str]) -> Out {
         let line = format!("{} {}", program.display(), args.join(" "));
-        self.start_command(Command::new(program).args(args), line).end(self)
+        self.start_command(Command::new(program).args(args).env_remove(CLUSTER), line).end(self)
     }
 
-    fn start_command(&self, command: &mut Command, line: String) -> Running {
+    pub(crate) fn start_command(&self, command: &mut Command, line: String) -> Running {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| fs::File::create(dir.path().join(name)).unwrap();
-        let child = command
-            .env_remove("KWSCALE_CLUSTER")
-            .stdin(Stdio::null())
-            .stdout(file("out"))
-            .stderr(file("err"))
-            .spawn()
-            .unwrap();
+        let child = command.stdin(Stdio::null()).stdout(file("out")).stderr(file("err")).spawn().unwrap();
         Running { child, dir, line, begun: Instant::now() }
     }
 
