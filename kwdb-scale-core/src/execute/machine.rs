@@ -62,6 +62,8 @@ pub(super) struct Scratch {
     /// Ranges that want one more replica, by the last look.
     pub short: Vec<RangeId>,
     pub tries: u32,
+    /// Since when the act at hand fails.
+    pub failing_since: Option<Timestamp>,
     /// The next look also reads what range health needs.
     pub want_health: bool,
     /// The next look also looks at the host.
@@ -100,6 +102,7 @@ impl Scratch {
             nudges: Nudges::default(),
             short: Vec::new(),
             tries: 0,
+            failing_since: None,
             want_health: false,
             want_host: false,
             want_leftovers: false,
@@ -296,6 +299,9 @@ pub fn step(state: &State, at: Timestamp, event: Event) -> (State, Vec<Effect>) 
             next.scratch.want_host = false;
             if matches!(result, ActResult::Failed { .. }) {
                 next.scratch.tries += 1;
+                next.scratch.failing_since.get_or_insert(at);
+            } else {
+                next.scratch.failing_since = None;
             }
             rest_after(&mut next, at, &result);
             next.record(Record::Outcome { step, result }, &mut effects);

@@ -91,6 +91,9 @@ struct Run {
     lose: bool,
     fail: bool,
     orphan: Option<u8>,
+    /// From the first act of it on, so many seconds long, every host is away for acts.
+    away: Option<(fn(&Act) -> bool, i64)>,
+    away_until: Option<jiff::Timestamp>,
     /// The world as the last look saw it.
     seen: Option<World>,
     confirmed: BTreeMap<NodeId, u64>,
@@ -110,6 +113,8 @@ impl Run {
             lose: false,
             fail: false,
             orphan: None,
+            away: None,
+            away_until: None,
             seen: None,
             confirmed: BTreeMap::new(),
             waiting_for: String::new(),
@@ -260,7 +265,12 @@ impl Run {
                         event = Event::Cancel(Cancel::Undo);
                         continue;
                     }
-                    if std::mem::take(&mut self.fail) {
+                    if let Some((_, seconds)) = self.away.filter(|(of, _)| of(&order.act)) {
+                        self.away = None;
+                        self.away_until = Some(self.world.now + jiff::SignedDuration::from_secs(seconds));
+                    }
+                    let away = self.away_until.is_some_and(|until| self.world.now < until);
+                    if away || std::mem::take(&mut self.fail) {
                         let kind = PortErrorKind::Unreachable;
                         Event::Acted(ActResult::Failed { kind, message: "refused".into() })
                     } else {
@@ -301,6 +311,40 @@ fn prove_end(world: &World, leaving: &[u32], joined: &[u32], end: &End) {
     }
     if matches!(end, End::Undone(_)) {
         assert!(world.orphans.is_empty(), "what was begun goes on after an undo");
+    }
+}
+
+#[test]
+fn a_host_that_is_away_for_a_minute_ends_no_operation() {
+    let acts: [fn(&Act) -> bool; 3] = [
+        |act| matches!(act, Act::Mark { .. }),
+        |act| matches!(act, Act::Confirm { .. }),
+        |act| matches!(act, Act::Stop { .. }),
+    ];
+    let scale_in = || Operation::ScaleIn { nodes: vec![NodeRef::Id(NodeId(4))] };
+    for act in acts {
+        let world = World::new(5);
+        let plan = make_plan(&world, scale_in());
+        let mut run = Run::new(world, plan);
+        run.away = Some((act, 60));
+        let (world, end, records) = run.run(&[]);
+        assert!(matches!(end, End::Done(_)), "{end:?}");
+        prove_end(&world, &[4], &[], &end);
+        let failed = |r: &&Record| matches!(r, Record::Outcome { result: ActResult::Failed { .. }, .. });
+        let tries = records.iter().filter(failed).count();
+        assert!((4..=10).contains(&tries), "tried again {tries} times in a minute");
+
+        // One that stays away stops it, within minutes, and says how often it was tried.
+        let world = World::new(5);
+        let plan = make_plan(&world, scale_in());
+        let begun = world.now;
+        let mut run = Run::new(world, plan);
+        run.away = Some((act, 86_400));
+        let (world, end, _) = run.run(&[]);
+        let End::Stopped(stopped) = end else { panic!("{end:?}") };
+        assert_eq!(stopped.reason, StopReason::GateClosed, "{stopped:?}");
+        assert!(stopped.message.contains("times in 2m: refused"), "{}", stopped.message);
+        assert!(world.now.duration_since(begun) < jiff::SignedDuration::from_mins(30));
     }
 }
 

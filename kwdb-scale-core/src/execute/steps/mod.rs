@@ -23,6 +23,9 @@ use crate::topology::NodeId;
 
 /// Times that an act which fails for a passing reason is tried.
 const TRIES: u32 = 3;
+/// Between tries after those, doubled each time.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(2);
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) fn look(state: &State, at: Timestamp) -> Look {
     match state.step_at_hand() {
@@ -181,24 +184,45 @@ pub(super) fn no_gateway() -> Stopped {
     }
 }
 
-/// An act: again when it failed for a passing reason, at most [`TRIES`] times; else the operation stops.
+/// An act. One that failed for a passing reason is tried again: at once, through other members where there are some, at most
+/// [`TRIES`] times; then after pauses that grow, for as long as four acts may take. An sshd that is started again, or a network
+/// that is away for a moment, ends no operation. Else it stops.
 fn attempt(ctx: &Ctx<'_>, act: Act, what: &str) -> Verdict {
-    if let Some((last, ActResult::Failed { kind, message })) = &ctx.state.ledger.last
-        && *last == act
-    {
-        let again = kind.is_transient() && ctx.state.scratch.tries < TRIES;
-        if !again {
-            // What passes by itself is gone on with when it has passed; anything else wants a person.
-            let reason = if kind.is_transient() { StopReason::GateClosed } else { StopReason::ActFailed };
-            return Verdict::stop_with(
-                reason,
-                format!("{what} failed: {message}"),
-                standing(ctx.state),
-                next_moves(ctx.state),
-            );
-        }
+    let scratch = &ctx.state.scratch;
+    let Some((_, ActResult::Failed { kind, message })) =
+        ctx.state.ledger.last.as_ref().filter(|(last, _)| *last == act)
+    else {
+        return Verdict::Act(act);
+    };
+    if !kind.is_transient() {
+        return failed(ctx, StopReason::ActFailed, format!("{what} failed: {message}"));
     }
-    Verdict::Act(act)
+    // What is taken up again after a replay begins anew.
+    let (Some(since), Some(last)) = (scratch.failing_since, scratch.acted_at) else {
+        return Verdict::Act(act);
+    };
+    if scratch.tries < TRIES {
+        return Verdict::Act(act);
+    }
+    let patience = ctx.state.policy().act_deadline.saturating_mul(4);
+    if ctx.at.duration_since(since) >= patience {
+        // What passes by itself is gone on with when it has passed; anything else wants a person.
+        return failed(
+            ctx,
+            StopReason::GateClosed,
+            format!("{what} failed, {} times in {patience:#}: {message}", scratch.tries),
+        );
+    }
+    let doubled = 1_i32.checked_shl(scratch.tries - TRIES).unwrap_or(i32::MAX);
+    let pause = FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE);
+    if ctx.at.duration_since(last) >= pause {
+        return Verdict::Act(act);
+    }
+    Verdict::Wait(format!("another try: {what} failed: {message}"))
+}
+
+fn failed(ctx: &Ctx<'_>, reason: StopReason, message: String) -> Verdict {
+    Verdict::stop_with(reason, message, standing(ctx.state), next_moves(ctx.state))
 }
 
 /// Something that must be known is not: wait for it, and stop after the policy's stall time.
