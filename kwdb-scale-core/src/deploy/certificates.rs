@@ -70,6 +70,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for DeployScript<H> {
             faults: found.faults,
             leftovers,
             remains: self.remains(deploy, false).await?,
+            missing: None,
             kept: format!("{}/etc/kaiwudb/before-join on host {}", deploy.root, job.host),
         })
     }

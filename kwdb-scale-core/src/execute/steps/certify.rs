@@ -40,6 +40,7 @@ pub(in super::super) fn job(state: &State, at: Timestamp, certification: &Certif
         names,
         tag: certification.tag.clone(),
         fresh: certification.fresh,
+        made: certification.made.clone(),
         now: at,
         deadline: deadline(state).unsigned_abs(),
     }
@@ -57,7 +58,8 @@ fn certification(
     begun.unwrap_or_else(|| {
         let plan: String = state.ledger.plan.id.chars().take(8).collect();
         let tag = format!("{}-{plan}-{}", at.strftime("%Y%m%dT%H%M%SZ"), state.ledger.cursor + 1);
-        Certification { host: host.clone(), method, authority: authority.to_owned(), tag, fresh: false }
+        let (host, authority) = (host.clone(), authority.to_owned());
+        Certification { host, method, authority, tag, fresh: false, made: None }
     })
 }
 
@@ -139,6 +141,7 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, host: &HostName, method: Certificates, au
     }
     if !ctx.state.ledger.certified.contains_key(host) {
         certification.fresh = facts.present.is_empty();
+        certification.made = facts.missing;
     }
     super::attempt(ctx, Act::Certify { job: certification }, &format!("making certificates for host {host}"))
 }
