@@ -87,7 +87,7 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         let owner = authority.owner.as_deref().unwrap_or_default();
         let refuse = |faults: Vec<String>| {
             let text = format!(
-                "the certificates that {} made for host {} cannot be used: {}; nothing was replaced",
+                "the certificates that {} made for host {} cannot be used: {}; they were not put in place",
                 authority.issuer.place(),
                 job.host,
                 faults.join("; ")

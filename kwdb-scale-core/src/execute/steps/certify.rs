@@ -87,6 +87,12 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, host: &HostName, method: Certificates, au
         None => return Verdict::Again,
     };
     let mut certification = certification(ctx.state, ctx.at, host, method, authority);
+    // What an act does whose answer was lost may only come.
+    let in_doubt = matches!(&ctx.state.ledger.last, Some((_, ActResult::Failed { kind, .. })) if kind.may_have_been_done());
+    let ours = certification.fresh && !facts.present.is_empty();
+    if facts.state == CertificateState::Untouched && !ours && !in_doubt {
+        ctx.state.scratch.as_before.insert(host.clone());
+    }
     if facts.faults.is_empty() && facts.state != CertificateState::Half {
         if !facts.leftovers.is_empty() {
             let act = Act::CleanCertificates { job: certification };
