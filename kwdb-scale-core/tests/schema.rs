@@ -258,6 +258,7 @@ fn certification() -> Certification {
         authority: fixture::authority().fingerprint,
         tag: "20260101T000000Z-1a2b3c4d-1".into(),
         fresh: true,
+        made: Some("/etc/kwdb".into()),
     }
 }
 

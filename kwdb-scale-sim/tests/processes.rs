@@ -25,6 +25,7 @@ fn main() {
         ("what_start_refuses", what_start_refuses),
         ("a_lab_goes_down_without_a_quorum", a_lab_goes_down_without_a_quorum),
         ("a_lab_that_lost_its_directory_ends", a_lab_that_lost_its_directory_ends),
+        ("a_lab_whose_executable_is_replaced_goes_on", a_lab_whose_executable_is_replaced_goes_on),
         ("a_lab_of_a_real_kwbase", a_lab_of_a_real_kwbase),
         ("a_secure_lab_of_a_real_kwbase", a_secure_lab_of_a_real_kwbase),
     ];
@@ -422,6 +423,23 @@ fn a_lab_that_lost_its_directory_ends() {
     assert!(pids.iter().all(|pid| is_running(pid)), "{pids:?}");
     std::fs::remove_dir_all(&dir).unwrap();
     until("lab and node ended", || !pids.iter().any(|pid| is_running(pid)));
+}
+
+/// As cargo and package managers replace files.
+fn a_lab_whose_executable_is_replaced_goes_on() {
+    let place = tempfile::tempdir().unwrap();
+    let (own, executable) = (std::env::current_exe().unwrap(), place.path().join("twin"));
+    if std::fs::hard_link(&own, &executable).is_err() {
+        std::fs::copy(&own, &executable).unwrap();
+    }
+    let mut bench = bench(|options| options.executable = Some(executable.clone()));
+    std::fs::remove_file(&executable).unwrap();
+    std::fs::write(&executable, "no program").unwrap();
+    bench.lab.kill("n2").unwrap();
+    bench.lab.restart("n2").unwrap();
+    let host = bench.lab.add().unwrap();
+    assert_eq!(bench.start(&host), Some(0));
+    until("it joined", || column(&bench.status(&["--insecure"]), 0) == ["1", "2", "3", "4", "5"]);
 }
 
 /// The real program, when the environment names one.

@@ -80,7 +80,7 @@ pub(crate) async fn spawn(
         }
         None if exchange.end.is_some() || exchange.was_refused() => {
             staying.stays = false;
-            return Err(exchange.not_begun(&shown, host.privilege.is_sudo()));
+            return Err(exchange.not_begun(&shown, &host.privilege));
         }
         None => return Err(lost(&connection)),
     };

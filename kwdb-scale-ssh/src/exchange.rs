@@ -8,7 +8,7 @@ use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Pty, Sig};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::config::Answer;
+use crate::config::{Answer, Privilege};
 use crate::connection::Session;
 use crate::script::{Process, Said, find, find_bare, prompt};
 
@@ -18,6 +18,8 @@ const NOISE: usize = 64 << 10;
 const LINE: usize = 256;
 /// How long a command may take before its watcher on the host begins to count.
 const HOLD: Duration = Duration::from_secs(1);
+/// So many characters are shown of what sudo or a login shell says.
+const WORDS: usize = 200;
 /// Of a terminal's output, looked through for a prompt.
 const PROMPT_TAIL: usize = 4 << 10;
 
@@ -248,22 +250,28 @@ impl Exchange {
     }
 
     /// What to say when it ended without having begun.
-    pub(crate) fn not_begun(&self, host: &str, sudo: bool) -> PortError {
+    pub(crate) fn not_begun(&self, host: &str, privilege: &Privilege) -> PortError {
         let end = self.end.map(|end| format!(" ({end})")).unwrap_or_default();
-        let (kind, why) = match (self.refused, self.sudo_refused, sudo) {
+        // With a terminal there is one output.
+        let said = [&self.err.noise, &self.out.noise]
+            .into_iter()
+            .find_map(|noise| words(noise, &prompt(&self.mark), privilege.password()));
+        let (kind, why) = match (self.refused, self.sudo_refused, privilege.is_sudo()) {
             (true, ..) => (
                 PortErrorKind::Denied,
                 "the server refuses to run commands, or to give a terminal".to_owned(),
             ),
             (_, true, _) => (PortErrorKind::Authentication, "sudo did not accept the password".to_owned()),
-            (.., true) => (
-                PortErrorKind::Denied,
-                format!("sudo did not run it{end}: it may be missing, want a password, or not allow it"),
-            ),
-            _ => (
-                PortErrorKind::Denied,
-                format!("the login shell did not run it{end}: it may be restricted, or not a POSIX shell"),
-            ),
+            (.., true) => {
+                let why =
+                    said.unwrap_or_else(|| "it may be missing, want a password, or not allow it".to_owned());
+                (PortErrorKind::Denied, format!("sudo did not run it{end}: {why}"))
+            }
+            _ => {
+                let said = said.map(|said| format!("; it said '{said}'")).unwrap_or_default();
+                let why = "it may be restricted, or not a POSIX shell";
+                (PortErrorKind::Denied, format!("the login shell did not run it{end}: {why}{said}"))
+            }
         };
         PortError::new(kind, format!("no command can be run on '{host}': {why}"))
     }
@@ -360,6 +368,25 @@ impl Capture {
     }
 }
 
+/// Why nothing was run, as sudo or the login shell says it: one line without control characters, and without anything
+/// that was given to them. After `prompt`, sudo's, where there is one; a line of sudo's before one of a login script.
+fn words(noise: &[u8], prompt: &str, password: Option<&Secret>) -> Option<String> {
+    let text = String::from_utf8_lossy(noise);
+    let text = text.rsplit(prompt).next().unwrap_or_default();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // A warning that goes with every sudo on a host whose own name is unknown.
+    let of_sudo = |line: &&&str| line.contains("sudo") && !line.contains("unable to resolve host");
+    let line = lines.iter().find(of_sudo).or(lines.first())?;
+    // sudo repeats the command that it does not allow, with the path of the shell.
+    let line = match line.split_once("sh -c ") {
+        Some((before, _)) => before.rsplit_once(' ').map_or("", |(before, _)| before),
+        None => line,
+    };
+    let given = password.is_some_and(|password| line.contains(password.expose()));
+    let said: String = line.chars().filter(|c| !c.is_control()).take(WORDS).collect();
+    (!given && !said.trim().is_empty()).then(|| said.trim().to_owned())
+}
+
 /// The number that Linux gives a signal; 0 for one unknown.
 fn number(signal: &Sig) -> i32 {
     match signal {
@@ -385,5 +412,37 @@ fn number(signal: &Sig) -> i32 {
             "SYS" => 31,
             _ => 0,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sudo_says_is_one_line_that_holds_nothing_given_to_it() {
+        let words = |noise: &str| words(noise.as_bytes(), "mark-password:", Some(&Secret::new("hunter2")));
+        let said = |text: &str| Some(text.to_owned());
+        assert_eq!(words("sudo: unknown user: nobody2\nsudo: error\n"), said("sudo: unknown user: nobody2"));
+        assert_eq!(
+            words("stty: no terminal\r\nsudo: a password is required\r\n"),
+            said("sudo: a password is required")
+        );
+        let asked = "We trust you have received the lecture.\n\nmark-password:ops is not in the sudoers file.\nIt was told.\n";
+        assert_eq!(words(asked), said("ops is not in the sudoers file."));
+        let refused =
+            "Sorry, user ops is not allowed to execute '/usr/bin/sh -c n=$1 secret' as root on db1.\n";
+        assert_eq!(words(refused), said("Sorry, user ops is not allowed to execute"));
+        let host = "sudo: unable to resolve host db1: Name or service not known\n";
+        assert_eq!(words(&format!("{host}sudo: unknown user: x\n")), said("sudo: unknown user: x"));
+        assert_eq!(words(host), said(host.trim_end()));
+        assert_eq!(
+            words("\u{1b}[31mThis account\u{7} is not available.\n"),
+            said("[31mThis account is not available.")
+        );
+        assert_eq!(words(&"é".repeat(300)).unwrap().chars().count(), 200);
+        for nothing in ["", "\n \r\n", "mark-password:", "sudo: hunter2 is wrong\n", "sh -c x"] {
+            assert_eq!(words(nothing), None, "{nothing}");
+        }
     }
 }

@@ -40,6 +40,9 @@ pub enum HostKeyPolicy {
         file: PathBuf,
         /// Further files that are read, and never written.
         also: Vec<PathBuf>,
+        /// Whether the host's name is written as a hash, so that the file does not tell which hosts are known
+        /// (`HashKnownHosts`). Both forms are read in any case.
+        hashed: bool,
     },
 }
 
@@ -72,7 +75,7 @@ impl HostKeyPolicy {
     fn files(&self) -> Vec<PathBuf> {
         match self {
             Self::Strict { files } => files.clone(),
-            Self::AcceptNew { file, also } => std::iter::once(file).chain(also).cloned().collect(),
+            Self::AcceptNew { file, also, .. } => std::iter::once(file).chain(also).cloned().collect(),
             Self::Pinned { .. } => Vec::new(),
         }
     }
@@ -170,7 +173,9 @@ impl HostCheck {
                      correct that line"
                 ),
             )),
-            (Verdict::Unknown, HostKeyPolicy::AcceptNew { file, .. }) => self.record(file, key),
+            (Verdict::Unknown, HostKeyPolicy::AcceptNew { file, hashed, .. }) => {
+                self.record(file, *hashed, key)
+            }
             (Verdict::Unknown, HostKeyPolicy::Strict { files }) => {
                 let files: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
                 Err(self.refusal(
@@ -223,8 +228,8 @@ impl HostCheck {
         ))
     }
 
-    fn record(&self, file: &Path, key: &KeyData) -> Result<(), PortError> {
-        let line = known_hosts::line(&self.name, key)
+    fn record(&self, file: &Path, hashed: bool, key: &KeyData) -> Result<(), PortError> {
+        let line = known_hosts::line(&self.name, hashed, key)
             .ok_or_else(|| self.refusal(key, "which cannot be written to a known_hosts file"))?;
         append(file, &line).map_err(|e| {
             local_file(format!("the key of '{}' cannot be added to '{}'", self.shown, file.display()), e)

@@ -103,7 +103,8 @@ fn a_new_key_is_recorded_once_and_then_strict() {
     let (key, other) = (private(), private());
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("known_hosts");
-    let policy = HostKeyPolicy::AcceptNew { file: file.clone(), also: vec![dir.path().join("also")] };
+    let policy =
+        HostKeyPolicy::AcceptNew { file: file.clone(), also: vec![dir.path().join("also")], hashed: false };
     check(&policy).check(&plain(&key)).unwrap();
     check(&policy).check(&plain(&key)).unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("[node.example.com]:2222 {}\n", text(&key)));
@@ -125,9 +126,44 @@ fn a_new_key_is_recorded_once_and_then_strict() {
     check(&policy).check(&plain(&other)).unwrap();
     assert!(!file.exists());
 
-    let policy = HostKeyPolicy::AcceptNew { file: dir.path().join("absent/known_hosts"), also: vec![] };
+    let policy =
+        HostKeyPolicy::AcceptNew { file: dir.path().join("absent/known_hosts"), also: vec![], hashed: false };
     let error = check(&policy).check(&plain(&key)).unwrap_err();
     assert_eq!(error.kind(), PortErrorKind::NotFound, "not recorded, not accepted: {error}");
+}
+
+/// `ssh-keygen` finds it, and so do we.
+#[test]
+fn a_new_key_is_recorded_under_a_hash_as_ssh_does() {
+    let (key, other) = (private(), private());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("known_hosts");
+    let policy = HostKeyPolicy::AcceptNew { file: file.clone(), also: vec![], hashed: true };
+    let hosts = [("Node.Example.com", 2222), ("10.0.0.1", 22), ("::1", 22)];
+    for (address, port) in hosts {
+        let check = || HostCheck::load(&SshHost::new(address, "root", policy.clone()).port(port)).unwrap();
+        check().check(&plain(&key)).unwrap();
+        check().check(&plain(&key)).unwrap();
+        assert!(check().check(&plain(&other)).unwrap_err().to_string().contains("has another"));
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    let names: std::collections::BTreeSet<&str> =
+        text.lines().map(|line| line.split_once(' ').unwrap().0).collect();
+    assert_eq!((text.lines().count(), names.len()), (3, 3), "{text}");
+    assert!(names.iter().all(|n| n.starts_with("|1|")) && !text.contains("example"), "{text}");
+    let there = std::process::Command::new("ssh-keygen").arg("-?").output().is_ok();
+    assert!(there || std::env::var_os("CI").is_none(), "ssh-keygen is not installed");
+    if !there {
+        eprintln!("not run, because ssh-keygen is not installed: the search for a hashed name by OpenSSH");
+        return;
+    }
+    for (name, line) in [("[node.example.com]:2222", 1), ("10.0.0.1", 2), ("::1", 3)] {
+        let found =
+            std::process::Command::new("ssh-keygen").args(["-F", name, "-f"]).arg(&file).output().unwrap();
+        let found = String::from_utf8(found.stdout).unwrap();
+        assert!(found.contains(&format!("found: line {line}")), "{name}: {found}");
+        assert!(found.contains(text.lines().nth(line - 1).unwrap()), "{name}: {found}");
+    }
 }
 
 #[test]

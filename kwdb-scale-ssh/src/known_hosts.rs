@@ -4,6 +4,7 @@
 //! `ssh-keygen -F` in `known_hosts_tests.rs`.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -145,10 +146,21 @@ pub(crate) fn lookup_name(host: &str, port: u16) -> String {
     if port == 22 { host } else { format!("[{host}]:{port}") }
 }
 
-/// A line for `name`, as OpenSSH writes one.
-pub(crate) fn line(name: &str, key: &KeyData) -> Option<String> {
+/// A line for `name`, as OpenSSH writes one; `hashed`, as it does with `HashKnownHosts yes`.
+pub(crate) fn line(name: &str, hashed: bool, key: &KeyData) -> Option<String> {
     let key = PublicKey::new(key.clone(), "").to_openssh().ok()?;
+    let name = if hashed { hash(name)? } else { name.to_owned() };
     Some(format!("{name} {}\n", key.trim_end()))
+}
+
+/// `|1|salt|hash`
+fn hash(name: &str) -> Option<String> {
+    // Hashers of the standard library, each keyed by the operating system's randomness: a salt only has to be
+    // another one for each line.
+    let words = (0..3).flat_map(|_| RandomState::new().build_hasher().finish().to_be_bytes());
+    let salt: Vec<u8> = words.take(HASH_BYTES).collect();
+    let mac = Hmac::<Sha1>::new_from_slice(&salt).ok()?.chain_update(name).finalize();
+    Some(HostPatterns::HashedName { salt, hash: mac.into_bytes().into() }.to_string())
 }
 
 /// Reads the files; one that does not exist is empty, as for OpenSSH.

@@ -106,7 +106,7 @@ fn names() {
 
 #[test]
 fn a_written_line_is_found_again() {
-    let text = line("[h]:2222", &key(ED)).unwrap();
+    let text = line("[h]:2222", false, &key(ED)).unwrap();
     assert_eq!(text, format!("[h]:2222 {ED}\n"));
     assert_eq!(judged(&text, "[h]:2222", ED), Verdict::Trusted);
 }

@@ -206,7 +206,7 @@ impl Supervised {
                 format!("'{host}' said nonsense at the start of '{}'", self.program),
             )),
             (None, None) if !exchange.was_refused() => Err(self.lost()),
-            (None, _) => Err(exchange.not_begun(&host, self.host.privilege.is_sudo())),
+            (None, _) => Err(exchange.not_begun(&host, &self.host.privilege)),
         }
     }
 

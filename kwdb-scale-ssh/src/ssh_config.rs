@@ -22,8 +22,8 @@ const MOST_JUMPS: usize = 8;
 /// Reads hosts out of an ssh_config by asking `ssh -G`, which must be installed.
 ///
 /// Taken over are HostName, User, Port, ConnectTimeout, HostKeyAlias, IdentityFile (those that exist), CertificateFile,
-/// IdentitiesOnly, IdentityAgent, ProxyJump, UserKnownHostsFile, GlobalKnownHostsFile, RevokedHostKeys (a list of keys)
-/// and StrictHostKeyChecking, of which `no` and `ask` mean `yes`, because nobody can be asked. A ProxyCommand is refused with
+/// IdentitiesOnly, IdentityAgent, ProxyJump, UserKnownHostsFile, GlobalKnownHostsFile, HashKnownHosts, RevokedHostKeys (a list of
+/// keys) and StrictHostKeyChecking, of which `no` and `ask` mean `yes`, because nobody can be asked. A ProxyCommand is refused with
 /// [`Unsupported`](PortErrorKind::Unsupported). Everything else is left to this crate.
 ///
 /// ```no_run
@@ -241,7 +241,8 @@ impl Settings {
         let also = |rest: &[PathBuf]| rest.iter().chain(&global).cloned().collect();
         Ok(match (self.one("stricthostkeychecking"), user.split_first()) {
             (Some("accept-new"), Some((file, rest))) => {
-                HostKeyPolicy::AcceptNew { file: file.clone(), also: also(rest) }
+                let hashed = self.one("hashknownhosts") == Some("yes");
+                HostKeyPolicy::AcceptNew { file: file.clone(), also: also(rest), hashed }
             }
             _ => HostKeyPolicy::Strict { files: also(&user) },
         })
@@ -350,12 +351,14 @@ mod tests {
         for (word, new) in
             [("yes", false), ("ask", false), ("no", false), ("false", false), ("accept-new", true)]
         {
-            let text =
-                format!("stricthostkeychecking {word}\nuserknownhostsfile /a /b\nglobalknownhostsfile /c\n");
+            let files = "userknownhostsfile /a /b\nglobalknownhostsfile /c";
+            let text = format!("stricthostkeychecking {word}\nhashknownhosts no\n{files}\n");
             let policy = Settings::parse(&text).policy(&|p| Ok(p.into())).unwrap();
             let (a, rest) = ("/a".into(), ["/b", "/c"].map(PathBuf::from));
             match new {
-                true => assert_eq!(policy, HostKeyPolicy::AcceptNew { file: a, also: rest.into() }),
+                true => {
+                    assert_eq!(policy, HostKeyPolicy::AcceptNew { file: a, also: rest.into(), hashed: false })
+                }
                 false => assert_eq!(policy, HostKeyPolicy::Strict { files: [vec![a], rest.into()].concat() }),
             }
         }

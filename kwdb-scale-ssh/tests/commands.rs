@@ -130,6 +130,7 @@ async fn a_host_that_runs_nothing() {
     let error = sshd.transport().run(&n1(), &command("true; : hunter2")).await.unwrap_err();
     assert_eq!(error.kind(), PortErrorKind::Denied, "{}", error.chain());
     assert!(error.to_string().contains("exit code 1"), "{error}");
+    assert!(error.to_string().ends_with("it said 'This account is not available.'"), "{error}");
     assert!(!error.chain().contains("hunter2"), "{}", error.chain());
 }
 
@@ -302,6 +303,7 @@ async fn privilege() {
     let error = ssh.run(&n1(), &command(": hunter2")).await.unwrap_err();
     assert_eq!(error.kind(), PortErrorKind::Denied, "{}", error.chain());
     assert!(!error.chain().contains("hunter2"), "{}", error.chain());
+    assert!(error.chain().ends_with("(exit code 1): sudo: not allowed to run"), "{}", error.chain());
     let spawned = ssh.spawn(&n1(), &detached("true", &sshd.path("log"), PATIENCE)).await.unwrap_err();
     assert_eq!(spawned.kind(), PortErrorKind::Denied);
 }
@@ -317,6 +319,20 @@ async fn the_real_sudo() {
         return;
     }
     let sshd = Sshd::start(&program, "");
+    // Its own words.
+    for privilege in [sudo(Some("no-such-user"), None), sudo(Some("no-such-user"), Some("hunter2"))] {
+        let ssh = transport(sshd.host().privilege(privilege));
+        let error = ssh.run(&n1(), &command("true")).await.unwrap_err();
+        assert_eq!(error.kind(), PortErrorKind::Denied, "{}", error.chain());
+        let on_terminal = ssh.run_on_terminal(&n1(), &command("true"), vec![]).await.unwrap_err();
+        // With a colon or without it, by release.
+        for said in [error.chain(), on_terminal.chain()] {
+            assert!(
+                said.contains("(exit code 1): sudo: unknown user") && said.contains("no-such-user"),
+                "{said}"
+            );
+        }
+    }
     let ssh = transport(sshd.host().privilege(sudo(None, None)));
     assert_eq!(sh(&ssh, "id -u; echo $LC_ALL; env | grep -c ^KWBASE_LEFT || true").await, "0\nC\n0\n");
     let output = ssh.run(&n1(), &command("kill -9 $$")).await.unwrap();

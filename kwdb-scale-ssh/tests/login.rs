@@ -32,7 +32,7 @@ fn authorize(sshd: &Sshd, keys: &[&Path]) {
 }
 
 fn accept(sshd: &Sshd, file: &Path) -> SshHost {
-    let policy = HostKeyPolicy::AcceptNew { file: file.into(), also: vec![] };
+    let policy = HostKeyPolicy::AcceptNew { file: file.into(), also: vec![], hashed: false };
     SshHost::new("127.0.0.1", user(), policy).port(sshd.port).login(KeyFile::new(sshd.path("id")))
 }
 

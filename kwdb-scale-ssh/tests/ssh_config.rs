@@ -27,6 +27,7 @@ Host bastion
   Port {}
   IdentityFile {}
   StrictHostKeyChecking accept-new
+  HashKnownHosts yes
   UserKnownHostsFile {}
 Host revoked
   Port {}
@@ -66,7 +67,9 @@ Host *
     assert_eq!((bastion.logins(), node.logins()), (0, 1));
     sh(&transport(config.host("node").await.unwrap()), "true").await;
     assert_eq!((bastion.logins(), node.logins()), (1, 2), "through the jump host");
-    assert_eq!(std::fs::read_to_string(&new).unwrap().lines().count(), 1, "recorded");
+    let recorded = std::fs::read_to_string(&new).unwrap();
+    assert_eq!(recorded.lines().count(), 1, "recorded");
+    assert!(recorded.starts_with("|1|"), "as the ssh_config wants it: {recorded}");
 
     for (name, kind) in [
         ("commanded", PortErrorKind::Unsupported),

@@ -25,6 +25,8 @@ use crate::ui::Ui;
 const PASSPHRASE: &str = "KWSCALE_KEY_PASSPHRASE";
 /// For commands on the hosts to be ended after Ctrl-C: the polite signal, a second, the other one.
 const ENDING: Duration = Duration::from_secs(2);
+/// Kept of each of a command's two outputs, on each host. Outputs of all hosts are in memory together.
+const OUTPUT_MIB: usize = 4;
 /// A script or file is held in memory, once.
 const LARGEST: u64 = 256 << 20;
 /// A longer script is not an argument of the host's shell but its input: Linux takes arguments of 128 KiB, and every
@@ -120,11 +122,12 @@ async fn one(fleet: &dyn HostTransport, host: HostName, work: &Work) -> Outcome 
 }
 
 impl Outcome {
-    /// A host that answers and whose command fails is 1, one that cannot be reached is 3, and a key of ours that cannot
-    /// be used is 2.
+    /// A host that answers and whose command fails, or whose output is not all here, is 1, one that cannot be reached
+    /// is 3, and a key of ours that cannot be used is 2.
     fn exit(&self) -> Exit {
         use PortErrorKind as Kind;
         match &self.result {
+            Ok(Some(output)) if cut(output) => Exit::Failed,
             Ok(output) if output.as_ref().is_none_or(|o| o.end.success()) => Exit::Done,
             Ok(_) => Exit::Failed,
             Err(e) => match e.kind() {
@@ -144,6 +147,10 @@ impl Outcome {
             Ok(Some(output)) if !output.end.success() => {
                 (output.end.to_string(), "read what it printed above")
             }
+            Ok(Some(output)) if cut(output) => (
+                format!("its output was cut at {OUTPUT_MIB} MiB"),
+                "let it print less, or print into a file on the host",
+            ),
             Ok(_) => return None,
             Err(e) => {
                 let cure = match e.kind() {
@@ -183,8 +190,12 @@ impl Outcome {
             if !output.stderr.is_empty() {
                 ui.say(prefixed(&output.stderr).trim_end_matches('\n'));
             }
-            if output.truncated {
-                ui.say(format_args!("{host}: the output was cut, or was still open when the command ended"));
+            if cut(output) && !output.end.success() {
+                ui.say(format_args!("{host}: its output was cut at {OUTPUT_MIB} MiB"));
+            } else if output.truncated && !cut(output) {
+                ui.say(format_args!(
+                    "{host}: the command ended, but something that it started holds its output open: what that prints is not shown"
+                ));
             }
         }
         if let Some(failure) = self.failure() {
@@ -214,6 +225,13 @@ impl Outcome {
     }
 }
 
+/// Whether more was printed than is kept. Where something may be missing, but less than that was kept, an output was
+/// only still open after the command's end, as a daemon leaves it that the command started: that is no failure.
+fn cut(output: &CommandOutput) -> bool {
+    // Bytes that are no UTF-8 never get fewer by being replaced.
+    output.truncated && output.stdout.len().max(output.stderr.len()) >= OUTPUT_MIB << 20
+}
+
 /// One line that does nothing to a terminal.
 fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
@@ -231,16 +249,19 @@ fn plain(text: &str) -> String {
 fn work(args: &ExecArgs) -> Result<Work, Failure> {
     let deadline = Duration::try_from(args.deadline)
         .map_err(|_| Failure::usage(format!("--deadline {:#} is not a time to wait", args.deadline)))?;
+    let command = |argv: &[&str]| {
+        let command = Command::new(argv.iter().copied()).deadline(deadline);
+        Command { output_cap: OUTPUT_MIB << 20, ..command }
+    };
     if let Some(script) = &args.script {
         let script = read("the script", script)?.0;
         return Ok(Work::Run(match String::from_utf8(script) {
             Ok(text) if text.len() <= LONGEST_TEXT && !text.contains('\0') => {
-                Command::new(["sh", "-c", &text, "sh"]).deadline(deadline)
+                command(&["sh", "-c", &text, "sh"])
             }
             other => {
-                let mut command = Command::new(["sh", "-s"]).deadline(deadline);
-                command.stdin = Some(other.map_or_else(FromUtf8Error::into_bytes, String::into_bytes));
-                command
+                let stdin = Some(other.map_or_else(FromUtf8Error::into_bytes, String::into_bytes));
+                Command { stdin, ..command(&["sh", "-s"]) }
             }
         }));
     }
@@ -257,7 +278,7 @@ fn work(args: &ExecArgs) -> Result<Work, Failure> {
     }
     match args.command.first() {
         Some(program) if !program.is_empty() && !program.starts_with('-') => {
-            Ok(Work::Run(Command::new(args.command.clone()).deadline(deadline)))
+            Ok(Work::Run(command(&args.command.iter().map(String::as_str).collect::<Vec<_>>())))
         }
         program => Err(Failure::usage(format!(
             "--command '{}' does not begin with a program: write its name, then its arguments",
@@ -384,6 +405,26 @@ mod tests {
         assert_eq!(error(PortErrorKind::Authentication).exit(), Exit::Refused);
         let failure = error(PortErrorKind::Unreachable).failure().unwrap();
         assert!(failure.starts_with("why; cure: ") && !failure.contains('\n'), "{failure}");
+    }
+
+    #[test]
+    fn an_output_that_was_cut_is_a_failure_and_one_left_open_is_not() {
+        let printed = |end, length, truncated| {
+            let (stdout, stderr) = ("x".repeat(length), String::new());
+            of(Ok(Some(CommandOutput { end, stdout, stderr, truncated })))
+        };
+        let (cap, success) = (OUTPUT_MIB << 20, CommandEnd::Exit(0));
+        let cut = printed(success, cap, true);
+        assert_eq!(cut.exit(), Exit::Failed);
+        assert_eq!(cut.json(1)["truncated"], true);
+        let failure = cut.failure().unwrap();
+        assert!(failure.starts_with("its output was cut at 4 MiB; cure: "), "{failure}");
+        // What the command itself says comes first.
+        let failure = printed(CommandEnd::Exit(7), cap, true).failure().unwrap();
+        assert!(failure.starts_with("exit code 7"), "{failure}");
+        let open = printed(success, cap - 1, true);
+        assert_eq!((open.exit(), open.failure()), (Exit::Done, None));
+        assert_eq!(printed(success, cap, false).exit(), Exit::Done);
     }
 
     #[test]

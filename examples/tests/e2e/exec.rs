@@ -158,6 +158,12 @@ pub(crate) fn exec_tells_what_failed(case: &Case) {
     fails(&["sh", "-c", "kill -9 $$"], &["signal 9"]);
     fails(&["no-such-program"], &["no-such-program"]);
     fails(&["sleep", "300"], &["2s", "ended"]);
+    // Not all that it printed is here. Nobody reads what a daemon prints, and it is no failure.
+    fails(&["sh", "-c", "yes | head -c 5000000"], &[&good, "cut at 4 MiB"]);
+    fails(&["sh", "-c", "yes | head -c 5000000; exit 7"], &["cut at 4 MiB", "exit code 7"]);
+    let left = ["--json", "--command", "sh", "-c", "echo ready; sleep 5 &"];
+    let line = lines(&fleet.exec(&good, &left).exit(0)).remove(0);
+    assert_eq!((&line["stdout"], &line["truncated"]), (&"ready\n".into(), &true.into()));
     // Out of reach weighs more.
     fleet.exec(&format!("{free}\n{good}\n"), &["--command", "false"]).exit(3);
     let out = fleet.exec(&format!("{free}\n{good}\n"), &["--json", "--command", "false"]).exit(3);

@@ -16,12 +16,13 @@ use crate::kwbase::KwbaseHost;
 use crate::ports::{CertificateState, HostTransport, PortError, PortErrorKind};
 
 /// Everything that is done there, by a verb. Answers as in [`super::on_host`]; besides `J<state>`, `P<mode> <name>` for a file
-/// that is there, and `D` for a directory that may not be looked into.
+/// that is there, `D` for a directory that may not be looked into, and `M<path>` for the topmost one that is not there.
 const SCRIPT: &str = r#"
 set -f
 umask 077
 verb=$1 dir=$2 tag=$3
 shift 3
+case $dir in */*) ;; *) dir=./$dir ;; esac
 if [ -L "$dir" ] && [ -d "$dir" ]; then dir=$(cd -P -- "$dir" && pwd -P) || exit 1; fi
 new=$dir.new-$tag old=$dir.old-$tag gone=$dir.gone-$tag
 set5="ca.crt node.crt node.key client.root.crt client.root.key"
@@ -59,8 +60,16 @@ recover() {
   if [ -e "$new/commit" ]; then finish; elif [ -e "$new" ]; then rm -rf -- "$new"; fi || fail "$new is in the way"
   rm -rf -- "$gone" || fail "$gone cannot be removed"
 }
+# Whether a path is a directory that was not there before: `$made` or below it.
+ours() { case $1 in "$made"|"$made"/*) [ -n "$made" ] ;; *) false ;; esac; }
 case $verb in
   look)
+    made=$1 path=$dir missing=
+    while ours "$path" && [ ! -d "$path" ]; do path=${path%/*}; done
+    if ours "$path" && inside=$(ls -A -- "$path" 2>/dev/null) && [ -z "$inside" ]; then emit "L$path"; fi
+    path=$dir
+    while [ -n "$path" ] && [ ! -e "$path" ] && [ ! -L "$path" ]; do missing=$path path=${path%/*}; done
+    [ -z "$missing" ] || emit "M$missing"
     if [ -e "$new/commit" ]; then emit Jhalf; elif [ -e "$old" ]; then emit Jinstalled; else emit Juntouched; fi
     for path in "$new" "$gone"; do [ ! -e "$path" ] || emit "L$path"; done
     if [ -d "$dir" ] && ! [ -x "$dir" ]; then emit D; fi
@@ -123,7 +132,7 @@ case $verb in
     finish
     sync ;;
   restore)
-    fresh=$1 keep=$2
+    fresh=$1 keep=$2 made=$3
     recover
     if [ -d "$old" ]; then
       for name in $set5 ca.key; do
@@ -138,7 +147,13 @@ case $verb in
     elif [ "$fresh" = yes ]; then
       for name in $set5; do rm -f -- "$dir/$name" || fail "$dir/$name cannot be removed"; done
       [ "$keep" != yes ] || rm -f -- "$dir/ca.key" || fail "$dir/ca.key cannot be removed"
-    fi ;;
+    fi
+    # What somebody else laid there stays, and so does the directory then.
+    path=$dir
+    while ours "$path"; do
+      [ ! -d "$path" ] || rmdir -- "$path" 2>/dev/null || break
+      path=${path%/*}
+    done ;;
   clean) recover ;;
   put)
     [ -d "$dir" ] || fail "$dir is no directory"
@@ -169,6 +184,8 @@ pub(crate) struct Look {
     pub(crate) ca: Option<String>,
     pub(crate) node: Option<String>,
     pub(crate) root: Option<String>,
+    /// As [`CertificateFacts::missing`](crate::ports::CertificateFacts::missing).
+    pub(crate) missing: Option<String>,
 }
 
 impl Look {
@@ -203,6 +220,7 @@ impl Look {
             ca: content(items, "ca.crt").map(str::to_owned),
             node: content(items, "node.crt").map(str::to_owned),
             root: content(items, "client.root.crt").map(str::to_owned),
+            missing: items.iter().find_map(|i| i.strip_prefix('M')).map(str::to_owned),
         })
     }
 
@@ -277,8 +295,10 @@ impl<H: HostTransport + ?Sized> Installation<'_, H> {
         answer(self.host, name, output)
     }
 
-    pub(crate) async fn look(&self) -> Result<Look, PortError> {
-        Look::of(self.host, self.dir, &self.run("look", &[], None).await?)
+    /// `made`: as in [`CertifyHost`](crate::ports::CertifyHost::made).
+    pub(crate) async fn look(&self, made: Option<&str>) -> Result<Look, PortError> {
+        let items = self.run("look", &[made.unwrap_or_default()], None).await?;
+        Look::of(self.host, self.dir, &items)
     }
 
     /// Stages a set that was made elsewhere. Gives back the certificates as they lie there.
@@ -330,10 +350,16 @@ impl<H: HostTransport + ?Sized> Installation<'_, H> {
         self.run("commit", &[yes(drop_ca_key), yes(fresh)], None).await.map(|_| ())
     }
 
-    /// Puts the old set back. `fresh`: there was none.
-    pub(crate) async fn restore(&self, fresh: bool, keep_ca_key: bool) -> Result<(), PortError> {
+    /// Puts the old set back. `fresh`: there was none; `made`: nor the directory.
+    pub(crate) async fn restore(
+        &self,
+        fresh: bool,
+        keep_ca_key: bool,
+        made: Option<&str>,
+    ) -> Result<(), PortError> {
         let yes = |b: bool| if b { "yes" } else { "no" };
-        self.run("restore", &[yes(fresh), yes(keep_ca_key)], None).await.map(|_| ())
+        let args = [yes(fresh), yes(keep_ca_key), made.unwrap_or_default()];
+        self.run("restore", &args, None).await.map(|_| ())
     }
 
     /// Finishes what was committed, and removes what was only staged.

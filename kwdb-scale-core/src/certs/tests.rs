@@ -244,10 +244,10 @@ async fn a_set_is_installed_and_put_back() {
         let there = machine.there();
         let [ca, ..] = there.stage(&set, "").await.unwrap();
         assert_eq!(Certificate::from_pem(&ca).unwrap().fingerprint, authority());
-        assert_eq!(there.look().await.unwrap().leftovers.len(), 1, "staged, nothing replaced");
+        assert_eq!(there.look(None).await.unwrap().leftovers.len(), 1, "staged, nothing replaced");
         there.commit(old, !old).await.unwrap();
         machine.is_new();
-        let look = there.look().await.unwrap();
+        let look = there.look(None).await.unwrap();
         assert_eq!(look.key_faults(), Vec::<String>::new());
         assert!(look.leftovers.is_empty() && look.has("node.crt"));
         if old {
@@ -264,8 +264,8 @@ async fn a_set_is_installed_and_put_back() {
         there.commit(false, !old).await.unwrap();
         machine.is_new();
         for _ in 0..2 {
-            there.restore(!old, false).await.unwrap();
-            if old { machine.is_old() } else { assert!(!there.look().await.unwrap().has("node.crt")) }
+            there.restore(!old, false, None).await.unwrap();
+            if old { machine.is_old() } else { assert!(!there.look(None).await.unwrap().has("node.crt")) }
         }
     }
 }
@@ -297,20 +297,87 @@ async fn an_interruption_leaves_old_or_new() {
                 fs::rename(new.join("ca.crt"), machine.dir().join("ca.crt")).unwrap();
                 fs::rename(new.join("node.crt"), machine.dir().join("node.crt")).unwrap();
             }
-            let look = there.look().await.unwrap();
+            let look = there.look(None).await.unwrap();
             let half = stop != "staged";
             assert_eq!(look.state == CertificateState::Half, half, "{stop}");
             assert!(!look.leftovers.is_empty(), "{stop}");
             if back {
-                there.restore(false, false).await.unwrap();
+                there.restore(false, false, None).await.unwrap();
                 machine.is_old();
             } else {
                 there.clean().await.unwrap();
                 if half { machine.is_new() } else { machine.is_old() }
             }
-            assert!(there.look().await.unwrap().leftovers.is_empty(), "{stop}");
+            assert!(there.look(None).await.unwrap().leftovers.is_empty(), "{stop}");
         }
     }
+}
+
+/// Directories too, wherever it is interrupted, and only those; none in which anything lies.
+#[tokio::test]
+async fn a_directory_that_was_made_goes_with_what_lay_in_it() {
+    for stop in ["staged", "committed", "half moved", "done", "half undone"] {
+        for before in ["nothing", "above", "directory"] {
+            let machine = Machine::new(&format!("made {stop} {before}"));
+            let etc = machine.root.join("etc");
+            match before {
+                "above" => fs::create_dir(&etc).unwrap(),
+                "directory" => fs::create_dir_all(machine.dir()).unwrap(),
+                _ => {}
+            }
+            let there = machine.there();
+            let made = there.look(None).await.unwrap().missing;
+            let topmost = match before {
+                "nothing" => Some(&etc),
+                "above" => Some(&machine.dir()),
+                _ => None,
+            };
+            assert_eq!(made, topmost.map(|path| path.display().to_string()), "{before}");
+            let made = made.as_deref();
+            let set = machine.issuer().issue(&order(&["10.0.0.5"])).await.unwrap();
+            there.stage(&set, "").await.unwrap();
+            let new = machine.beside("new");
+            match stop {
+                "staged" => {}
+                "done" => there.commit(false, true).await.unwrap(),
+                // What `commit` does, step by step.
+                _ => fs::rename(new.join("owner"), new.join("commit")).unwrap(),
+            }
+            if stop == "half moved" {
+                let _ = fs::create_dir(machine.dir());
+                fs::rename(new.join("ca.crt"), machine.dir().join("ca.crt")).unwrap();
+            }
+            if stop == "half undone" {
+                there.restore(true, false, None).await.unwrap();
+                assert_eq!(fs::read_dir(machine.dir()).unwrap().count(), 0);
+                let _ = made.is_some() && before == "nothing" && fs::remove_dir(machine.dir()).is_ok();
+                // Nobody would look for it otherwise.
+                let left = there.look(made).await.unwrap().leftovers;
+                assert_eq!(left.len(), usize::from(made.is_some()), "{left:?}");
+            }
+            for _ in 0..2 {
+                there.restore(true, false, made).await.unwrap();
+                let there = |path: &PathBuf| path.exists();
+                assert_eq!(
+                    (there(&etc), there(&machine.dir())),
+                    (before != "nothing", before == "directory"),
+                    "{stop} {before}"
+                );
+            }
+            assert_eq!(there.look(made).await.unwrap().leftovers, Vec::<String>::new(), "{stop} {before}");
+        }
+    }
+    let machine = Machine::new("made, and used by others");
+    let there = machine.there();
+    let made = there.look(None).await.unwrap().missing;
+    let set = machine.issuer().issue(&order(&["10.0.0.5"])).await.unwrap();
+    there.stage(&set, "").await.unwrap();
+    there.commit(false, true).await.unwrap();
+    fs::write(machine.dir().join("sm4.key"), "kept").unwrap();
+    there.restore(true, false, made.as_deref()).await.unwrap();
+    assert_eq!(machine.read("sm4.key"), "kept");
+    let look = there.look(made.as_deref()).await.unwrap();
+    assert!(look.leftovers.is_empty() && look.files.is_empty(), "{look:?}");
 }
 
 /// An operator that is ended does not end what it began over there.
@@ -338,7 +405,7 @@ async fn whoever_comes_next_waits_for_a_run_that_goes_on() {
     let made: Vec<&str> = log.lines().filter_map(|line| line.split(' ').nth(1)).collect();
     assert_eq!(made, ["create-node", "create-client", "create-node", "create-client"]);
     machine.there().commit(false, true).await.unwrap();
-    assert!(machine.there().look().await.unwrap().leftovers.is_empty());
+    assert!(machine.there().look(None).await.unwrap().leftovers.is_empty());
 }
 
 #[tokio::test]
@@ -355,8 +422,8 @@ async fn the_documented_archive() {
         there.commit(false, true).await.unwrap();
         assert_eq!(machine.dir().join("ca.key").exists(), keep);
         assert!(!machine.dir().join(archive::NAME).exists());
-        assert_eq!(there.look().await.unwrap().key_faults(), Vec::<String>::new());
-        there.restore(true, keep).await.unwrap();
+        assert_eq!(there.look(None).await.unwrap().key_faults(), Vec::<String>::new());
+        there.restore(true, keep, None).await.unwrap();
         assert_eq!(fs::read_dir(machine.dir()).unwrap().count(), 0);
 
         // As a file for deploy.sh.

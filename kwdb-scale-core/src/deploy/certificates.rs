@@ -70,6 +70,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for DeployScript<H> {
             faults: found.faults,
             leftovers,
             remains: self.remains(deploy, false).await?,
+            missing: None,
             kept: format!("{}/etc/kaiwudb/before-join on host {}", deploy.root, job.host),
         })
     }
@@ -89,7 +90,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for DeployScript<H> {
         }
         if found.there && !job.fresh {
             let text =
-                format!("host {}: {}; move it away; nothing was replaced", job.host, found.faults.join("; "));
+                format!("host {}: {}; it was left there; move it away", job.host, found.faults.join("; "));
             return Err(PortError::new(PortErrorKind::Config, text));
         }
         let issuer = &self.kwbase.issuing()?.issuer;
@@ -98,8 +99,8 @@ impl<H: HostTransport + ?Sized> CertificateControl for DeployScript<H> {
         let made = &archive.authority().fingerprint;
         if *made != job.authority {
             let text = format!(
-                "the archive that {} made for host {} is of another authority ({}) than the cluster's ({}); nothing was \
-                 replaced",
+                "the archive that {} made for host {} is of another authority ({}) than the cluster's ({}); it was \
+                 not put there",
                 issuer.place(),
                 job.host,
                 brief(made),

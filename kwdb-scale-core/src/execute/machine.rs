@@ -17,7 +17,7 @@ use crate::observation::Observation;
 use crate::plan::{Plan, Step};
 use crate::policy::Policy;
 use crate::ports::{Gateway, StopNode};
-use crate::topology::{Address, NodeId, RangeId};
+use crate::topology::{Address, HostName, NodeId, RangeId};
 
 /// How long a gateway that did not answer is left alone; doubled with each time up to [`LONGEST_REST`].
 const GATEWAY_REST: SignedDuration = SignedDuration::from_secs(15);
@@ -83,6 +83,8 @@ pub(super) struct Scratch {
     pub stopped_start: Option<Timestamp>,
     /// Since when everything says that it is down.
     pub down_since: Option<Timestamp>,
+    /// Hosts that were seen to have the certificates that they had before, since the last act.
+    pub as_before: BTreeSet<HostName>,
     /// Acts that were begun and are held for over, each with the reason why that could not be looked up, if so.
     pub over: Vec<(Act, Option<String>)>,
     /// Acts that were begun and of which nothing is seen, with the time since when.
@@ -114,6 +116,7 @@ impl Scratch {
             settled: None,
             stopped_start: None,
             down_since: None,
+            as_before: BTreeSet::new(),
             over: Vec::new(),
             quiet: Vec::new(),
         }
@@ -551,6 +554,7 @@ fn order(state: &mut State, at: Timestamp, act: Act, effects: &mut Vec<Effect>) 
         return;
     }
     state.scratch.acted_via = Some(via.sql_address.clone());
+    state.scratch.as_before.clear();
     effects.push(Effect::Notify(Progress::Acting { act: act.clone() }));
     effects.push(Effect::Act(Box::new(Order { act, via, also, target, certify, deadline })));
 }

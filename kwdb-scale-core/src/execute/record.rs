@@ -112,6 +112,9 @@ pub struct Certification {
     pub tag: String,
     /// Whether the host had no certificates before.
     pub fresh: bool,
+    /// The topmost directory on the way to the certificates that was not there before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<String>,
 }
 
 /// What came of an [`Act`].

@@ -87,7 +87,7 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         let owner = authority.owner.as_deref().unwrap_or_default();
         let refuse = |faults: Vec<String>| {
             let text = format!(
-                "the certificates that {} made for host {} cannot be used: {}; nothing was replaced",
+                "the certificates that {} made for host {} cannot be used: {}; they were not put in place",
                 authority.issuer.place(),
                 job.host,
                 faults.join("; ")
@@ -141,7 +141,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
                 tag: "none",
                 deadline: LOOK,
             };
-            let trusts = match there.look().await {
+            let trusts = match there.look(None).await {
                 Ok(look) => match look.authority() {
                     Some(certificate) => Fact::Known(certificate.fingerprint),
                     None => Fact::unknown(format!("{certs_dir}/ca.crt cannot be read")),
@@ -171,7 +171,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
     async fn look(&self, job: &CertifyHost) -> Result<CertificateFacts, PortError> {
         let there = self.installation(job, LOOK)?;
         let order = self.order(job, LOOK)?;
-        let look = there.look().await?;
+        let look = there.look(job.made.as_deref()).await?;
         let mut wrong = faults(
             look.ca.as_deref(),
             look.node.as_deref(),
@@ -185,6 +185,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
         leftovers.extend(self.issuing()?.issuer.leftovers(&job.tag, LOOK).await?);
         Ok(CertificateFacts {
             remains: Vec::new(),
+            missing: look.missing.clone(),
             state: look.state,
             present: look.files.iter().map(|(name, _)| name.clone()).collect(),
             faults: wrong,
@@ -199,7 +200,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
         let there = self.installation(job, share)?;
         let order = self.order(job, making)?;
         self.issuing()?.issuer.clean(&job.tag, share).await?;
-        let before = there.look().await?;
+        let before = there.look(job.made.as_deref()).await?;
         if before.state == CertificateState::Half {
             there.clean().await?;
         }
@@ -215,7 +216,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
             Ok(()) => Ok(()),
             // The command failed, and its connection is there: what it changed is taken back at once.
             Err(e) if !e.kind().is_transient() => {
-                there.restore(job.fresh, self.issuing()?.keep_ca_key).await?;
+                there.restore(job.fresh, self.issuing()?.keep_ca_key, job.made.as_deref()).await?;
                 Err(e)
             }
             Err(e) => Err(e),
@@ -225,7 +226,8 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
     async fn restore(&self, job: &CertifyHost) -> Result<(), PortError> {
         let share = job.deadline / 2;
         let authority = self.issuing()?;
-        self.installation(job, share)?.restore(job.fresh, authority.keep_ca_key).await?;
+        let there = self.installation(job, share)?;
+        there.restore(job.fresh, authority.keep_ca_key, job.made.as_deref()).await?;
         authority.issuer.clean(&job.tag, share).await
     }
 

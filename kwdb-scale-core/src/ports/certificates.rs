@@ -47,6 +47,9 @@ pub struct CertifyHost {
     pub tag: String,
     /// Whether no certificate of the host's was there before: putting back then means to remove them.
     pub fresh: bool,
+    /// The topmost directory on the way to the certificates that was not there before ([`CertificateFacts::missing`]):
+    /// putting back then means to remove it, too, and those below it, as far as nothing lies in them.
+    pub made: Option<String>,
     /// The present by the caller's clock.
     pub now: Timestamp,
     /// How long the act may take in all.
@@ -75,7 +78,8 @@ pub struct CertificateFacts {
     pub present: Vec<String>,
     /// Why a node of the cluster could not run with them, one a line; empty when it could.
     pub faults: Vec<String>,
-    /// Temporary files of this installation that are left, each with its place.
+    /// Temporary files of this installation that are left, each with its place; of directories that were not there before
+    /// ([`CertifyHost::made`]), one that is empty.
     pub leftovers: Vec<String>,
     /// What a join by the host's own script left that was cut off, each with its place: what it kept aside, and the
     /// authority's private key. Left as long as that join goes on.
@@ -83,6 +87,9 @@ pub struct CertificateFacts {
     pub remains: Vec<String>,
     /// Where the old certificates are kept, or would be.
     pub kept: String,
+    /// The directory of the certificates where it is not there, or the topmost of those above it that are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 /// Certificates of hosts that join a secure cluster: looked at, installed, put back.

@@ -61,10 +61,7 @@ impl Lab {
         }
         must_be_fit(options, &dir)?;
         let ports = if matches!(options.hosts, Hosts::Processes) { options.nodes } else { 0 };
-        let executable = match &options.executable {
-            Some(path) => path.canonicalize(),
-            None => std::env::current_exe(),
-        };
+        let executable = own_executable(&dir, options.executable.as_deref());
         let executable = executable.map_err(io_error("the executable of the twin"))?;
         let kwbase = match &options.kwbase {
             Some(path) => path.canonicalize().map_err(io_error(path.display().to_string()))?,
@@ -348,6 +345,24 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// The executable under a name of the lab's own, so that the lab goes on when the file is built anew or replaced: what
+/// is started later would find the new one, or none.
+fn own_executable(dir: &Path, given: Option<&Path>) -> io::Result<PathBuf> {
+    let (path, content) = match given {
+        Some(path) => (path.canonicalize()?, path),
+        // The one that runs, also where its file is gone by now.
+        None => (std::env::current_exe()?, Path::new("/proc/self/exe")),
+    };
+    let bin = dir.join("bin");
+    fs::create_dir_all(&bin)?;
+    let own = bin.join("twin");
+    // A link costs nothing. On another file system, or where the file is somebody else's, there is none.
+    if fs::hard_link(&path, &own).is_err() {
+        fs::copy(content, &own)?;
+    }
+    Ok(own)
 }
 
 /// The twin's `kwbase`: a script, because the executable is told by its environment what it is to be.

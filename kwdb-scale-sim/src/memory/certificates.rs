@@ -12,7 +12,7 @@ use kwdb_scale_core::ports::{
 };
 use kwdb_scale_core::topology::HostName;
 
-use super::World;
+use super::{SimHost, World};
 use crate::model::Security;
 
 /// What a call costs.
@@ -30,6 +30,8 @@ pub(crate) struct Installed {
     left: bool,
     /// The next installation is interrupted.
     cut: bool,
+    /// It made the directory.
+    made: bool,
 }
 
 /// Certificates on known hosts, issued by the cluster's authority.
@@ -81,6 +83,7 @@ impl CertificateControl for SimCertificates {
         let host = self.0.host(&job.host)?;
         let installed = self.0.installed(&job.host, |i| i.clone());
         let (node, root) = (host.node_certificate, host.root_certificate);
+        let empty = installed.made && !node && !root;
         let missing = |there: bool, file: &str| (!there).then(|| format!("{file} is not there"));
         let state = match (installed.half, installed.before) {
             (true, _) => CertificateState::Half,
@@ -89,6 +92,7 @@ impl CertificateControl for SimCertificates {
         };
         Ok(CertificateFacts {
             remains: Vec::new(),
+            missing: (!node && !root && !installed.made).then(|| host.certs_dir.clone()),
             state,
             present: if node || root { FILES.map(str::to_owned).to_vec() } else { Vec::new() },
             faults: [missing(node, "node.crt"), missing(root, "client.root.crt")]
@@ -99,6 +103,7 @@ impl CertificateControl for SimCertificates {
                 .left
                 .then(|| format!("/tmp/kwdb-scale-{} on host n1", job.tag))
                 .into_iter()
+                .chain((empty && job.made.is_some()).then(|| host.certs_dir.clone()))
                 .collect(),
             kept: format!("{}.old-{}", host.certs_dir, job.tag),
         })
@@ -108,6 +113,7 @@ impl CertificateControl for SimCertificates {
         self.0.advance(CALL);
         let host = self.0.host(&job.host)?;
         let cut = self.0.installed(&job.host, |i| {
+            i.made |= i.before.is_none() && !host.node_certificate && !host.root_certificate;
             i.before.get_or_insert((host.node_certificate, host.root_certificate));
             let cut = std::mem::take(&mut i.cut);
             if cut {
@@ -124,7 +130,10 @@ impl CertificateControl for SimCertificates {
 
     async fn restore(&self, job: &CertifyHost) -> Result<(), PortError> {
         self.0.advance(CALL);
-        let before = self.0.installed(&job.host, |i| std::mem::take(i).before);
+        let before = self.0.installed(&job.host, |i| {
+            let made = i.made && job.made.is_none();
+            std::mem::replace(i, Installed { made, ..Installed::default() }).before
+        });
         if let Some(before) = before {
             self.0.edit_host(&job.host, |h| (h.node_certificate, h.root_certificate) = before);
         }
@@ -145,6 +154,11 @@ impl World {
     /// The next installation of certificates on this host is interrupted, half done and with something temporary left.
     pub fn cut_certificates(&self, host: &HostName) {
         self.installed(host, |i| i.cut = true);
+    }
+
+    /// Whether an installation made a directory of certificates there in which none is.
+    pub fn certificates_left_empty(&self, host: &SimHost) -> bool {
+        self.installed(&host.name, |i| i.made) && !host.node_certificate && !host.root_certificate
     }
 
     /// Whether something temporary of an installation of certificates is left, or half of one.

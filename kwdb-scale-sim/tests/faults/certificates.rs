@@ -1,8 +1,9 @@
 //! Hosts that get their certificates by the operation: crashes, cancels, failures and interruptions of that.
 
 use kwdb_scale_core::execute::{Act, Cancel, End, Record, StopReason};
+use kwdb_scale_core::ports::PortErrorKind;
 use kwdb_scale_core::topology::HostName;
-use kwdb_scale_sim::memory::Which;
+use kwdb_scale_sim::memory::{Call, Fault, Which};
 
 use crate::calls::{faults, suffer};
 use crate::cancels::give_up_everywhere;
@@ -57,6 +58,34 @@ async fn an_interrupted_installation() {
         stage.prove_undone(&end, "cut, then undone");
         let put_back = |r: &Record| matches!(r, Record::Intent { act: Act::RestoreCertificates { .. }, .. });
         assert!(book.all().await.iter().any(put_back));
+    }
+}
+
+/// Whether certificates may have been replaced is said where that is not known, and only there.
+#[tokio::test]
+async fn one_truth_about_certificates_at_a_stop() {
+    const OLD: &str = "the certificates of host n5 are those that it had before";
+    const DOUBT: &str = "certificates of host n5 may have been replaced; an undo puts back what was there";
+    let fail = |kind| (Call::InstallCertificates, Which::All, Fault::Fail(kind));
+    for old in [false, true] {
+        let scene = Scene::out_with_certificates(old).await;
+        let cut = (Call::InstallCertificates, Which::From(2), Fault::Fail(PortErrorKind::Malformed));
+        for (rule, is_cut, said, unsaid) in [
+            (fail(PortErrorKind::Malformed), false, OLD, DOUBT),
+            (fail(PortErrorKind::Unreachable), false, OLD, DOUBT),
+            (fail(PortErrorKind::ConnectionLost), false, DOUBT, OLD),
+            (cut, true, DOUBT, OLD),
+        ] {
+            let mut stage = scene.stage();
+            if is_cut {
+                stage.world.cut_certificates(&HostName::new("n5"));
+            }
+            let what = format!("{rule:?}");
+            let end = stage.run(&Book::default(), &[rule]).await.unwrap();
+            let End::Stopped(stopped) = end else { panic!("{what}: {end:?}") };
+            let has = |line: &str| stopped.evidence.iter().any(|l| l == line);
+            assert!(has(said) && !has(unsaid), "{what}: {stopped:?}");
+        }
     }
 }
 

@@ -663,6 +663,8 @@ impl Stage {
             let same = (there.node_certificate, there.root_certificate)
                 == (host.node_certificate, host.root_certificate);
             self.expect(started || same, &format!("{} has not its old certificates", host.name), which);
+            let empty = self.world.certificates_left_empty(&there);
+            self.expect(started || !empty, &format!("a directory was left on {}", host.name), which);
         }
         let cluster = self.world.cluster();
         for leaving in &self.plan.leaving {

@@ -40,6 +40,7 @@ pub(in super::super) fn job(state: &State, at: Timestamp, certification: &Certif
         names,
         tag: certification.tag.clone(),
         fresh: certification.fresh,
+        made: certification.made.clone(),
         now: at,
         deadline: deadline(state).unsigned_abs(),
     }
@@ -57,7 +58,8 @@ fn certification(
     begun.unwrap_or_else(|| {
         let plan: String = state.ledger.plan.id.chars().take(8).collect();
         let tag = format!("{}-{plan}-{}", at.strftime("%Y%m%dT%H%M%SZ"), state.ledger.cursor + 1);
-        Certification { host: host.clone(), method, authority: authority.to_owned(), tag, fresh: false }
+        let (host, authority) = (host.clone(), authority.to_owned());
+        Certification { host, method, authority, tag, fresh: false, made: None }
     })
 }
 
@@ -85,6 +87,12 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, host: &HostName, method: Certificates, au
         None => return Verdict::Again,
     };
     let mut certification = certification(ctx.state, ctx.at, host, method, authority);
+    // What an act does whose answer was lost may only come.
+    let in_doubt = matches!(&ctx.state.ledger.last, Some((_, ActResult::Failed { kind, .. })) if kind.may_have_been_done());
+    let ours = certification.fresh && !facts.present.is_empty();
+    if facts.state == CertificateState::Untouched && !ours && !in_doubt {
+        ctx.state.scratch.as_before.insert(host.clone());
+    }
     if facts.faults.is_empty() && facts.state != CertificateState::Half {
         if !facts.leftovers.is_empty() {
             let act = Act::CleanCertificates { job: certification };
@@ -139,6 +147,7 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, host: &HostName, method: Certificates, au
     }
     if !ctx.state.ledger.certified.contains_key(host) {
         certification.fresh = facts.present.is_empty();
+        certification.made = facts.missing;
     }
     super::attempt(ctx, Act::Certify { job: certification }, &format!("making certificates for host {host}"))
 }

@@ -139,10 +139,15 @@ fn standing(state: &State) -> Vec<String> {
         ));
     }
     for certification in ledger.restorable_certificates() {
-        lines.push(format!(
-            "certificates of host {} may have been replaced; an undo puts back what was there",
-            certification.host
-        ));
+        let host = &certification.host;
+        lines.push(match state.scratch.as_before.contains(host) {
+            true => format!("the certificates of host {host} are those that it had before"),
+            false => {
+                format!(
+                    "certificates of host {host} may have been replaced; an undo puts back what was there"
+                )
+            }
+        });
     }
     for certification in ledger.left_archives() {
         lines.push(format!(
