@@ -308,28 +308,16 @@ fn certificates_that_will_not_do() {
     scene.refuses("host-certificates", &["h6", "does not exist", "--certificates issue"]);
     scene.cluster.host_mut(NEW).archive_only = true;
     scene.refuses("host-certificates", &["--certificates archive", "deploy.sh"]);
-    let script = |change: &dyn Fn(&mut ScriptFacts)| {
-        let mut facts = ScriptFacts {
-            unusable: vec![],
-            unfit: vec![],
-            archive: Some(true),
-            archive_fault: None,
-            archive_authority: None,
-            address: Some("10.0.0.6".into()),
-        };
-        change(&mut facts);
-        Some(Fact::Known(facts))
-    };
     let mut scene = Scene::secure();
-    scene.cluster.host_mut(NEW).script = script(&|_| {});
+    scene.cluster.host_mut(NEW).script = script(|_| {});
     assert!(scene.assess(scale_out(&[NEW])).refusals().next().is_none());
-    scene.cluster.host_mut(NEW).script = script(&|s| s.archive = Some(false));
+    scene.cluster.host_mut(NEW).script = script(|s| s.archive = Some(false));
     scene.refuses("script-join", &["h6", "archive of certificates", "--certificates archive"]);
-    scene.cluster.host_mut(NEW).script = script(&|s| s.unusable.push("no deploy.sh".into()));
+    scene.cluster.host_mut(NEW).script = script(|s| s.unusable.push("no deploy.sh".into()));
     scene.refuses("script-join", &["h6", "no deploy.sh"]);
-    scene.cluster.host_mut(NEW).script = script(&|s| s.unfit.push("its store is encrypted".into()));
+    scene.cluster.host_mut(NEW).script = script(|s| s.unfit.push("its store is encrypted".into()));
     scene.refuses("script-join", &["its store is encrypted"]);
-    archives_on_hosts_of_the_script(&script);
+    archives_on_hosts_of_the_script();
     scene.cluster.host_mut(NEW).script = Some(Fact::unknown("it was cut off"));
     scene.refuses("script-join", &["h6", "unknown", "it was cut off"]);
 
@@ -346,26 +334,40 @@ fn certificates_that_will_not_do() {
     scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &["the cluster's CA"]);
 }
 
+/// Those of a fit installation, changed.
+fn script(change: impl Fn(&mut ScriptFacts)) -> Option<Fact<ScriptFacts>> {
+    let mut facts = ScriptFacts {
+        unusable: vec![],
+        unfit: vec![],
+        archive: Some(true),
+        archive_fault: None,
+        archive_authority: None,
+        address: Some("10.0.0.6".into()),
+    };
+    change(&mut facts);
+    Some(Fact::Known(facts))
+}
+
 /// What lies where `deploy.sh join` opens it, whoever put it there.
-fn archives_on_hosts_of_the_script(script: &dyn Fn(&dyn Fn(&mut ScriptFacts)) -> Option<Fact<ScriptFacts>>) {
+fn archives_on_hosts_of_the_script() {
     let of = |fingerprint: &str| Some(Fact::Known(fingerprint.to_owned()));
     let mut scene = Scene::secure();
     let own = certificate_of(scene.directory(NEW), "ca.crt").fingerprint.clone();
     let archives = [
-        (script(&|s| s.archive_authority = of(&own)), "", ""),
+        (script(|s| s.archive_authority = of(&own)), "", ""),
         (
-            script(&|s| s.archive_fault = Some("/opt/k/kaiwudb_certs.tar.gz is damaged".into())),
+            script(|s| s.archive_fault = Some("/opt/k/kaiwudb_certs.tar.gz is damaged".into())),
             "is damaged",
             "is damaged",
         ),
         (
-            script(&|s| s.archive_authority = of(&"ee".repeat(32))),
+            script(|s| s.archive_authority = of(&"ee".repeat(32))),
             "of another authority (eeeeeeeeeeeeeeee) than on host h",
             "of another authority (eeeeeeeeeeeeeeee) than the cluster's",
         ),
         // What cannot be seen is used when it is asked for, and never replaced.
         (
-            script(&|s| s.archive_authority = Some(Fact::unknown("no tar"))),
+            script(|s| s.archive_authority = Some(Fact::unknown("no tar"))),
             "",
             "is the cluster's is unknown: no tar",
         ),
