@@ -424,7 +424,14 @@ case!(a_script_marks_its_own_node, 4, |c| {
 fn script(unusable: &[&str], address: &Address) -> Option<Fact<ScriptFacts>> {
     let unusable = unusable.iter().map(ToString::to_string).collect();
     let address = Some(address.host().to_owned());
-    Some(Fact::Known(ScriptFacts { unusable, unfit: vec![], archive: None, address }))
+    Some(Fact::Known(ScriptFacts {
+        unusable,
+        unfit: vec![],
+        archive: None,
+        archive_fault: None,
+        archive_authority: None,
+        address,
+    }))
 }
 
 fn rpc(marks_on_hosts: bool) -> Means {

@@ -11,8 +11,8 @@ use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::host_facts::*;
 use kwdb_scale_core::observation::{Reach, Service};
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_core::ports::PortState;
-use kwdb_scale_core::request::{OldData, Operation};
+use kwdb_scale_core::ports::{AuthorityFacts, PortState};
+use kwdb_scale_core::request::{Certificates, OldData, Operation};
 use kwdb_scale_core::topology::{Address, StartMode};
 use machine::*;
 use support::*;
@@ -308,25 +308,16 @@ fn certificates_that_will_not_do() {
     scene.refuses("host-certificates", &["h6", "does not exist", "--certificates issue"]);
     scene.cluster.host_mut(NEW).archive_only = true;
     scene.refuses("host-certificates", &["--certificates archive", "deploy.sh"]);
-    let script = |change: &dyn Fn(&mut ScriptFacts)| {
-        let mut facts = ScriptFacts {
-            unusable: vec![],
-            unfit: vec![],
-            archive: Some(true),
-            address: Some("10.0.0.6".into()),
-        };
-        change(&mut facts);
-        Some(Fact::Known(facts))
-    };
     let mut scene = Scene::secure();
-    scene.cluster.host_mut(NEW).script = script(&|_| {});
+    scene.cluster.host_mut(NEW).script = script(|_| {});
     assert!(scene.assess(scale_out(&[NEW])).refusals().next().is_none());
-    scene.cluster.host_mut(NEW).script = script(&|s| s.archive = Some(false));
+    scene.cluster.host_mut(NEW).script = script(|s| s.archive = Some(false));
     scene.refuses("script-join", &["h6", "archive of certificates", "--certificates archive"]);
-    scene.cluster.host_mut(NEW).script = script(&|s| s.unusable.push("no deploy.sh".into()));
+    scene.cluster.host_mut(NEW).script = script(|s| s.unusable.push("no deploy.sh".into()));
     scene.refuses("script-join", &["h6", "no deploy.sh"]);
-    scene.cluster.host_mut(NEW).script = script(&|s| s.unfit.push("its store is encrypted".into()));
+    scene.cluster.host_mut(NEW).script = script(|s| s.unfit.push("its store is encrypted".into()));
     scene.refuses("script-join", &["its store is encrypted"]);
+    archives_on_hosts_of_the_script();
     scene.cluster.host_mut(NEW).script = Some(Fact::unknown("it was cut off"));
     scene.refuses("script-join", &["h6", "unknown", "it was cut off"]);
 
@@ -341,6 +332,76 @@ fn certificates_that_will_not_do() {
         scene.machine(node).certificates = Fact::unknown("it may not be read");
     }
     scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &["the cluster's CA"]);
+}
+
+/// Those of a fit installation, changed.
+fn script(change: impl Fn(&mut ScriptFacts)) -> Option<Fact<ScriptFacts>> {
+    let mut facts = ScriptFacts {
+        unusable: vec![],
+        unfit: vec![],
+        archive: Some(true),
+        archive_fault: None,
+        archive_authority: None,
+        address: Some("10.0.0.6".into()),
+    };
+    change(&mut facts);
+    Some(Fact::Known(facts))
+}
+
+/// What lies where `deploy.sh join` opens it, whoever put it there.
+fn archives_on_hosts_of_the_script() {
+    let of = |fingerprint: &str| Some(Fact::Known(fingerprint.to_owned()));
+    let mut scene = Scene::secure();
+    let own = certificate_of(scene.directory(NEW), "ca.crt").fingerprint.clone();
+    let archives = [
+        (script(|s| s.archive_authority = of(&own)), "", ""),
+        (
+            script(|s| s.archive_fault = Some("/opt/k/kaiwudb_certs.tar.gz is damaged".into())),
+            "is damaged",
+            "is damaged",
+        ),
+        (
+            script(|s| s.archive_authority = of(&"ee".repeat(32))),
+            "of another authority (eeeeeeeeeeeeeeee) than on host h",
+            "of another authority (eeeeeeeeeeeeeeee) than the cluster's",
+        ),
+        // What cannot be seen is used when it is asked for, and never replaced.
+        (
+            script(|s| s.archive_authority = Some(Fact::unknown("no tar"))),
+            "",
+            "is the cluster's is unknown: no tar",
+        ),
+    ];
+    for (script, present, asked) in archives {
+        scene.cluster.host_mut(NEW).script = script.clone();
+        match present {
+            "" => assert!(scene.assess(scale_out(&[NEW])).refusals().next().is_none(), "{script:?}"),
+            words => scene.refuses("script-join", &["h6", words, "--certificates archive"]),
+        }
+        let mut observed = scene.cluster.observe();
+        observed.reach.clone_from(&scene.reach);
+        observed.authority = Some(Fact::Known(AuthorityFacts {
+            place: "host h1".into(),
+            fingerprint: own.clone(),
+            not_after: jiff::Timestamp::MAX,
+            can_sign: Fact::Known(true),
+            trusted: [("host h1".to_owned(), Fact::Known(own.clone()))].into(),
+            archive_only: [host(NEW)].into(),
+        }));
+        let mut request = scene.cluster.request(scale_out(&[NEW]));
+        request.options.certificates = Certificates::Archive;
+        let found = assess(&observed, &request, &Policy::default());
+        let refusals: Vec<String> = found.refusals().map(ToString::to_string).collect();
+        match asked {
+            "" => assert_eq!(refusals, [""; 0]),
+            words => {
+                let told =
+                    [words, "script-join", "move it away"].iter().all(|word| refusals[0].contains(word));
+                assert!(refusals.len() == 1 && told, "{words}: {refusals:?}");
+            }
+        }
+    }
+    scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &["archive of certificates holds: no tar"]);
 }
 
 #[test]
@@ -380,7 +441,7 @@ fn damaged_certificates() {
         let mut scene = Scene::secure();
         change(scene.directory(NEW));
         let mut request = scene.cluster.request(scale_out(&[NEW]));
-        request.options.certificates = kwdb_scale_core::request::Certificates::Issue;
+        request.options.certificates = Certificates::Issue;
         let found = assess(&scene.cluster.observe(), &request, &Policy::default()).findings;
         let note = found.iter().find(|f| f.check == "host-certificates-replaced").unwrap();
         assert_eq!(note.severity, Severity::Info);

@@ -229,11 +229,28 @@ fn observations() -> Vec<Observation> {
     ];
     all.extend(means.map(|means| Observation { means: Some(means), ..observed.clone() }));
     let scripts = [
-        Fact::Known(ScriptFacts { unusable: vec![], unfit: vec![], archive: None, address: None }),
+        Fact::Known(ScriptFacts {
+            unusable: vec![],
+            unfit: vec![],
+            archive: None,
+            archive_fault: None,
+            archive_authority: None,
+            address: None,
+        }),
+        Fact::Known(ScriptFacts {
+            unusable: vec![],
+            unfit: vec![],
+            archive: Some(true),
+            archive_fault: None,
+            archive_authority: Some(Fact::Known("0f".repeat(32))),
+            address: None,
+        }),
         Fact::Known(ScriptFacts {
             unusable: vec!["no script".into()],
             unfit: vec!["another address".into()],
-            archive: Some(false),
+            archive: Some(true),
+            archive_fault: Some("it is damaged".into()),
+            archive_authority: Some(Fact::unknown("it may not be read")),
             address: Some("10.0.0.4".into()),
         }),
         Fact::unknown("no route"),

@@ -225,5 +225,41 @@ pub(crate) fn secure_out_and_in_by_sudo(case: &Case) {
     let mut had = before;
     had[4].extend(listed.into_iter().map(|name| format!("/etc/kaiwudb/certs/{name}")));
     gone(case, &lab, &had);
+    archives_are_known_before_old_data_goes(&lab);
     down(lab);
+}
+
+/// The archive that lies on n5, which has the data of a removed node, is looked into by a plan; nothing is changed by it.
+fn archives_are_known_before_old_data_goes(lab: &TestLab<'_>) {
+    const ARCHIVE: &str = "/opt/kwdb_install/kaiwudb_certs.tar.gz";
+    const SUMS: &str = "find /opt/kwdb_install /etc/kaiwudb /etc/systemd /var/lib/kaiwudb -printf '%p %m %u %s\\n' \
+                        -type f -exec sha256sum {} + | sort";
+    let made = |how: &str| {
+        let script = format!("set -e; cd /run; {how}; chmod 600 {ARCHIVE}; rm -rf /run/made");
+        on(lab, "n5", &["sh", "-c", &script]);
+    };
+    let other = format!(
+        "mkdir made; /usr/local/kaiwudb/bin/kwbase cert create-ca --certs-dir=made --ca-key=made/ca.key; \
+         tar -czf {ARCHIVE} -C made ./ca.key ./ca.crt"
+    );
+    for (how, words) in [
+        (format!("echo garbage >{ARCHIVE}"), "no archive of ca.crt and ca.key alone"),
+        (format!("tar -czf {ARCHIVE} -C /etc/kaiwudb/certs ./ca.crt"), "it holds ca.crt"),
+        (other, "of another authority"),
+    ] {
+        made(&how);
+        let before = on(lab, "n5", &["sh", "-c", SUMS]);
+        assert!(before.iter().any(|line| line.contains("/var/lib/kaiwudb/")), "{before:?}");
+        let wipe = ["scale-out", "n5", "--wipe-old-data"];
+        // Whoever is to have put the archive there.
+        for asked in [&["--certificates", "archive"][..], &[]] {
+            let args = [&["plan"], asked, &wipe].concat();
+            lab.kwscale(&args).exit(3).says(&["script-join", "the archive", words]);
+        }
+        assert_eq!(on(lab, "n5", &["sh", "-c", SUMS]), before, "{words}");
+    }
+    on(lab, "n5", &["rm", ARCHIVE]);
+    let (plan, again) = (lab.path("again.json"), ["--wipe-old-data", "scale-out", "n5"]);
+    let args = [&["plan", "-o", &plan, "--wait-healthy", "90s", "--certificates", "archive"], &again[..]];
+    lab.kwscale(&args.concat()).exit(0).says(&["old data"]);
 }

@@ -9,9 +9,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::found::{self, Found};
 use super::on_host::{answer, content};
 use super::{Archive, CertificateSet, IssueOrder, archive, brief, check_tag};
 use crate::certificate::Certificate;
+use crate::host_facts::probe;
 use crate::kwbase::KwbaseHost;
 use crate::ports::{CertificateState, HostTransport, PortError, PortErrorKind};
 
@@ -158,19 +160,18 @@ case $verb in
   put)
     [ -d "$dir" ] || fail "$dir is no directory"
     cat > "$dir/.$1.$tag" && [ "$(wc -c < "$dir/.$1.$tag")" -eq "$2" ] && mv -f -- "$dir/.$1.$tag" "$dir/$1" || { rm -f -- "$dir/.$1.$tag"; fail "$dir/$1 cannot be written"; } ;;
-  seek)
-    [ ! -e "$dir/.$1.$tag" ] || emit "L$dir/.$1.$tag"
-    if [ -e "$dir/$1" ] || [ -L "$dir/$1" ]; then
-      # The kind of each entry and the last word of its name.
-      emit "A$(tar -tvzf "$dir/$1" 2>/dev/null | head -c 4096 | sed 's/^\(.\).* \(\.\/\)\{0,1\}/\1 /' | sort)"
-      # By either of its names: tar complains of the one that is not there.
-      printf 'Fca.crt:' && tar -xzOf "$dir/$1" ca.crt ./ca.crt 2>/dev/null | head -c 65536 | tr -d '\000'
-      printf '\0'
-    fi ;;
   remove)
     rm -f -- "$dir/.$1.$tag" || fail "$dir/.$1.$tag cannot be removed"
     [ "$2" = half ] || rm -f -- "$dir/$1" || fail "$dir/$1 cannot be removed" ;;
 esac || exit 1
+emit E
+"#;
+
+/// The verb `seek`: an archive of that name, and half of one. Answers as [`SCRIPT`].
+const SEEK: &str = r#"
+dir=$2 tag=$3
+[ ! -e "$dir/.$4.$tag" ] || emit "L$dir/.$4.$tag"
+archive "$dir/$4"
 emit E
 "#;
 
@@ -276,7 +277,9 @@ impl<H: HostTransport + ?Sized> Installation<'_, H> {
             );
             return Err(PortError::new(PortErrorKind::Config, text));
         }
-        let fixed = ["sh", "-c", SCRIPT, "sh", verb, dir, self.tag];
+        let seek = || format!("{}{}{SEEK}", probe::COMMON, found::function());
+        let script = if verb == "seek" { seek() } else { SCRIPT.to_owned() };
+        let fixed = ["sh", "-c", &script, "sh", verb, dir, self.tag];
         let argv = fixed.into_iter().chain(args.iter().copied()).map(str::to_owned);
         let line = self.host.script(verb, argv);
         let mut command = line.command(self.deadline);
@@ -416,27 +419,21 @@ pub(crate) async fn find_archive<H: HostTransport + ?Sized>(
     let there = Installation { transport, host, dir, tag, deadline };
     let items = there.run("seek", &[archive::NAME], None).await?;
     let place = format!("{}/{}", dir.trim_end_matches('/'), archive::NAME);
-    let entries = items.iter().find_map(|i| i.strip_prefix('A'));
-    let mut faults = Vec::new();
-    match entries {
-        None => faults.push(format!("{place} is not there")),
-        // The script extracts it as root, and with more in it fails.
-        Some(entries) if entries != "- ca.crt\n- ca.key" => {
-            faults.push(format!("{place} is no archive of ca.crt and ca.key alone"));
-        }
-        Some(_) => match Certificate::from_pem(content(&items, "ca.crt").unwrap_or_default()) {
-            Err(e) => faults.push(format!("ca.crt in {place}: {e}")),
-            Ok(ca) if ca.fingerprint != authority => faults.push(format!(
-                "{place} is of another authority ({}) than the cluster's ({})",
-                brief(&ca.fingerprint),
-                brief(authority)
-            )),
-            Ok(_) => {}
-        },
-    }
+    let found = Found::read(items.iter().map(String::as_str));
+    let fault = match &found {
+        Found::Absent => Some(format!("{place} is not there")),
+        Found::Unknown(why) => Some(format!("{place} could not be looked into: {why}")),
+        Found::Unusable(why) => Some(format!("{place} {why}")),
+        Found::Of(ca) if ca.fingerprint != authority => Some(format!(
+            "{place} is of another authority ({}) than the cluster's ({})",
+            brief(&ca.fingerprint),
+            brief(authority)
+        )),
+        Found::Of(_) => None,
+    };
     let leftovers = items.iter().filter_map(|i| i.strip_prefix('L'));
     let leftovers = leftovers.map(|path| format!("{} on host {}", path.escape_debug(), host.name)).collect();
-    Ok(FoundArchive { there: entries.is_some(), faults, leftovers })
+    Ok(FoundArchive { there: found != Found::Absent, faults: fault.into_iter().collect(), leftovers })
 }
 
 /// Removes what [`put_archive`] put there, also half of it. May be repeated.

@@ -19,6 +19,7 @@
 //! [`Kwbase`](crate::kwbase::Kwbase) implements.
 
 pub mod archive;
+pub(crate) mod found;
 mod install;
 mod on_host;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 
 use super::host::DeployHost;
 use super::look::{self, Installation};
@@ -130,8 +130,9 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
         host: &DeployHost,
         kwbase: &KwbaseHost,
     ) -> Result<Installation, PortError> {
-        let output = self.kwbase.script(kwbase, (look::argv(host), kwbase.env.clone()), LOOK).await?;
-        look::read(&output.stdout).ok_or_else(|| {
+        let argv = look::also(host, kwbase).alone();
+        let output = self.kwbase.script(kwbase, (argv, kwbase.env.clone()), LOOK).await?;
+        look::read(output.stdout.split_terminator('\0')).ok_or_else(|| {
             let message = format!("the look at the installation on {} was cut off", host.name);
             PortError::new(PortErrorKind::Malformed, message)
         })
@@ -424,14 +425,18 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
     async fn inspect(&self, host: &HostName) -> Result<HostFacts, PortError> {
         let Some(deploy) = self.hosts.get(host) else { return self.kwbase.inspect(host).await };
         let kwbase = self.kwbase.known(host)?;
-        // Both at once: the script needs more than a node does.
-        let (facts, found) = join(self.kwbase.inspect(host), self.look(deploy, kwbase)).await;
-        let script = match found {
-            Ok(found) => Fact::Known(found.facts(deploy, kwbase)),
-            Err(e) => Fact::Unknown(e.chain()),
+        // The script needs more than a node does.
+        let (facts, told) = self.kwbase.inspect_also(host, Some(look::also(deploy, kwbase))).await?;
+        let script = match told {
+            Fact::Known(items) => {
+                let found = look::read(items.iter().map(String::as_str));
+                let facts = found.map(|found| found.facts(deploy, kwbase));
+                Fact::from_option(facts, "the look at the installation was cut off")
+            }
+            Fact::Unknown(why) => Fact::Unknown(why),
         };
         // `deploy.sh join` makes the certificates, and starts the node by its service.
-        Ok(HostFacts { archive_only: true, script: Some(script), by_service: true, ..facts? })
+        Ok(HostFacts { archive_only: true, script: Some(script), by_service: true, ..facts })
     }
 
     async fn start(&self, node: &StartNode) -> Result<StartOutcome, PortError> {

@@ -1,8 +1,12 @@
-//! What an installation looks like before the script is run: one round trip that changes nothing.
+//! What an installation looks like before the script is run. It changes nothing, and is a part of the one look at a host;
+//! by itself it is run again right before the script is.
 
 use super::host::DeployHost;
 use super::info::{self, InstallSecurity, Mode};
 use super::{ARCHIVE, UNIT};
+use crate::certs::found::{self, Found};
+use crate::fact::Fact;
+use crate::host_facts::probe::Also;
 use crate::host_facts::{InstallMethod, MODE_FILE, ScriptFacts};
 use crate::kwbase::KwbaseHost;
 use crate::ports::{PortError, PortErrorKind};
@@ -19,27 +23,26 @@ pub(super) struct Installation {
     unit: bool,
     mode: Option<String>,
     pid: Option<u32>,
-    archive: bool,
+    archive: Found,
     store_key: bool,
     terminal: bool,
     /// Whether the host knows the user who is to run kwbase.
     user: Option<bool>,
 }
 
-/// The command line of the look.
-pub(super) fn argv(host: &DeployHost) -> Vec<String> {
-    let fixed = ["sh", "-c", SCRIPT, "kwdb-scale"].map(str::to_owned);
-    let paths = [&host.install_dir, host.ca_dir(), &host.root].map(str::to_owned);
-    fixed.into_iter().chain(paths).collect()
+/// The look, for the probe or alone.
+pub(super) fn also(host: &DeployHost, kwbase: &KwbaseHost) -> Also {
+    let archive = if kwbase.secure() { host.ca_dir().trim_end_matches('/') } else { "" };
+    let paths = [&host.install_dir, archive, &host.root].map(str::to_owned);
+    Also { script: format!("{}{SCRIPT}", found::function()), arguments: paths.into() }
 }
 
-/// Reads the answer; `None` when it was cut off.
-pub(super) fn read(stdout: &str) -> Option<Installation> {
-    let items: Vec<&str> = stdout.split_terminator('\0').collect();
-    if items.last() != Some(&"E") {
+/// Reads the items of the answer; `None` when it was cut off.
+pub(super) fn read<'a>(items: impl Iterator<Item = &'a str> + Clone) -> Option<Installation> {
+    if items.clone().last() != Some("E") {
         return None;
     }
-    let mut found = Installation::default();
+    let mut found = Installation { archive: Found::read(items.clone()), ..Installation::default() };
     for item in items {
         let mut rest = item.chars();
         let tag = rest.next();
@@ -50,7 +53,6 @@ pub(super) fn read(stdout: &str) -> Option<Installation> {
             Some('I') => found.unit = value == "+",
             Some('M') => found.mode = Some(value.to_owned()),
             Some('P') => found.pid = value.parse().ok(),
-            Some('A') => found.archive = value == "+",
             Some('K') => found.store_key = value == "+",
             Some('T') => found.terminal = value == "+",
             Some('H') => found.user = Some(value == "+"),
@@ -68,11 +70,26 @@ impl Installation {
     pub(super) fn facts(&self, host: &DeployHost, kwbase: &KwbaseHost) -> ScriptFacts {
         let (mode, unusable) = self.faults(host);
         let unfit = mode.as_ref().map_or_else(Vec::new, |mode| self.unfit(mode, kwbase));
+        let authority = match &self.archive {
+            Found::Absent | Found::Unusable(_) => None,
+            Found::Unknown(why) => Some(Fact::Unknown(why.clone())),
+            Found::Of(ca) => Some(Fact::Known(ca.fingerprint.clone())),
+        };
         ScriptFacts {
             unusable: unusable.into_iter().map(|(_, what)| what).collect(),
             unfit,
-            archive: kwbase.secure().then_some(self.archive),
+            archive: kwbase.secure().then_some(self.archive != Found::Absent),
+            archive_fault: self.archive_fault(host),
+            archive_authority: authority,
             address: mode.map(|mode| mode.host),
+        }
+    }
+
+    /// Why the script cannot use the archive that lies there.
+    fn archive_fault(&self, host: &DeployHost) -> Option<String> {
+        match &self.archive {
+            Found::Unusable(why) => Some(format!("{}/{ARCHIVE} {why}", host.ca_dir().trim_end_matches('/'))),
+            Found::Absent | Found::Unknown(_) | Found::Of(_) => None,
         }
     }
 
@@ -209,7 +226,10 @@ impl Installation {
         if !unfit.is_empty() {
             return fail(unfit.join("; "));
         }
-        if kwbase.secure() && !self.archive {
+        if let Some(fault) = self.archive_fault(host) {
+            return fail(format!("{fault}: make it again on the node that holds the CA"));
+        }
+        if kwbase.secure() && self.archive == Found::Absent {
             let dir = host.ca_dir();
             return fail(format!(
                 "{dir}/{ARCHIVE} is not there: make the archive of ca.crt and ca.key on the node that holds the CA, and \
@@ -230,10 +250,14 @@ mod tests {
                         insecure\nfalse\n10.0.0.4";
 
     fn answer(change: impl Fn(String) -> String) -> Installation {
-        let text = ["U0", "S+", "D+", "I+", &format!("M{MODE}"), "P0", "A-", "K-", "T+", "H+", "E"]
-            .join("\0")
-            + "\0";
-        read(&change(text)).unwrap()
+        let text = ["S+", "D+", "I+", &format!("M{MODE}"), "P0", "Aabsent", "K-", "T+", "H+", "E"];
+        read(change(text.join("\0")).split('\0')).unwrap()
+    }
+
+    /// With an archive of the authority of the tests.
+    fn archived(text: String) -> String {
+        let pem = std::fs::read_to_string(format!("{}/tests/data/certs/ca.crt", env!("CARGO_MANIFEST_DIR")));
+        text.replace("Aabsent", &format!("A- ca.key\n- ca.crt\n0\0C{}", pem.unwrap()))
     }
 
     fn kwbase(security: Security) -> KwbaseHost {
@@ -248,9 +272,9 @@ mod tests {
         let secure = kwbase(Security::Certs { certs_dir: "/etc/kaiwudb/certs".into() });
         assert!(answer(|t| t).fit_to_join(&host, &insecure, &multi).is_ok());
         let tls = |t: String| t.replace("\ninsecure", "\ntls");
-        assert!(answer(|t| tls(t).replace("A-", "A+")).fit_to_join(&host, &secure, &multi).is_ok());
+        assert!(answer(|t| archived(tls(t))).fit_to_join(&host, &secure, &multi).is_ok());
         type Case<'a> = (&'a dyn Fn(String) -> String, &'a KwbaseHost, &'a str);
-        let cases: [Case<'_>; 14] = [
+        let cases: [Case<'_>; 15] = [
             (&|t| t.replace("/var/lib/kaiwudb", "/data"), &insecure, "data in /data"),
             (&|t| t.replace("D+", "D-"), &insecure, "install_dir"),
             (&|t| t.replace("H+", "H-"), &insecure, "user 'kaiwudb', whom the host does not know"),
@@ -264,7 +288,8 @@ mod tests {
             (&tls, &insecure, "installed secure"),
             (&|t| t, &secure, "installed insecure"),
             (&tls, &secure, "exactly this name"),
-            (&|t| tls(t).replace("A-", "A+").replace("K-", "K+"), &secure, "sm4.key"),
+            (&|t| archived(tls(t)).replace("K-", "K+"), &secure, "sm4.key"),
+            (&|t| tls(t).replace("Aabsent", "A2"), &secure, "/opt/k/kaiwudb_certs.tar.gz is no archive"),
         ];
         for (change, kwbase, words) in cases {
             let error = answer(change).fit_to_join(&host, kwbase, &multi).unwrap_err();
@@ -280,7 +305,15 @@ mod tests {
         let (host, insecure) = (DeployHost::new("n4", "/opt/k"), kwbase(Security::Insecure));
         let good = answer(|t| t).facts(&host, &insecure);
         let address = Some("10.0.0.4".to_owned());
-        assert_eq!(good, ScriptFacts { unusable: vec![], unfit: vec![], archive: None, address });
+        let none = ScriptFacts {
+            unusable: vec![],
+            unfit: vec![],
+            archive: None,
+            archive_fault: None,
+            archive_authority: None,
+            address,
+        };
+        assert_eq!(good, none);
         let bad = answer(|t| t.replace("D+", "D-").replace("S+", "S-").replace("10.0.0.4", "10.0.0.9"));
         let bad = bad.facts(&host, &insecure);
         assert_eq!((bad.unusable.len(), bad.unfit.len()), (2, 1), "{bad:?}");
@@ -288,14 +321,23 @@ mod tests {
         let others = answer(|t| t.replace("P0", "P17").replace("multi-", "single-"));
         assert_eq!(others.facts(&host, &insecure).unfit, [""; 0]);
         let secure = kwbase(Security::Certs { certs_dir: "/etc/kaiwudb/certs".into() });
-        assert_eq!(answer(|t| t.replace("\ninsecure", "\ntls")).facts(&host, &secure).archive, Some(false));
+        assert_eq!(answer(|t| t).facts(&host, &secure).archive, Some(false));
+        let good = answer(archived).facts(&host, &secure);
+        assert!(good.archive == Some(true) && good.archive_fault.is_none(), "{good:?}");
+        assert_eq!(good.archive_authority.unwrap().known().unwrap().len(), 64);
+        let damaged = answer(|t| archived(t).replace("\n0\0C", "\n2\0C")).facts(&host, &secure);
+        assert!(damaged.archive_fault.unwrap().contains("it is damaged"));
+        assert_eq!((damaged.archive, damaged.archive_authority), (Some(true), None));
+        let unseen = answer(|t| t.replace("Aabsent", "Adenied")).facts(&host, &secure);
+        assert_eq!((unseen.archive, unseen.archive_fault), (Some(true), None));
+        assert_eq!(unseen.archive_authority, Some(Fact::unknown("it may not be read")));
         assert!(answer(|t| t.replace("Mbare", "M")).facts(&host, &secure).address.is_none());
     }
 
     #[test]
     fn a_cut_answer_is_none() {
-        for text in ["", "U0\0S+\0", "noise"] {
-            assert_eq!(read(text), None);
+        for text in ["", "S+\0D+\0", "noise"] {
+            assert_eq!(read(text.split_terminator('\0')), None);
         }
     }
 }

@@ -1,20 +1,18 @@
-# Looks at an installation and changes nothing. Arguments: install directory, directory of the archive, root of the tree.
-# Items end with a NUL byte: U uid, S sudo, D deploy.sh, I unit, M MODE, P main process, A archive, K key of an encrypted
-# store, T script(1), H the user of line 7 is known there; E is the end.
+# Looks at an installation and changes nothing. Arguments: install directory, directory of the archive or empty, root of the
+# tree. Items: S root or sudo without a password, D deploy.sh, I unit, M MODE, P main process, A and C the archive, K key of an
+# encrypted store, T script(1), H the user of line 7 is known there; E is the end.
 dir=$1 ca=$2 top=$3
-emit() { printf '%s\0' "$1"; }
 has() { if [ "$2" "$3" ]; then emit "$1+"; else emit "$1-"; fi; }
-emit "U$(id -u)"
-if [ "$(id -u)" = 0 ] || sudo -n true >/dev/null 2>&1; then emit S+; else emit S-; fi
+if [ "$may_root" = yes ]; then emit S+; else emit S-; fi
 has D -x "$dir/deploy.sh"
 has I -e "$top/etc/systemd/system/kaiwudb.service"
 if [ -r "$top/etc/kaiwudb/info/MODE" ]; then
-  emit "M$(head -c 4096 "$top/etc/kaiwudb/info/MODE")"
+  emit "M$(head -c 4096 "$top/etc/kaiwudb/info/MODE" | tr -d '\000')"
   # A tree in a directory is not of this machine's users.
   if [ -n "$top" ] || id -u -- "$(sed -n 7p "$top/etc/kaiwudb/info/MODE" | head -c 256)" >/dev/null 2>&1; then emit H+; else emit H-; fi
 fi
-emit "P$(systemctl show -p MainPID kaiwudb 2>/dev/null | sed -n 's/^MainPID=//p')"
-has A -f "$ca/kaiwudb_certs.tar.gz"
+emit "P$(bound systemctl show -p MainPID kaiwudb 2>/dev/null | sed -n 's/^MainPID=//p')"
+[ -z "$ca" ] || archive "$ca/kaiwudb_certs.tar.gz"
 has K -e "$top/etc/kaiwudb/certs/sm4.key"
 if command -v script >/dev/null 2>&1; then emit T+; else emit T-; fi
 emit E

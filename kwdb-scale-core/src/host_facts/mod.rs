@@ -106,6 +106,13 @@ pub struct ScriptFacts {
     /// Whether the archive of certificates lies where `join` opens it; `None` on an insecure cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<bool>,
+    /// Why `join` cannot make certificates of the archive that lies there; `None` where nothing speaks against it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_fault: Option<String>,
+    /// SHA-256 of the authority's certificate in the archive that lies there, as 64 lower-case hex digits; `None` where there
+    /// is none, or a fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive_authority: Option<Fact<String>>,
     /// `decommission` marks every node at this address, whatever its port; `None` when it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

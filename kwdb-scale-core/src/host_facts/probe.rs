@@ -7,12 +7,15 @@
 //! directory that holds a node's files nothing is made; there the permission bits answer. Whatever might hang (a dead
 //! network file system, a service manager, an engine) is given 5 seconds where there is a `timeout`.
 //!
+//! Who needs more of the machine than this adds a script of its own ([`Also`]), so that a host is asked once all the same.
+//!
 //! The answer is a list of items that end with a NUL byte and begin with a letter, so that no file name, however
 //! strange, can be taken for something else:
 //!
 //! | item | meaning |
 //! |---|---|
 //! | `K<key> <value>` | a fact by its key; the keys stand in `read` |
+//! | `X<item>` | an item of the script that was added |
 //! | `S<state>` | the next directory: `absent`, `dir`, `denied`, or `other` (neither absent nor a directory) |
 //! | `N<name>` | an entry of it; names that KWDB uses come first, and again among the others |
 //! | `M` | it holds more entries than are told |
@@ -23,8 +26,8 @@
 
 use super::DirectoryUse;
 
-/// What both parts begin with.
-const COMMON: &str = r#"
+/// What every part begins with.
+pub(crate) const COMMON: &str = r#"
 emit() { printf '%s\0' "$1"; }
 LC_ALL=C; export LC_ALL
 if timeout 5 true 2>/dev/null; then bound() { timeout 5 "$@"; }; else bound() { "$@"; }; fi
@@ -40,9 +43,17 @@ limits() {
 }
 "#;
 
+/// The first reading of the clock.
+const CLOCK: &str = r#"emit "Kclock $(date +%s.%N)"
+"#;
+
+/// Whether the user is root, or sudo takes no password.
+const MAY_ROOT: &str = r#"may_root=no
+if [ "$(id -u)" = 0 ] || bound sudo -n true >/dev/null 2>&1; then may_root=yes; fi
+"#;
+
 /// What only the machine knows. Its arguments are the command line of the inner part.
 const OUTSIDE: &str = r#"
-emit "Kclock $(date +%s.%N)"
 file() {
   if [ -f "$2" ] && [ -r "$2" ]; then
     emit "K$1-state there"
@@ -60,10 +71,7 @@ fi
 emit "Kkernel $(uname -r)"
 emit "Karch $(uname -m)"
 emit "Kuser $(id -un)"
-if [ "$(id -u)" = 0 ]; then emit 'Ksudo yes'
-elif ! command -v sudo >/dev/null 2>&1; then emit 'Ksudo no'
-elif bound sudo -n true >/dev/null 2>&1; then emit 'Ksudo yes'
-else emit 'Ksudo no'; fi
+emit "Ksudo $may_root"
 file mode /etc/kaiwudb/info/MODE
 file node /etc/kaiwudb/info/NODE
 for place in "${HOME:-/}" "${HOME:-/}"/* /home/*/* /opt/* /usr/local/*; do
@@ -275,6 +283,36 @@ fi
 emit E
 "#;
 
+/// A script that looks at the machine as well: within the probe, or [alone](Self::alone). It finds `emit`, which gives an item
+/// of its answer, `bound`, before what might hang, and `may_root`, `yes` or `no`.
+#[derive(Clone, Debug)]
+pub(crate) struct Also {
+    /// The script.
+    pub(crate) script: String,
+    /// Its positional arguments.
+    pub(crate) arguments: Vec<String>,
+}
+
+impl Also {
+    /// Its part of the probe, after which its arguments are gone.
+    fn part(&self) -> String {
+        let (script, count) = (&self.script, self.arguments.len());
+        // In a shell of its own, so that it takes no name of the probe's.
+        format!("(\nemit() {{ printf 'X%s\\0' \"$1\"; }}\n{script}\n) </dev/null\nshift {count}\n")
+    }
+
+    /// The command line that runs it without the probe.
+    pub(crate) fn alone(self) -> Vec<String> {
+        let mut argv: Vec<String> = sh(&[MAY_ROOT, &self.script]).into();
+        argv.extend(self.arguments);
+        argv
+    }
+}
+
+fn sh(parts: &[&str]) -> [String; 4] {
+    ["sh".to_owned(), "-c".to_owned(), format!("{COMMON}{}", parts.concat()), "sh".to_owned()]
+}
+
 /// What the probe is to look at.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
@@ -288,6 +326,8 @@ pub(crate) struct Question {
     pub(crate) authority_key: Option<String>,
     /// Directories, those that must be empty first.
     pub(crate) directories: Vec<(String, DirectoryUse)>,
+    /// What else looks at the machine.
+    pub(crate) also: Option<Also>,
 }
 
 impl Question {
@@ -298,16 +338,16 @@ impl Question {
 
     /// The command line, which begins on the machine itself.
     pub(crate) fn argv(&self) -> Vec<String> {
-        let sh =
-            |script: &str| ["sh".to_owned(), "-c".to_owned(), format!("{COMMON}{script}"), "sh".to_owned()];
         // A slash at the end would let the search for an existing parent stop at the directory's own name.
         let bare = |dir: &String| match dir.trim_end_matches('/') {
             "" => "/".to_owned(),
             dir => dir.to_owned(),
         };
-        let mut argv: Vec<String> = sh(OUTSIDE).into();
+        let also = self.also.as_ref().map(Also::part).unwrap_or_default();
+        let mut argv: Vec<String> = sh(&[CLOCK, MAY_ROOT, &also, OUTSIDE]).into();
+        argv.extend(self.also.iter().flat_map(|also| also.arguments.iter().cloned()));
         argv.extend(self.prefix.iter().cloned());
-        argv.extend(sh(INSIDE));
+        argv.extend(sh(&[INSIDE]));
         argv.push(self.program.clone());
         argv.push(self.certs_dir.as_ref().map(bare).unwrap_or_default());
         argv.push(self.authority_key.clone().unwrap_or_default());

@@ -36,6 +36,8 @@ pub(crate) struct Found {
     /// Whether the three files that commands log in with can be read.
     pub(crate) can_authenticate: Fact<bool>,
     pub(crate) machine: Machine,
+    /// The items of the script that the question added; none where it added none.
+    pub(crate) also: Fact<Vec<String>>,
 }
 
 /// Everything is unknown, for one reason.
@@ -45,7 +47,8 @@ pub(crate) fn nothing(question: &Question, why: &str) -> Found {
 
 /// Reads the answer. `stderr` tells why the inner part did not come, where it did not.
 pub(crate) fn read(question: &Question, stdout: &str, stderr: &str, trip: Option<RoundTrip>) -> Found {
-    let items: Vec<&str> = stdout.split_terminator('\0').collect();
+    let (also, items): (Vec<&str>, Vec<&str>) =
+        stdout.split_terminator('\0').partition(|item| item.starts_with('X'));
     let code = items.last().and_then(|last| last.strip_prefix('Z'));
     let (Some(code), true) = (code, stdout.ends_with('\0')) else {
         return nothing(question, "the answer of the host was cut off");
@@ -55,7 +58,7 @@ pub(crate) fn read(question: &Question, stdout: &str, stderr: &str, trip: Option
     let end = items.iter().rposition(|item| *item == "E");
     let begin =
         items.iter().position(|item| !item.starts_with('K') || INNER.iter().any(|k| key(item) == Some(k)));
-    match (begin, end) {
+    let found = match (begin, end) {
         (Some(begin), Some(end)) => {
             let (outer, rest) = items.split_at_checked(begin).unwrap_or((&[], &[]));
             let (inner, tail) = rest.split_at_checked(end.saturating_sub(begin)).unwrap_or((rest, &[]));
@@ -74,7 +77,9 @@ pub(crate) fn read(question: &Question, stdout: &str, stderr: &str, trip: Option
             };
             read_items(question, outer, &[], trip, &why)
         }
-    }
+    };
+    let also = also.iter().filter_map(|item| item.strip_prefix('X')).map(str::to_owned).collect();
+    Found { also: Fact::Known(also), ..found }
 }
 
 /// Keys with which the inner part may begin before any other item.
@@ -181,6 +186,7 @@ fn read_items(
             _ => can_authenticate,
         },
         machine,
+        also: Fact::unknown(missing),
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 
-use super::probe::Question;
+use super::probe::{Also, Question};
 use super::read::{Found, RoundTrip, read};
 use super::*;
 
@@ -49,6 +49,7 @@ impl Scratch {
             certs_dir: None,
             authority_key: None,
             directories: stores.iter().map(|s| (self.path(s), DirectoryUse::Store)).collect(),
+            also: None,
         }
     }
 
@@ -449,6 +450,7 @@ fn question() -> Question {
         certs_dir: None,
         authority_key: None,
         directories: vec![("/data".into(), DirectoryUse::Store)],
+        also: None,
     }
 }
 
@@ -492,15 +494,44 @@ fn an_answer_that_was_cut_off_counts_for_nothing() {
         assert!(found.build.known().is_none() && found.stores[0].content.known().is_none(), "{end}");
         assert!(found.machine.user.known().is_none() && found.machine.ports.known().is_none(), "{end}");
         assert_eq!(found.machine.processes.why_unknown(), Some("the answer of the host was cut off"));
+        assert_eq!(found.also.why_unknown(), Some("the answer of the host was cut off"));
     }
     assert!(read(&question(), &whole, "", None).machine.user.known().is_some());
+}
+
+#[test]
+fn another_script_is_asked_in_the_same_command() {
+    let scratch = Scratch::new("also");
+    scratch.file("d/CURRENT", "", 0o644);
+    let plain = scratch.question(&["d"]);
+    // It takes names of the probe's, reads what it is given and leaves in the middle.
+    let script = "emit \"A$1\"\nemit \"B$2 $may_root\"\nemit E\nline() { :; }\nname=x\ncat\nexit 3\n";
+    let also = Also { script: script.to_owned(), arguments: ["a  b", "$(id)"].map(str::to_owned).into() };
+    let question = Question { also: Some(also.clone()), ..plain.clone() };
+    for shell in shells() {
+        let (found, other) = (look(&shell, &question, &scratch.0), look(&shell, &plain, &scratch.0));
+        let items = found.also.known().unwrap();
+        assert_eq!(items[0], "Aa  b");
+        assert!(
+            items[1].starts_with("B$(id) ") && [" yes", " no"].iter().any(|end| items[1].ends_with(end)),
+            "{items:?}"
+        );
+        assert_eq!((&items[2..], other.also), (&["E".to_owned()][..], Fact::Known(vec![])));
+        // And nothing of the probe's own is lost.
+        assert_eq!((found.stores, found.build), (other.stores, other.build), "{shell:?}");
+        let (own, other) = (found.machine, other.machine);
+        assert_eq!((own.user, own.sudo, own.system), (other.user, other.sudo, other.system), "{shell:?}");
+        assert_eq!(own.unit, other.unit, "{shell:?}");
+    }
+    let output = Command::new("sh").args(&also.alone()[1..]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("Aa  b\0B$(id) "), "{output:?}");
 }
 
 fn mangled() -> impl Strategy<Value = String> {
     let items: Vec<String> = INSTALLED.split_terminator('|').map(str::to_owned).collect();
     let item = prop_oneof![
         4 => proptest::sample::select(items),
-        1 => "[KSNCTLEZ][a-z-]{0,12} ?[^\0]{0,12}",
+        1 => "[KSNCTLEXZ][a-z-]{0,12} ?[^\0]{0,12}",
         1 => "K(clock|mode|unit|container|space|write|cert|pem|left|proc|arg|session-files|version) [^\0]{0,20}",
         1 => "L[0-9A-F\u{e9}]{0,36}:[0-9A-F]{0,5}",
         1 => "K(cert [0-9]{1,12} r [0-9]{1,22} x|left 9 |proc [0-9]{1,12} u|clock [0-9]{1,22}\\.[0-9]{0,12})",

@@ -13,6 +13,7 @@ use super::command::{CommandError, CommandLine, StatusOptions, Wait};
 use super::host::{HostError, KwbaseHost};
 use super::{begun, clear, error, inspect, output, parse};
 use crate::fact::Fact;
+use crate::host_facts::probe::Also;
 use crate::host_facts::read::{self, RoundTrip};
 use crate::owner::{self, Owner};
 use crate::ports::{
@@ -315,6 +316,44 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         Err(error::classify(&host.name, "script", &output))
     }
 
+    /// [`inspect`](NodeLifecycle::inspect), and what another script found on the machine meanwhile, in the same command.
+    pub(crate) async fn inspect_also(
+        &self,
+        name: &HostName,
+        also: Option<Also>,
+    ) -> Result<(HostFacts, Fact<Vec<String>>), PortError> {
+        let host = self.known(name)?;
+        let key = self.authority.as_ref().and_then(|a| a.issuer.key_file());
+        let key = key.filter(|(at, _)| *at == name).map(|(_, path)| path);
+        let question = inspect::question(host, key, also);
+        let now = || self.clock.as_ref().map(|clock| clock.now());
+        if self.clock.is_some() {
+            // A handshake and a login take longer than clocks may differ.
+            self.transport.connect(name).await?;
+        }
+        let sent = now();
+        let found = match self.run(host, &inspect::command(host, &question), LOOK).await {
+            Ok(output) if output.truncated => read::nothing(&question, "the answer of the host was too long"),
+            Ok(output) => {
+                let trip = sent.zip(now()).map(|(sent, answered)| RoundTrip { sent, answered });
+                read::read(&question, &output.stdout, &output.stderr, trip)
+            }
+            // The host answers, and only the look failed.
+            Err(e) if matches!(e.kind(), PortErrorKind::CommandFailed | PortErrorKind::NotFound) => {
+                read::nothing(&question, &e.chain())
+            }
+            Err(e) => return Err(e),
+        };
+        let told = found.also.clone();
+        let mut facts = inspect::facts(host, found);
+        // Only a machine without Linux's table of sockets is asked in another way. A prefix may lead into a container
+        // with a network of its own, where a probe from outside would meet the engine's proxy instead.
+        if facts.listening.known().is_none() && host.exec_prefix.is_empty() {
+            facts.listening = self.listening(host).await;
+        }
+        Ok((facts, told))
+    }
+
     async fn failed_start(&self, host: &KwbaseHost, file: &str, end: CommandEnd) -> String {
         let text = match self.transport.get(&host.name, file, OUTPUT_MAX).await {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -395,34 +434,7 @@ impl<H: HostTransport + ?Sized> DecommissionControl for Kwbase<H> {
 #[async_trait]
 impl<H: HostTransport + ?Sized> NodeLifecycle for Kwbase<H> {
     async fn inspect(&self, name: &HostName) -> Result<HostFacts, PortError> {
-        let host = self.known(name)?;
-        let key = self.authority.as_ref().and_then(|a| a.issuer.key_file());
-        let question = inspect::question(host, key.filter(|(at, _)| *at == name).map(|(_, path)| path));
-        let now = || self.clock.as_ref().map(|clock| clock.now());
-        if self.clock.is_some() {
-            // A handshake and a login take longer than clocks may differ.
-            self.transport.connect(name).await?;
-        }
-        let sent = now();
-        let found = match self.run(host, &inspect::command(host, &question), LOOK).await {
-            Ok(output) if output.truncated => read::nothing(&question, "the answer of the host was too long"),
-            Ok(output) => {
-                let trip = sent.zip(now()).map(|(sent, answered)| RoundTrip { sent, answered });
-                read::read(&question, &output.stdout, &output.stderr, trip)
-            }
-            // The host answers, and only the look failed.
-            Err(e) if matches!(e.kind(), PortErrorKind::CommandFailed | PortErrorKind::NotFound) => {
-                read::nothing(&question, &e.chain())
-            }
-            Err(e) => return Err(e),
-        };
-        let mut facts = inspect::facts(host, found);
-        // Only a machine without Linux's table of sockets is asked in another way. A prefix may lead into a container
-        // with a network of its own, where a probe from outside would meet the engine's proxy instead.
-        if facts.listening.known().is_none() && host.exec_prefix.is_empty() {
-            facts.listening = self.listening(host).await;
-        }
-        Ok(facts)
+        Ok(self.inspect_also(name, None).await?.0)
     }
 
     fn owned(&self) -> BTreeSet<HostName> {

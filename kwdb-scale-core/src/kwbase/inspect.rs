@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::command::CommandLine;
 use super::host::{KwbaseHost, Security};
-use crate::host_facts::probe::Question;
+use crate::host_facts::probe::{Also, Question};
 use crate::host_facts::read::Found;
 use crate::host_facts::{DirectoryUse, HostFacts, Listener};
 use crate::topology::Address;
@@ -12,7 +12,7 @@ use crate::topology::Address;
 const EXTERNAL: &str = "--external-io-dir=";
 
 /// What is to be asked of `host`, on which the authority's private key may lie in a file.
-pub(super) fn question(host: &KwbaseHost, authority_key: Option<&str>) -> Question {
+pub(super) fn question(host: &KwbaseHost, authority_key: Option<&str>, also: Option<Also>) -> Question {
     let stores = host.stores.iter().map(|s| (s.path.clone(), DirectoryUse::Store));
     let series = host.ts_store.iter().map(|dir| (dir.clone(), DirectoryUse::TimeSeries));
     let external = host.extra_flags.iter().filter_map(|flag| flag.strip_prefix(EXTERNAL));
@@ -27,6 +27,7 @@ pub(super) fn question(host: &KwbaseHost, authority_key: Option<&str>) -> Questi
         },
         authority_key: authority_key.map(str::to_owned),
         directories: stores.chain(series).chain(external).collect(),
+        also,
     }
 }
 

@@ -47,6 +47,14 @@ fn authorities<'a>(cx: &Context<'a>) -> Vec<(&'a HostName, &'a str)> {
         .collect()
 }
 
+/// A host that does not join whose authority is another one, with that one's fingerprint; `None` when one has the same, or none
+/// is known.
+pub(super) fn foreign<'a>(cx: &Context<'a>, fingerprint: &str) -> Option<(&'a HostName, &'a str)> {
+    let known = authorities(cx);
+    let same = known.iter().any(|(_, other)| *other == fingerprint);
+    known.into_iter().next().filter(|_| !same)
+}
+
 /// The first characters, which are enough to tell two apart.
 fn short(fingerprint: &str) -> String {
     fingerprint.chars().take(16).collect()
@@ -84,10 +92,8 @@ fn faults(cx: &Context<'_>, new: Joining<'_>, dir: &CertificateDirectory) -> Vec
     }
     lines.extend(dir.damage(&OF_NODE));
     let (ca, node) = (dir.certificate(CA), dir.certificate(NODE));
-    let known = authorities(cx);
     if let Fact::Known(ca) = &ca
-        && let Some((host, other)) = known.first()
-        && !known.iter().any(|(_, fingerprint)| *fingerprint == ca.fingerprint)
+        && let Some((host, other)) = foreign(cx, &ca.fingerprint)
     {
         lines.push(format!(
             "{CA} is of another authority ({}) than on host {host} ({})",

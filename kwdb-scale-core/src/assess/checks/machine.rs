@@ -449,6 +449,7 @@ pub(super) fn untold(cx: &Context<'_>) -> Vec<Problem> {
             Some(machine) => machine.unknowns(),
         };
         lines.extend(super::certificates::untold(cx, facts));
+        lines.extend(super::script::untold(cx, host));
         lines.extend(super::network::untold(cx, host));
         if !lines.is_empty() {
             found.push(

@@ -281,7 +281,7 @@ static CATALOGUE: &[Check] = table! {
     "marking-host", [NO REFUSE REFUSE NO], means::marking,
         "unless nodes are marked over the admin RPC, a host of a member that stays has kwbase and can authenticate as root", "decommission is an RPC as root (server/admin.go)";
     "script-join", [REFUSE NO REFUSE NO], script::join,
-        "where deploy.sh adds a node: it can be run, its installation is for the node that is described, and the archive of certificates is there or will be", "deploy.sh, kaiwudb_install.sh (V2.0.4 to V3.2.1)";
+        "where deploy.sh adds a node: it can be run, its installation is for the node that is described, and the archive of certificates is there, of the cluster's CA, or will be", "deploy.sh, kaiwudb_install.sh (V2.0.4 to V3.2.1)";
     "script-mark", [NO REFUSE REFUSE NO], script::mark,
         "where deploy.sh marks a leaving node: it can be run, and marks no other node", "deploy.sh decommission marks every node of the host's address";
     "stopping-host", [NO REFUSE REFUSE NO], means::stopping,

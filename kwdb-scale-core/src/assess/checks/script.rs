@@ -1,7 +1,8 @@
 //! Checks on hosts where a script of KWDB's, `deploy.sh`, adds and marks nodes.
 
-use super::{Problem, authority, hosts, means};
+use super::{Problem, authority, certificates, hosts, means};
 use crate::assess::{Context, Retry};
+use crate::certs::brief;
 use crate::fact::Fact;
 use crate::host_facts::ScriptFacts;
 use crate::topology::HostName;
@@ -45,8 +46,54 @@ pub(super) fn join(cx: &Context<'_>) -> Vec<Problem> {
                  kaiwudb_certs.tar.gz, with ca.crt and ca.key, where the script looks for it",
             ));
         }
+        found.extend(archive(cx, host, script));
     }
     found
+}
+
+/// Why certificates of the cluster cannot be made of the archive that lies on a host already. One that is there is used, and
+/// never replaced, also where certificates are asked for.
+fn archive(cx: &Context<'_>, host: &HostName, script: &ScriptFacts) -> Option<Problem> {
+    let cure = if authority::wanted(cx) {
+        "move it away: the archive of the cluster's authority is put there then"
+    } else {
+        "make it again, of ca.crt and ca.key of the cluster's CA, on the node that holds them; or move it away and ask for \
+         certificates of the method archive (kwscale: --certificates archive)"
+    };
+    if let Some(fault) = &script.archive_fault {
+        let message = format!("deploy.sh join cannot make certificates of the archive on host {host}");
+        return Some(problem(message, [fault.clone()], host).cure(cure));
+    }
+    let own = match &cx.obs.authority {
+        Some(Fact::Known(facts)) if authority::wanted(cx) => Some(facts.fingerprint.as_str()),
+        _ => None,
+    };
+    match script.archive_authority.as_ref()? {
+        Fact::Known(fingerprint) => {
+            let other = match own {
+                Some(own) => (own != fingerprint).then(|| format!("the cluster's ({})", brief(own))),
+                None => certificates::foreign(cx, fingerprint)
+                    .map(|(member, other)| format!("on host {member} ({})", brief(other))),
+            }?;
+            let message = format!(
+                "the archive of certificates on host {host} is of another authority ({}) than {other}",
+                brief(fingerprint)
+            );
+            Some(problem(message, [], host).cure(cure))
+        }
+        // It would be left alone, unseen.
+        Fact::Unknown(why) if authority::wanted(cx) => {
+            let what = format!("whether the archive of certificates on host {host} is the cluster's is");
+            Some(Problem::unknown(&what, why).cure(cure))
+        }
+        Fact::Unknown(_) => None,
+    }
+}
+
+/// What could not be told of the archive on a new host.
+pub(super) fn untold(cx: &Context<'_>, host: &HostName) -> Option<String> {
+    let why = of(cx, host)?.known()?.archive_authority.as_ref()?.why_unknown()?;
+    Some(format!("what the archive of certificates holds: {why}"))
 }
 
 /// What keeps `decommission` from marking leaving nodes, and no others.
