@@ -157,17 +157,20 @@ fn lines(stdout: &str) -> Vec<(&str, &str)> {
 pub(crate) struct StopReport {
     /// Whether it was down before.
     pub(crate) was_down: bool,
+    /// The restart policy that a container keeps, because its engine cannot change it. Nothing goes by it at a boot.
+    pub(crate) kept: Option<String>,
 }
 
 /// Reads the answer of the stop script.
 pub(crate) fn read_stop(host: &HostName, owner: &Owner, stdout: &str) -> Result<StopReport, PortError> {
     let said = lines(stdout);
     let fail = |kind, what: String| Err(PortError::new(kind, format!("{owner} on {host}: {what}")));
-    let mut was_down = false;
+    let mut report = StopReport { was_down: false, kept: None };
     let mut ended = false;
     for (word, rest) in said {
         match word {
-            "down" => was_down = true,
+            "down" => report.was_down = true,
+            "kept" => report.kept = Some(rest.to_owned()),
             // Nothing was done.
             "absent" => {
                 return fail(PortErrorKind::NotFound, format!("there is none ({rest}); check its name"));
@@ -185,7 +188,7 @@ pub(crate) fn read_stop(host: &HostName, owner: &Owner, stdout: &str) -> Result<
         }
     }
     if ended {
-        return Ok(StopReport { was_down });
+        return Ok(report);
     }
     fail(
         PortErrorKind::Other,
@@ -276,7 +279,11 @@ mod tests {
             assert!(error.kind().may_have_been_done(), "{text:?}");
         }
         assert!(!read_stop(&host(), &unit(), "kwdb-scale stopped\nkwdb-scale end\n").unwrap().was_down);
-        assert!(read_stop(&host(), &unit(), "kwdb-scale down\nkwdb-scale end\n").unwrap().was_down);
+        let text = "kwdb-scale kept always\nkwdb-scale down\nkwdb-scale end\n";
+        assert_eq!(
+            read_stop(&host(), &unit(), text),
+            Ok(StopReport { was_down: true, kept: Some("always".to_owned()) })
+        );
     }
 
     #[test]

@@ -196,8 +196,21 @@ fn something_runs_there() {
     let container = Container { engine: "docker".into(), state: "running".into(), image: "kwdb".into() };
     scene.machine(NEW).container = Fact::Known(Some(container.clone()));
     scene.refuses("host-not-running", &["container of kwdb is running"]);
-    scene.machine(NEW).container = Fact::Known(Some(Container { state: "exited".into(), ..container }));
+    scene.machine(NEW).container =
+        Fact::Known(Some(Container { state: "exited".into(), ..container.clone() }));
     assert!(!scene.assess(scale_out(&[NEW])).refused());
+
+    // A container that owns the node is this host's also where a prefix leads into it, and has to be there.
+    scene.cluster.host_mut(NEW).by_service = true;
+    scene.machine(NEW).inside = true;
+    scene.machine(NEW).owner_container = Some("kw7".into());
+    assert!(!scene.assess(scale_out(&[NEW])).refused());
+    scene.machine(NEW).container = Fact::Known(Some(container));
+    scene.refuses("host-not-running", &["container kw7 of kwdb is running"]);
+    scene.machine(NEW).container = Fact::Known(None);
+    scene.refuses("owner-container", &["has no container kw7"]);
+    scene.machine(NEW).container = Fact::unknown("there is no program docker on the host");
+    scene.refuses("owner-container", &["container kw7", "there is no program docker"]);
 }
 
 #[test]

@@ -197,6 +197,7 @@ fn observations() -> Vec<Observation> {
             state: "running".into(),
             image: "kwdb".into(),
         }));
+        told.owner_container = Some("kwdb6".into());
         let mut bare = machine::machine("/data/n7");
         bare.installed = Fact::Known(None);
         bare.unit = Fact::Known(None);

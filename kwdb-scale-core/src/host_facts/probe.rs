@@ -21,7 +21,8 @@
 //! | `E` | the end of the inner part; without it that part was cut off and counts for nothing |
 //! | `Z<code>` | the end, with the exit code of the inner part; an answer without it counts for nothing |
 
-use super::DirectoryUse;
+use super::{CONTAINER, DirectoryUse};
+use crate::owner::Owner;
 
 /// What both parts begin with.
 const COMMON: &str = r#"
@@ -40,8 +41,11 @@ limits() {
 }
 "#;
 
-/// What only the machine knows. Its arguments are the command line of the inner part.
+/// What only the machine knows. Arguments: container engines in one word, the name of the container, and the command
+/// line of the inner part.
 const OUTSIDE: &str = r#"
+engines=$1 container=$2
+shift 2
 emit "Kclock $(date +%s.%N)"
 file() {
   if [ -f "$2" ] && [ -r "$2" ]; then
@@ -60,10 +64,9 @@ fi
 emit "Kkernel $(uname -r)"
 emit "Karch $(uname -m)"
 emit "Kuser $(id -un)"
-if [ "$(id -u)" = 0 ]; then emit 'Ksudo yes'
-elif ! command -v sudo >/dev/null 2>&1; then emit 'Ksudo no'
-elif bound sudo -n true >/dev/null 2>&1; then emit 'Ksudo yes'
-else emit 'Ksudo no'; fi
+sudo=yes
+[ "$(id -u)" = 0 ] || { command -v sudo >/dev/null 2>&1 && bound sudo -n true >/dev/null 2>&1; } || sudo=no
+emit "Ksudo $sudo"
 file mode /etc/kaiwudb/info/MODE
 file node /etc/kaiwudb/info/NODE
 for place in "${HOME:-/}" "${HOME:-/}"/* /home/*/* /opt/* /usr/local/*; do
@@ -78,19 +81,33 @@ elif unit=$(bound systemctl show kaiwudb.service -p LoadState -p ActiveState -p 
   printf '%s\n' "$unit" | while IFS= read -r text; do emit "Kunit $text"; done
 elif [ ! -d /run/systemd/system ]; then emit 'Kunit-state absent'
 else emit 'Kunit-state denied'; fi
+# A rootless container is its user's, and whoever is in docker's group needs nobody else: root is asked for what the
+# user's own engine does not have. Where that may not be, a daemon has told of every container, and podman has not.
+inspect() {
+  state=$(bound "$@" inspect --type container -f '{{.State.Status}} {{.Config.Image}}' "$container" 2>&1 </dev/null)
+}
+seen() {
+  inspect "$1" && return 0
+  [ "$(id -u)" != 0 ] || return 1
+  if [ "$sudo" = yes ]; then inspect sudo -n "$1"; return; fi
+  case ${1##*/} in podman*) state="${state##*
+}; whether root has one cannot be seen without sudo" ;; esac
+  return 1
+}
 engine=
-for name in docker podman; do
+for name in $engines; do
   command -v "$name" >/dev/null 2>&1 || continue
   engine=$name
-  if state=$(bound "$name" inspect --type container -f '{{.State.Status}} {{.Config.Image}}' kaiwudb-container 2>&1 </dev/null); then
+  if seen "$name"; then
     emit "Kcontainer $name $(printf '%s\n' "$state" | tail -n 1)"
     break
   fi
   case $state in
-  *[Nn]'o such'*) emit "Kcontainer-absent $name" ;;
+  *'cannot be seen without sudo') emit "Kcontainer-unknown $name: $state" ;;
+  *[Nn]'o such container'*|*[Nn]'o such object'*) emit "Kcontainer-absent $name" ;;
   *'annot connect to'*|*'onnection refused'*|*'s the docker daemon running'*)
-    # A daemon that does not run runs no container.
-    if [ -S /var/run/docker.sock ]; then emit "Kcontainer-unknown $name: $(printf '%s' "$state" | line)"
+    # A daemon that does not run runs no container; the one that a node is said to be in is another matter.
+    if [ -S /var/run/docker.sock ] || [ "$engines" = "$name" ]; then emit "Kcontainer-unknown $name: $(printf '%s' "$state" | line)"
     else emit "Kcontainer-absent $name"; fi ;;
   *) emit "Kcontainer-unknown $name: $(printf '%s' "$state" | line)" ;;
   esac
@@ -275,6 +292,9 @@ fi
 emit E
 "#;
 
+/// Where the installer's container may be.
+const ENGINES: &str = "docker podman";
+
 /// What the probe is to look at.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
@@ -282,6 +302,8 @@ pub(crate) struct Question {
     pub(crate) program: String,
     /// What leads to it from the machine.
     pub(crate) prefix: Vec<String>,
+    /// What owns the processes of the host's nodes: its container is looked at, else the installer's.
+    pub(crate) owner: Owner,
     /// The certificate directory of a secure host.
     pub(crate) certs_dir: Option<String>,
     /// The file of the authority's private key, where it is this host's.
@@ -306,6 +328,10 @@ impl Question {
             dir => dir.to_owned(),
         };
         let mut argv: Vec<String> = sh(OUTSIDE).into();
+        match &self.owner {
+            Owner::Container { engine, name } => argv.extend([engine.clone(), name.clone()]),
+            Owner::Quit | Owner::Systemd { .. } => argv.extend([ENGINES.to_owned(), CONTAINER.to_owned()]),
+        }
         argv.extend(self.prefix.iter().cloned());
         argv.extend(sh(INSIDE));
         argv.push(self.program.clone());
