@@ -93,6 +93,8 @@ impl fmt::Display for Owner {
 
 /// What both scripts begin with.
 const COMMON: &str = include_str!("owner/common.sh");
+/// What would start a container again; the look at a host asks it, too.
+pub(crate) const RETURNS: &str = include_str!("owner/returns.sh");
 /// Looks, asks, stops, disables, looks again.
 const STOP: &str = include_str!("owner/stop.sh");
 /// Tells of the unit or container without changing it, or starts it.
@@ -126,7 +128,7 @@ pub(crate) fn stop(owner: &Owner, guard: &Guard<'_>) -> (Vec<String>, BTreeMap<S
         quote::line(guard.count.argv()),
         guard.grace.to_string(),
     ];
-    let argv = script(&[COMMON, STOP], owner.arguments().into_iter().chain(more));
+    let argv = script(&[COMMON, RETURNS, STOP], owner.arguments().into_iter().chain(more));
     (argv, guard.status.env().clone())
 }
 

@@ -196,6 +196,7 @@ fn observations() -> Vec<Observation> {
             engine: "docker".into(),
             state: "running".into(),
             image: "kwdb".into(),
+            returns: Some("unit kw.service owns it".into()),
         }));
         told.owner_container = Some("kwdb6".into());
         let mut bare = machine::machine("/data/n7");

@@ -355,6 +355,9 @@ pub struct Container {
     pub state: String,
     /// The image.
     pub image: String,
+    /// Of a container that owns a node: what would start it again after it was stopped for good, and the cure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returns: Option<String>,
 }
 
 impl Container {

@@ -22,7 +22,7 @@
 //! | `Z<code>` | the end, with the exit code of the inner part; an answer without it counts for nothing |
 
 use super::{CONTAINER, DirectoryUse};
-use crate::owner::Owner;
+use crate::owner::{Owner, RETURNS};
 
 /// What both parts begin with.
 const COMMON: &str = r#"
@@ -87,9 +87,10 @@ inspect() {
   state=$(bound "$@" inspect --type container -f '{{.State.Status}} {{.Config.Image}}' "$container" 2>&1 </dev/null)
 }
 seen() {
+  via=
   inspect "$1" && return 0
   [ "$(id -u)" != 0 ] || return 1
-  if [ "$sudo" = yes ]; then inspect sudo -n "$1"; return; fi
+  if [ "$sudo" = yes ]; then via='sudo -n'; inspect $via "$1"; return; fi
   case ${1##*/} in podman*) state="${state##*
 }; whether root has one cannot be seen without sudo" ;; esac
   return 1
@@ -100,6 +101,9 @@ for name in $engines; do
   engine=$name
   if seen "$name"; then
     emit "Kcontainer $name $(printf '%s\n' "$state" | tail -n 1)"
+    again=
+    [ "$engines" != "$name" ] || returns "$container" bound $via "$name"
+    [ -z "$again" ] || emit "Kcontainer-returns $again"
     break
   fi
   case $state in
@@ -327,7 +331,7 @@ impl Question {
             "" => "/".to_owned(),
             dir => dir.to_owned(),
         };
-        let mut argv: Vec<String> = sh(OUTSIDE).into();
+        let mut argv: Vec<String> = sh(&format!("{RETURNS}{OUTSIDE}")).into();
         match &self.owner {
             Owner::Container { engine, name } => argv.extend([engine.clone(), name.clone()]),
             Owner::Quit | Owner::Systemd { .. } => argv.extend([ENGINES.to_owned(), CONTAINER.to_owned()]),

@@ -371,6 +371,7 @@ fn container(question: &Question, facts: &Facts<'_>, silent: &str) -> Fact<Optio
                 engine: text(engine),
                 state: text(state),
                 image: text(words.next().unwrap_or_default()),
+                returns: facts.one("container-returns").map(text),
             })),
             _ => Fact::unknown("the engine answered in another form"),
         };

@@ -374,12 +374,19 @@ fn service_container_deploy_script_and_leftovers() {
 
     // The container that owns the host's node is asked for by its name, of its engine alone.
     let owner = |engine: &str| Owner::Container { engine: engine.to_owned(), name: "kw7".to_owned() };
-    engine("[ \"$*\" = \"${*%kw7}kw7\" ] && echo 'WARN[0000] words first' >&2 && echo 'exited kwdb:1'");
+    engine(
+        "case \"$*\" in *Status*' kw7') echo 'WARN[0000] words' >&2; echo 'exited kwdb:1' ;; *Labels*) echo kw.service ;; esac",
+    );
     let mut question = scratch.question(&["store"]);
     question.owner = owner("docker");
     let machine = look(&["sh"], &question, Path::new(&home)).machine;
     assert_eq!(machine.owner_container.as_deref(), Some("kw7"));
-    assert_eq!(machine.container.known().unwrap().as_ref().map(|c| c.state.as_str()), Some("exited"));
+    let container = machine.container.known().unwrap().as_ref().unwrap();
+    assert_eq!(container.state, "exited");
+    assert!(
+        container.returns.as_ref().unwrap().starts_with("unit kw.service owns it; name"),
+        "{container:?}"
+    );
     engine(
         "echo 'Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?' >&2; exit 1",
     );

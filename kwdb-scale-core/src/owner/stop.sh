@@ -25,36 +25,6 @@ field() {
     END { if (rows == 1) print value }'
 }
 
-# Sets `again` where something would start the container again that is not taken away here: what, and the cure. A restart
-# policy can be taken away; podman learnt that in 5.1, and until then only podman-restart.service goes by it at a boot.
-returns() {
-  again= kept=
-  label=$(inside '{{index .Config.Labels "PODMAN_SYSTEMD_UNIT"}}') || label=
-  case $label in
-  '' | '<no value>') ;;
-  *) again="unit $label owns it; name that unit as the owner of the node (owner = systemd)"; return ;;
-  esac
-  others="container-$name.service"
-  # KWDB's installer runs its container by a unit.
-  [ "$name" != kaiwudb-container ] || others="$others kaiwudb.service"
-  policy=$(inside '{{.HostConfig.RestartPolicy.Name}}') || policy=unknown
-  case $policy in
-  '' | no) ;;
-  *) $as "$engine" update --help 2>/dev/null </dev/null | grep -q -e --restart || kept=podman-restart.service ;;
-  esac
-  who=
-  [ -n "$as" ] || [ -z "$root" ] || who=--user
-  for other in $others $kept; do
-    case $(systemctl $who is-enabled "$other" 2>/dev/null) in
-    enabled | enabled-runtime)
-      again="unit $other is enabled, and starts it at a boot; name that unit as the owner of the node (owner = systemd), or disable it"
-      [ "$other" != "$kept" ] || again="its restart policy is $policy, which this $engine cannot change (podman can from 5.1 on), and $kept is enabled; disable that, or make the container anew without --restart"
-      return
-      ;;
-    esac
-  done
-}
-
 # Takes the restart policy away. Fails with the engine's words.
 unpolicy() {
   case $policy in '' | no) return 0 ;; esac
@@ -79,7 +49,7 @@ case $main in
 '?'*) say unclear "its process could not be told: ${main#??}"; end ;;
 esac
 if [ "$kind" = container ]; then
-  returns
+  returns "$name" $as "$engine"
   [ -z "$again" ] || { say refused "something would start it again: $again"; end; }
 fi
 if [ "$main" = 0 ]; then

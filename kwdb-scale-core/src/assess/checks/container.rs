@@ -20,7 +20,7 @@ fn amiss(host: &HostName, machine: &Machine, name: &str, cure: &str) -> Option<P
     Some(problem.retry(Retry::WhenFactChanges(format!("container {name} of host {host}"))))
 }
 
-/// A container that starts a new node must be there, and one that holds a leaving node must run.
+/// A container that starts a new node must be there; one that holds a leaving node must run, and stay stopped later.
 pub(super) fn owners(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     for new in machine::joining(cx) {
@@ -46,17 +46,20 @@ pub(super) fn owners(cx: &Context<'_>) -> Vec<Problem> {
         }
         let cure = format!("correct engine and container of host {host}");
         found.extend(amiss(host, machine, name, &cure));
-        if let Fact::Known(Some(container)) = &machine.container
-            && !container.is_up()
-        {
-            found.push(
-                Problem::new(format!(
-                    "container {name} of host {host} is {}, and {} lives: its process is not in there",
-                    container.state, node.id
-                ))
-                .cure(cure)
-                .retry(Retry::WhenFactChanges(format!("container {name} of host {host}"))),
+        let Fact::Known(Some(container)) = &machine.container else { continue };
+        let retry = || Retry::WhenFactChanges(format!("container {name} of host {host}"));
+        if !container.is_up() {
+            let message = format!(
+                "container {name} of host {host} is {}, and {} lives: its process is not in there",
+                container.state, node.id
             );
+            found.push(Problem::new(message).cure(cure).retry(retry()));
+        }
+        if let Some(why) = &container.returns {
+            let (why, cure) = why.split_once("; ").unwrap_or((why, "take that away"));
+            let message =
+                format!("something would start container {name} of host {host} again after its stop: {why}");
+            found.push(Problem::new(message).cure(cure).retry(retry()));
         }
     }
     found
