@@ -282,10 +282,8 @@ mod tests {
         }
         assert!(!read_stop(&host(), &unit(), "kwdb-scale stopped\nkwdb-scale end\n").unwrap().was_down);
         let text = "kwdb-scale kept always\nkwdb-scale down\nkwdb-scale end\n";
-        assert_eq!(
-            read_stop(&host(), &unit(), text),
-            Ok(StopReport { was_down: true, kept: Some("always".to_owned()) })
-        );
+        let report = read_stop(&host(), &unit(), text).unwrap();
+        assert_eq!((report.was_down, report.kept.as_deref()), (true, Some("always")));
     }
 
     #[test]
