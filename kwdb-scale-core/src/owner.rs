@@ -93,6 +93,8 @@ impl fmt::Display for Owner {
 
 /// What both scripts begin with.
 const COMMON: &str = include_str!("owner/common.sh");
+/// What would start a container again; the look at a host asks it, too.
+pub(crate) const RETURNS: &str = include_str!("owner/returns.sh");
 /// Looks, asks, stops, disables, looks again.
 const STOP: &str = include_str!("owner/stop.sh");
 /// Tells of the unit or container without changing it, or starts it.
@@ -126,7 +128,7 @@ pub(crate) fn stop(owner: &Owner, guard: &Guard<'_>) -> (Vec<String>, BTreeMap<S
         quote::line(guard.count.argv()),
         guard.grace.to_string(),
     ];
-    let argv = script(&[COMMON, STOP], owner.arguments().into_iter().chain(more));
+    let argv = script(&[COMMON, RETURNS, STOP], owner.arguments().into_iter().chain(more));
     (argv, guard.status.env().clone())
 }
 
@@ -157,17 +159,20 @@ fn lines(stdout: &str) -> Vec<(&str, &str)> {
 pub(crate) struct StopReport {
     /// Whether it was down before.
     pub(crate) was_down: bool,
+    /// The restart policy that a container keeps, because its engine cannot change it. Nothing goes by it at a boot.
+    pub(crate) kept: Option<String>,
 }
 
 /// Reads the answer of the stop script.
 pub(crate) fn read_stop(host: &HostName, owner: &Owner, stdout: &str) -> Result<StopReport, PortError> {
     let said = lines(stdout);
     let fail = |kind, what: String| Err(PortError::new(kind, format!("{owner} on {host}: {what}")));
-    let mut was_down = false;
+    let mut report = StopReport { was_down: false, kept: None };
     let mut ended = false;
     for (word, rest) in said {
         match word {
-            "down" => was_down = true,
+            "down" => report.was_down = true,
+            "kept" => report.kept = Some(rest.to_owned()),
             // Nothing was done.
             "absent" => {
                 return fail(PortErrorKind::NotFound, format!("there is none ({rest}); check its name"));
@@ -185,7 +190,7 @@ pub(crate) fn read_stop(host: &HostName, owner: &Owner, stdout: &str) -> Result<
         }
     }
     if ended {
-        return Ok(StopReport { was_down });
+        return Ok(report);
     }
     fail(
         PortErrorKind::Other,
@@ -276,7 +281,9 @@ mod tests {
             assert!(error.kind().may_have_been_done(), "{text:?}");
         }
         assert!(!read_stop(&host(), &unit(), "kwdb-scale stopped\nkwdb-scale end\n").unwrap().was_down);
-        assert!(read_stop(&host(), &unit(), "kwdb-scale down\nkwdb-scale end\n").unwrap().was_down);
+        let text = "kwdb-scale kept always\nkwdb-scale down\nkwdb-scale end\n";
+        let report = read_stop(&host(), &unit(), text).unwrap();
+        assert_eq!((report.was_down, report.kept.as_deref()), (true, Some("always")));
     }
 
     #[test]

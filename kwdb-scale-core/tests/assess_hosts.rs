@@ -193,11 +193,29 @@ fn something_runs_there() {
     assert!(!scene.assess(scale_out(&[NEW])).refused());
 
     let mut scene = Scene::new();
-    let container = Container { engine: "docker".into(), state: "running".into(), image: "kwdb".into() };
+    let container =
+        Container { engine: "docker".into(), state: "running".into(), image: "kwdb".into(), returns: None };
     scene.machine(NEW).container = Fact::Known(Some(container.clone()));
     scene.refuses("host-not-running", &["container of kwdb is running"]);
-    scene.machine(NEW).container = Fact::Known(Some(Container { state: "exited".into(), ..container }));
+    scene.machine(NEW).container =
+        Fact::Known(Some(Container { state: "exited".into(), ..container.clone() }));
     assert!(!scene.assess(scale_out(&[NEW])).refused());
+
+    // A container that owns the node is this host's also where a prefix leads into it, and has to be there.
+    scene.cluster.host_mut(NEW).by_service = true;
+    scene.machine(NEW).inside = true;
+    scene.machine(NEW).installed = Fact::Known(None);
+    scene.machine(NEW).owner_container = Some("kw7".into());
+    assert!(!scene.assess(scale_out(&[NEW])).refused());
+    scene.machine(NEW).container = Fact::Known(Some(container));
+    scene.refuses("host-not-running", &["container kw7 of kwdb is running"]);
+    scene.machine(NEW).container = Fact::Known(None);
+    scene.refuses("owner-container", &["has no container kw7"]);
+    scene.machine(NEW).container = Fact::unknown("there is no program docker on the host");
+    let refused = scene.assess(scale_out(&[NEW]));
+    assert!(
+        refused.refusals().any(|f| f.check == "owner-container" && f.message.contains("there is no program"))
+    );
 }
 
 #[test]

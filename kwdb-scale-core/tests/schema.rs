@@ -196,7 +196,9 @@ fn observations() -> Vec<Observation> {
             engine: "docker".into(),
             state: "running".into(),
             image: "kwdb".into(),
+            returns: Some("unit kw.service owns it".into()),
         }));
+        told.owner_container = Some("kwdb6".into());
         let mut bare = machine::machine("/data/n7");
         bare.installed = Fact::Known(None);
         bare.unit = Fact::Known(None);

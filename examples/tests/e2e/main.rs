@@ -16,6 +16,7 @@
 
 mod certificates;
 mod change;
+mod container;
 mod exec;
 mod guide;
 mod middle;
@@ -57,6 +58,7 @@ const fn twin(name: &'static str, run: fn(&Case), why: &'static str) -> Entry {
 
 const REAL_FILES: &str = "a real node leaves logs and sockets of its own behind";
 const TWIN_GUIDE: &str = "the guide's lab is the twin's";
+const OWN_PROGRAM: &str = "its image holds the twin's program alone";
 const NO_CLUSTER: &str = "no cluster has a part in it";
 
 /// The longest first, so that none is left over at the end.
@@ -92,6 +94,8 @@ const CASES: &[Entry] = &[
         netns::a_lab_killed_while_it_is_made,
         "it is about what the lab makes beside nodes",
     ),
+    twin("container_in_podman", container::in_podman, OWN_PROGRAM),
+    twin("container_in_docker", container::in_docker, OWN_PROGRAM),
     both("replace", change::replace),
     both("rpc_scale_in_without_kwbase", rpc::scale_in_without_kwbase),
     both("rpc_in_the_middle", rpc::in_the_middle),

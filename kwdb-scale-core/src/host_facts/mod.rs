@@ -189,8 +189,12 @@ pub struct Machine {
     pub deploy_scripts: Fact<Vec<String>>,
     /// The service manager's [`UNIT`]; `None` when there is no such unit, or no systemd.
     pub unit: Fact<Option<Unit>>,
-    /// The container engine's [`CONTAINER`]; `None` when there is no such container, or no engine.
+    /// The container of `owner_container`, else the installer's [`CONTAINER`]; `None` when there is no such container, or
+    /// no engine.
     pub container: Fact<Option<Container>>,
+    /// The name of the container that owns the processes of the host's nodes, by the caller's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_container: Option<String>,
     /// Where something listens (TCP).
     pub ports: Fact<Vec<Listener>>,
     /// The file systems of the directories that a node of this host uses.
@@ -227,7 +231,7 @@ impl Machine {
         note(&mut lines, NODE_FILE, &self.peers);
         note(&mut lines, "deploy.sh", &self.deploy_scripts);
         note(&mut lines, UNIT, &self.unit);
-        note(&mut lines, CONTAINER, &self.container);
+        note(&mut lines, self.owner_container.as_deref().unwrap_or(CONTAINER), &self.container);
         note(&mut lines, "ports", &self.ports);
         for file_system in &self.file_systems {
             note(&mut lines, &format!("file system of {}", file_system.directory), &file_system.space);
@@ -358,6 +362,9 @@ pub struct Container {
     pub state: String,
     /// The image.
     pub image: String,
+    /// Of a container that owns a node: what would start it again after it was stopped for good, and the cure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returns: Option<String>,
 }
 
 impl Container {

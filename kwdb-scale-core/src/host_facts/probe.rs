@@ -24,7 +24,8 @@
 //! | `E` | the end of the inner part; without it that part was cut off and counts for nothing |
 //! | `Z<code>` | the end, with the exit code of the inner part; an answer without it counts for nothing |
 
-use super::DirectoryUse;
+use super::{CONTAINER, DirectoryUse};
+use crate::owner::{Owner, RETURNS};
 
 /// What every part begins with.
 pub(crate) const COMMON: &str = r#"
@@ -52,8 +53,11 @@ const MAY_ROOT: &str = r#"may_root=no
 if [ "$(id -u)" = 0 ] || bound sudo -n true >/dev/null 2>&1; then may_root=yes; fi
 "#;
 
-/// What only the machine knows. Its arguments are the command line of the inner part.
+/// What only the machine knows. Arguments: container engines in one word, the name of the container, and the command
+/// line of the inner part.
 const OUTSIDE: &str = r#"
+engines=$1 container=$2
+shift 2
 file() {
   if [ -f "$2" ] && [ -r "$2" ]; then
     emit "K$1-state there"
@@ -86,19 +90,43 @@ elif unit=$(bound systemctl show kaiwudb.service -p LoadState -p ActiveState -p 
   printf '%s\n' "$unit" | while IFS= read -r text; do emit "Kunit $text"; done
 elif [ ! -d /run/systemd/system ]; then emit 'Kunit-state absent'
 else emit 'Kunit-state denied'; fi
+# A rootless container is its user's, and whoever is in docker's group needs nobody else: root is asked for what the
+# user's own engine does not have. Where that may not be, a daemon has told of every container, and podman has not.
+inspect() {
+  state=$(bound "$@" inspect --type container -f '{{.State.Status}} {{.Config.Image}}' "$container" 2>&1 </dev/null)
+}
+seen() {
+  via=
+  inspect "$1" && return 0
+  [ "$(id -u)" != 0 ] || return 1
+  if [ "$may_root" = yes ]; then via='sudo -n'; inspect $via "$1"; return; fi
+  case ${1##*/} in podman*) state="${state##*
+}; whether root has one cannot be seen without sudo" ;; esac
+  return 1
+}
 engine=
-for name in docker podman; do
+for name in $engines; do
   command -v "$name" >/dev/null 2>&1 || continue
   engine=$name
-  if state=$(bound "$name" inspect --type container -f '{{.State.Status}} {{.Config.Image}}' kaiwudb-container 2>&1 </dev/null); then
+  # A podman that is asked for the first time makes its directories: where there are none, it has no container.
+  if [ "$name" = podman ] && [ "$engines" != podman ] && [ ! -e /var/lib/containers ] &&
+    [ ! -e "${HOME:-/root}/.local/share/containers" ] && ! grep -qs '^ *graphroot' /etc/containers/storage.conf; then
+    emit "Kcontainer-absent $name"
+    continue
+  fi
+  if seen "$name"; then
     emit "Kcontainer $name $(printf '%s\n' "$state" | tail -n 1)"
+    again=
+    [ "$engines" != "$name" ] || returns "$container" bound $via "$name"
+    [ -z "$again" ] || emit "Kcontainer-returns $again"
     break
   fi
   case $state in
-  *[Nn]'o such'*) emit "Kcontainer-absent $name" ;;
+  *'cannot be seen without sudo') emit "Kcontainer-unknown $name: $state" ;;
+  *[Nn]'o such container'*|*[Nn]'o such object'*) emit "Kcontainer-absent $name" ;;
   *'annot connect to'*|*'onnection refused'*|*'s the docker daemon running'*)
-    # A daemon that does not run runs no container.
-    if [ -S /var/run/docker.sock ]; then emit "Kcontainer-unknown $name: $(printf '%s' "$state" | line)"
+    # A daemon that does not run runs no container; the one that a node is said to be in is another matter.
+    if [ -S /var/run/docker.sock ] || [ "$engines" = "$name" ]; then emit "Kcontainer-unknown $name: $(printf '%s' "$state" | line)"
     else emit "Kcontainer-absent $name"; fi ;;
   *) emit "Kcontainer-unknown $name: $(printf '%s' "$state" | line)" ;;
   esac
@@ -313,6 +341,9 @@ fn sh(parts: &[&str]) -> [String; 4] {
     ["sh".to_owned(), "-c".to_owned(), format!("{COMMON}{}", parts.concat()), "sh".to_owned()]
 }
 
+/// Where the installer's container may be.
+const ENGINES: &str = "docker podman";
+
 /// What the probe is to look at.
 #[derive(Clone, Debug)]
 pub(crate) struct Question {
@@ -320,6 +351,8 @@ pub(crate) struct Question {
     pub(crate) program: String,
     /// What leads to it from the machine.
     pub(crate) prefix: Vec<String>,
+    /// What owns the processes of the host's nodes: its container is looked at, else the installer's.
+    pub(crate) owner: Owner,
     /// The certificate directory of a secure host.
     pub(crate) certs_dir: Option<String>,
     /// The file of the authority's private key, where it is this host's.
@@ -344,8 +377,12 @@ impl Question {
             dir => dir.to_owned(),
         };
         let also = self.also.as_ref().map(Also::part).unwrap_or_default();
-        let mut argv: Vec<String> = sh(&[CLOCK, MAY_ROOT, &also, OUTSIDE]).into();
+        let mut argv: Vec<String> = sh(&[CLOCK, MAY_ROOT, &also, RETURNS, OUTSIDE]).into();
         argv.extend(self.also.iter().flat_map(|also| also.arguments.iter().cloned()));
+        match &self.owner {
+            Owner::Container { engine, name } => argv.extend([engine.clone(), name.clone()]),
+            Owner::Quit | Owner::Systemd { .. } => argv.extend([ENGINES.to_owned(), CONTAINER.to_owned()]),
+        }
         argv.extend(self.prefix.iter().cloned());
         argv.extend(sh(&[INSIDE]));
         argv.push(self.program.clone());

@@ -15,6 +15,7 @@ use super::{
 use crate::deploy::info::{self, InfoError};
 use crate::fact::Fact;
 use crate::kwbase::output;
+use crate::owner::Owner;
 use crate::topology::{Address, StartMode};
 
 /// How much of a text from outside is kept.
@@ -154,7 +155,11 @@ fn read_items(
             out.all("deploy").iter().map(|p| text(p)).collect()
         }),
         unit: unit(&out, silent),
-        container: container(&out, silent),
+        container: container(question, &out, silent),
+        owner_container: match &question.owner {
+            Owner::Container { name, .. } => Some(name.clone()),
+            Owner::Quit | Owner::Systemd { .. } => None,
+        },
         ports,
         file_systems: file_systems(question, &within, missing),
         writable: writable(question, &within, missing),
@@ -364,7 +369,7 @@ fn unit(facts: &Facts<'_>, silent: &str) -> Fact<Option<Unit>> {
     }
 }
 
-fn container(facts: &Facts<'_>, silent: &str) -> Fact<Option<Container>> {
+fn container(question: &Question, facts: &Facts<'_>, silent: &str) -> Fact<Option<Container>> {
     if let Some(line) = facts.one("container") {
         let mut words = line.split_whitespace();
         return match (words.next(), words.next()) {
@@ -372,9 +377,14 @@ fn container(facts: &Facts<'_>, silent: &str) -> Fact<Option<Container>> {
                 engine: text(engine),
                 state: text(state),
                 image: text(words.next().unwrap_or_default()),
+                returns: facts.one("container-returns").map(text),
             })),
             _ => Fact::unknown("the engine answered in another form"),
         };
+    }
+    if let (Owner::Container { engine, .. }, Some("none")) = (&question.owner, facts.one("container-absent"))
+    {
+        return Fact::Unknown(format!("there is no program {engine} on the host"));
     }
     match (facts.one("container-unknown"), facts.one("container-absent")) {
         (Some(why), _) => Fact::unknown(text(why)),

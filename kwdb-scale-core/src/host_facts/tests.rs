@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::probe::{Also, Question};
 use super::read::{Found, RoundTrip, read};
 use super::*;
+use crate::owner::Owner;
 
 const VERSION: &str =
     "#!/bin/sh\nif [ \"$1\" = version ]; then echo 'KaiwuDB Version:  V3.2.1'; else exit 1; fi\n";
@@ -46,6 +47,7 @@ impl Scratch {
         Question {
             program: self.file("kw/bin/kwbase", VERSION, 0o755),
             prefix: Vec::new(),
+            owner: Owner::Quit,
             certs_dir: None,
             authority_key: None,
             directories: stores.iter().map(|s| (self.path(s), DirectoryUse::Store)).collect(),
@@ -370,6 +372,30 @@ fn service_container_deploy_script_and_leftovers() {
     assert!(!machine.unit.known().unwrap().as_ref().unwrap().is_up());
     // A podman of this machine may say that it has no such container; of docker nothing is known then either.
     assert!(machine.container.why_unknown().unwrap().contains("permission denied"));
+
+    // The container that owns the host's node is asked for by its name, of its engine alone.
+    let owner = |engine: &str| Owner::Container { engine: engine.to_owned(), name: "kw7".to_owned() };
+    engine(
+        "case \"$*\" in *Status*' kw7') echo 'WARN[0000] words' >&2; echo 'exited kwdb:1' ;; *Labels*) echo kw.service ;; esac",
+    );
+    let mut question = scratch.question(&["store"]);
+    question.owner = owner("docker");
+    let machine = look(&["sh"], &question, Path::new(&home)).machine;
+    assert_eq!(machine.owner_container.as_deref(), Some("kw7"));
+    let container = machine.container.known().unwrap().as_ref().unwrap();
+    assert_eq!(container.state, "exited");
+    assert!(
+        container.returns.as_ref().unwrap().starts_with("unit kw.service owns it; name"),
+        "{container:?}"
+    );
+    engine(
+        "echo 'Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?' >&2; exit 1",
+    );
+    let machine = look(&["sh"], &question, Path::new(&home)).machine;
+    assert!(machine.container.why_unknown().unwrap().contains("Cannot connect"), "{:?}", machine.container);
+    question.owner = owner("no-such-engine");
+    let machine = look(&["sh"], &question, Path::new(&home)).machine;
+    assert!(machine.container.why_unknown().unwrap().contains("there is no program no-such-engine"));
 }
 
 #[cfg(target_os = "linux")]
@@ -447,6 +473,7 @@ fn question() -> Question {
     Question {
         program: "/usr/local/kaiwudb/bin/kwbase".into(),
         prefix: Vec::new(),
+        owner: Owner::Quit,
         certs_dir: None,
         authority_key: None,
         directories: vec![("/data".into(), DirectoryUse::Store)],

@@ -233,6 +233,10 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         let output = self.script(host, owner::stop(&host.owner, &guard), node.deadline).await?;
         let report = owner::read_stop(&host.name, &host.owner, &output.stdout)?;
         tracing::debug!(host = %host.name, owner = %host.owner, was_down = report.was_down, "stopped");
+        if let Some(policy) = report.kept {
+            // Only podman below 5.1, without podman-restart.service.
+            tracing::warn!(host = %host.name, owner = %host.owner, policy, "the engine cannot change the restart policy");
+        }
         Ok(())
     }
 

@@ -167,7 +167,13 @@ const RULES: &[Rule] = &[
         "kwbase did not accept the command line",
     ),
     rule(
-        &["executable file not found", "no such container", "no such file or directory", "is not running"],
+        // Docker 20 and 28, podman 4.
+        &["container state improper", "is not running", "is paused, unpause", "is restarting, wait"],
+        PortErrorKind::NotFound,
+        "the container that exec_prefix enters does not run: start it, or give an exec_prefix that needs none",
+    ),
+    rule(
+        &["executable file not found", "no such container", "no such file or directory"],
         PortErrorKind::NotFound,
         "kwbase, or the container it runs in, is not there: check program and exec_prefix",
     ),

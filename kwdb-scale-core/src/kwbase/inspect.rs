@@ -21,6 +21,7 @@ pub(super) fn question(host: &KwbaseHost, authority_key: Option<&str>, also: Opt
     Question {
         program: host.program.clone(),
         prefix: host.prefix(),
+        owner: host.owner.clone(),
         certs_dir: match &host.security {
             Security::Insecure => None,
             Security::Certs { certs_dir } => Some(certs_dir.clone()),

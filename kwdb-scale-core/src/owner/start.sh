@@ -4,21 +4,21 @@ act=$1 settle=$2
 main=$(pid)
 case $main in
 -) say absent "$kind $name"; end ;;
-'?') say failed "its process could not be told"; end ;;
+'?'*) say failed "its process could not be told: ${main#??}"; end ;;
 esac
 if [ "$act" = look ]; then
   say pid "$main"
   if [ "$kind" = systemd ]; then
     say command "$(unit ExecStart)"
   else
-    say command "$($root "$engine" inspect -f '{{json .Path}} {{json .Args}}' "$name" 2>/dev/null)"
+    say command "$(inside '{{json .Path}} {{json .Args}}')"
   fi
   end
 fi
 if [ "$kind" = systemd ]; then
   said=$($root systemctl start "$name" 2>&1)
 else
-  said=$($root "$engine" start "$name" 2>&1)
+  said=$($as "$engine" start "$name" 2>&1 </dev/null)
 fi
 code=$?
 [ "$code" = 0 ] || { say failed "the start ended with $code: $said"; end; }
@@ -30,14 +30,17 @@ while :; do
   settle=$((settle - 1))
   sleep 1
 done
-if [ "$main" = 0 ]; then
+case $main in
+0 | -)
   if [ "$kind" = systemd ]; then
     said=$($root journalctl -u "$name" -n 12 -o cat 2>/dev/null)
   else
-    said=$($root "$engine" logs --tail 12 "$name" 2>&1)
+    said=$($as "$engine" logs --tail 12 "$name" 2>&1 </dev/null)
   fi
   say failed "its process ended at once: $said"
   end
-fi
+  ;;
+'?'*) say failed "it was started, and its process could not be told: ${main#??}"; end ;;
+esac
 say pid "$main"
 end

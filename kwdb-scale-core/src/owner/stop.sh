@@ -25,38 +25,41 @@ field() {
     END { if (rows == 1) print value }'
 }
 
+# Takes the restart policy away. Fails with the engine's words.
+unpolicy() {
+  case $policy in '' | no) return 0 ;; esac
+  [ -z "$kept" ] || { say kept "$policy"; return 0; }
+  said=$($as "$engine" update --restart=no "$name" 2>&1 </dev/null)
+}
+
 disable() {
-  if [ "$kind" = systemd ]; then
-    case $(systemctl is-enabled "$name" 2>/dev/null) in
-    enabled | enabled-runtime)
-      $root systemctl disable "$name" >/dev/null 2>&1 || {
-        say failed "it is stopped, and could not be disabled: a reboot would bring it back; run systemctl disable $name"
-        end
-      }
-      ;;
-    esac
-  else
-    $root "$engine" update --restart=no "$name" >/dev/null 2>&1 || {
-      say failed "it is stopped, and its restart policy could not be set to no: run $engine update --restart=no $name"
+  case $(systemctl is-enabled "$name" 2>/dev/null) in
+  enabled | enabled-runtime)
+    $root systemctl disable "$name" >/dev/null 2>&1 || {
+      say failed "it is stopped, and could not be disabled: a reboot would bring it back; run systemctl disable $name"
       end
     }
-  fi
+    ;;
+  esac
 }
 
 main=$(pid)
 case $main in
 -) say absent "$kind $name"; end ;;
-'?') say unclear "its process could not be told"; end ;;
-0)
-  state=inactive
-  [ "$kind" != systemd ] || state=$(unit ActiveState)
-  case $state in
-  inactive | failed) say down; disable ;;
-  *) say passing "$state just now" ;;
-  esac
-  end
-  ;;
+'?'*) say unclear "its process could not be told: ${main#??}"; end ;;
 esac
+if [ "$kind" = container ]; then
+  returns "$name" $as "$engine"
+  [ -z "$again" ] || { say refused "something would start it again: $again"; end; }
+fi
+if [ "$main" = 0 ]; then
+  state=$(state)
+  [ "$state" = down ] || { say passing "$state just now"; end; }
+  say down
+  if [ "$kind" = systemd ]; then disable
+  else unpolicy || say failed "it does not run, and its restart policy could not be set to no: $said"; fi
+  end
+fi
 ours "$main" || {
   say refused "process $main does not look like the node at $address: check which host the node runs on"
   end
@@ -77,13 +80,22 @@ bit=$(printf '%s\n' "$table" | field is_decommissioning)
 if [ "$kind" = systemd ]; then
   said=$($root systemctl stop "$name" 2>&1)
 else
-  said=$($root "$engine" stop -t "$grace" "$name" 2>&1)
+  # Before the stop: where this fails nothing has been done.
+  unpolicy || { say unclear "its restart policy could not be set to no: $said"; end; }
+  said=$($as "$engine" stop -t "$grace" "$name" 2>&1 </dev/null)
 fi
 code=$?
-tries=0
-while [ "$(pid)" != 0 ] || [ -d "/proc/$main" ]; do
+# A container made with --rm goes with its process.
+gone() {
+  now=$(pid)
+  [ "$now" = 0 ] || [ "$kind $now" = 'container -' ] || return 1
+  [ -d "/proc/$main" ] || return 0
   # Dead and not yet reaped is gone.
-  case $(sed -n 's/^State:[^A-Z]*\([A-Z]\).*/\1/p' "/proc/$main/status" 2>/dev/null) in Z | X) [ "$(pid)" = 0 ] && break ;; esac
+  case $(sed -n 's/^State:[^A-Z]*\([A-Z]\).*/\1/p' "/proc/$main/status" 2>/dev/null) in Z | X) return 0 ;; esac
+  return 1
+}
+tries=0
+until gone; do
   tries=$((tries + 1))
   [ "$tries" -le 10 ] || {
     say failed "the stop ended with $code ($said), and process $main, or another of it, is still there"
@@ -92,5 +104,5 @@ while [ "$(pid)" != 0 ] || [ -d "/proc/$main" ]; do
   sleep 0.5
 done
 say stopped
-disable
+[ "$kind" != systemd ] || disable
 end

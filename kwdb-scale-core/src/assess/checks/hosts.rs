@@ -73,14 +73,27 @@ pub(super) fn store_empty(cx: &Context<'_>) -> Vec<Problem> {
                         .cure("clear the directory when its data is needed no more (kwscale: --wipe-old-data): a node comes back only as a new one")
                         .retry(Retry::WhenFactChanges(format!("store of host {host}"))),
                 ),
-                Fact::Unknown(why) => found.push(
-                    Problem::unknown(&format!("what store {} of host {host} holds is", store.path), why)
-                        .retry(Retry::WhenFactChanges(format!("store of host {host}"))),
-                ),
+                Fact::Unknown(why) => {
+                    let problem =
+                        Problem::unknown(&format!("what store {} of host {host} holds is", store.path), why)
+                            .retry(Retry::WhenFactChanges(format!("store of host {host}")));
+                    found.push(if is_at_rest(facts) { problem.cure(INTO_ONE_AT_REST) } else { problem });
+                }
             }
         }
     }
     found
+}
+
+/// A container that does not run cannot be entered, and one that runs is no host for a new node.
+const INTO_ONE_AT_REST: &str = "give the host an exec_prefix that needs no running container: docker (or podman) run --rm -i \
+                                --network host --volumes-from NAME IMAGE; docs/hosts.md tells more";
+
+/// Whether a prefix leads into a container of the node's own that is there and does not run.
+fn is_at_rest(facts: &HostFacts) -> bool {
+    let machine = facts.machine.as_deref().filter(|m| m.inside && m.owner_container.is_some());
+    let container = machine.and_then(|m| m.container.known()?.as_ref());
+    container.is_some_and(|container| !container.is_up())
 }
 
 /// A removed node's data on a host that shall join, where the request clears such data.

@@ -158,11 +158,15 @@ pub(super) fn running(cx: &Context<'_>) -> Vec<Problem> {
                 lines.push(format!("{UNIT} is {}", unit.active));
             }
         }
-        if let (Fact::Known(Some(container)), false) = (&machine.container, machine.inside)
+        if let Fact::Known(Some(container)) = &machine.container
             && container.is_up()
         {
             let record = machine.installed.known().and_then(Option::as_ref);
-            if record.is_none_or(|i| new.has_store(&i.data_root)) {
+            let installers = !machine.inside && record.is_none_or(|i| new.has_store(&i.data_root));
+            // A container that owns the node is this host's, whatever leads into it.
+            if let Some(name) = &machine.owner_container {
+                lines.push(format!("container {name} of {} is {}", container.image, container.state));
+            } else if installers {
                 lines.push(format!("the container of {} is {}", container.image, container.state));
             }
         }

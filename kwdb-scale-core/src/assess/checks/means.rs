@@ -9,7 +9,7 @@ use crate::request::{Finish, Pace};
 use crate::topology::{HostName, NodeId};
 
 /// Leaving nodes that are stopped on their own hosts, by what owns their processes.
-fn owned<'a>(cx: &'a Context<'_>) -> impl Iterator<Item = (&'a Node, &'a HostName)> {
+pub(super) fn owned<'a>(cx: &'a Context<'_>) -> impl Iterator<Item = (&'a Node, &'a HostName)> {
     cx.leaving.iter().filter_map(|node| {
         let host = cx.host_of(node)?;
         let told = cx.obs.hosts.get(host).and_then(Fact::known).is_some_and(|facts| facts.by_service);

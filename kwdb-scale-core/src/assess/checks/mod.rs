@@ -5,6 +5,7 @@ mod authority;
 mod capacity;
 mod certificates;
 mod cluster;
+mod container;
 mod hosts;
 mod machine;
 mod means;
@@ -237,7 +238,7 @@ static CATALOGUE: &[Check] = table! {
     "host-mode", [REFUSE NO REFUSE NO], machine::mode,
         "a new host is installed for the cluster's start mode, secure or insecure as the cluster is", "/etc/kaiwudb/info/MODE, lines 2 and 8 (kaiwudb_install.sh)";
     "host-not-running", [REFUSE NO REFUSE NO], machine::running,
-        "no node runs on a new host: no process with its store, no kaiwudb.service, no kaiwudb-container", PAGE;
+        "no node runs on a new host: no process with its store, no kaiwudb.service, no kaiwudb-container, not the container that owns it", PAGE;
     "host-disk-full", [REFUSE NO REFUSE NO], machine::disk_full,
         "a new host has 640 MiB free for each store", "MinimumStoreSize (base/store_spec.go)";
     "host-certificates", [REFUSE NO REFUSE NO], certificates::usable,
@@ -286,6 +287,8 @@ static CATALOGUE: &[Check] = table! {
         "where deploy.sh marks a leaving node: it can be run, and marks no other node", "deploy.sh decommission marks every node of the host's address";
     "stopping-host", [NO REFUSE REFUSE NO], means::stopping,
         "where a unit or a container owns the process of a leaving node, its host has kwbase and can authenticate as root", "the stop asks a member that stays at the last moment, from there";
+    "owner-container", [REFUSE REFUSE REFUSE NO], container::owners,
+        "where a container owns the process of a node that joins or leaves, its engine knows it; one of a leaving node that lives runs, and nothing starts it again after its stop", "the engine starts and stops it by that name";
     "means", [INFO INFO INFO NO], means::said,
         "with what new nodes are asked whether they are ready, and leaving ones marked, counted and stopped, and why, when the caller says it", "the caller's configuration";
     // Disks.
