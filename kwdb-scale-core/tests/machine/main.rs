@@ -83,6 +83,9 @@ fn queue() -> impl Strategy<Value = Queue> {
     ]
 }
 
+/// Which acts are meant.
+type Of = fn(&Act) -> bool;
+
 struct Run {
     world: World,
     state: State,
@@ -92,7 +95,7 @@ struct Run {
     fail: bool,
     orphan: Option<u8>,
     /// From the first act of it on, so many seconds long, every host is away for acts.
-    away: Option<(fn(&Act) -> bool, i64)>,
+    away: Option<(Of, i64)>,
     away_until: Option<jiff::Timestamp>,
     /// The world as the last look saw it.
     seen: Option<World>,
@@ -316,7 +319,7 @@ fn prove_end(world: &World, leaving: &[u32], joined: &[u32], end: &End) {
 
 #[test]
 fn a_host_that_is_away_for_a_minute_ends_no_operation() {
-    let acts: [fn(&Act) -> bool; 3] = [
+    let acts: [Of; 3] = [
         |act| matches!(act, Act::Mark { .. }),
         |act| matches!(act, Act::Confirm { .. }),
         |act| matches!(act, Act::Stop { .. }),
