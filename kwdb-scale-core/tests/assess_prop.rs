@@ -221,7 +221,7 @@ fn need(factor: u32, members: u32) -> u32 {
 }
 
 /// Checks whose findings the generated clusters cannot bring about, or that the request alone decides.
-const OTHERS: [&str; 25] = [
+const OTHERS: [&str; 26] = [
     "targets-known",
     "hosts-known",
     "cluster-readable",
@@ -248,6 +248,7 @@ const OTHERS: [&str; 25] = [
     "host-clock-far",
     "script-join",
     "script-mark",
+    "owner-container",
 ];
 
 fn judge(spec: &Spec) -> Result<Option<bool>, TestCaseError> {
