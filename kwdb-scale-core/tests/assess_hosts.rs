@@ -210,11 +210,17 @@ fn something_runs_there() {
     scene.machine(NEW).container = Fact::Known(Some(container));
     scene.refuses("host-not-running", &["container kw7 of kwdb is running"]);
     scene.machine(NEW).container = Fact::Known(None);
-    scene.refuses("owner-container", &["has no container kw7"]);
+    scene.refuses("process-owner", &["has no container kw7"]);
+    scene.machine(NEW).owner_container = None;
+    scene.machine(NEW).owner_unit = Some("kwbase-2".into());
+    scene.machine(NEW).unit = Fact::Known(None);
+    scene.refuses("process-owner", &["has no unit kwbase-2"]);
+    scene.machine(NEW).owner_unit = None;
+    scene.machine(NEW).owner_container = Some("kw7".into());
     scene.machine(NEW).container = Fact::unknown("there is no program docker on the host");
     let refused = scene.assess(scale_out(&[NEW]));
     assert!(
-        refused.refusals().any(|f| f.check == "owner-container" && f.message.contains("there is no program"))
+        refused.refusals().any(|f| f.check == "process-owner" && f.message.contains("there is no program"))
     );
 }
 

@@ -248,7 +248,7 @@ const OTHERS: [&str; 26] = [
     "host-clock-far",
     "script-join",
     "script-mark",
-    "owner-container",
+    "process-owner",
 ];
 
 fn judge(spec: &Spec) -> Result<Option<bool>, TestCaseError> {

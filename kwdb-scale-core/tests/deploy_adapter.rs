@@ -30,8 +30,18 @@ async fn inspect(security: Security, answer: Result<String, PortError>) -> Resul
             host.as_str() == "n4"
                 && argv[..2] == ["sh", "-c"]
                 && ["deploy.sh", "Kclock", "archive()"].iter().all(|word| argv[2].contains(word))
-                && argv[3..11]
-                    == ["sh", "/opt/k", archive, "", "docker podman", "kaiwudb-container", "sh", "-c"]
+                && argv[3..12]
+                    == [
+                        "sh",
+                        "/opt/k",
+                        archive,
+                        "",
+                        "docker podman",
+                        "kaiwudb-container",
+                        "kaiwudb",
+                        "sh",
+                        "-c",
+                    ]
                 && argv.last() == Some(&"/var/lib/kaiwudb")
         })
         .times(1)

@@ -389,8 +389,8 @@ fn expect_look(mock: &mut MockHostTransport, answer: CommandOutput) {
             let tail = ["sh", "kwbase", "", "", "1", "/var/lib/kaiwudb"];
             host.as_str() == "n4"
                 && argv[..2] == ["sh", "-c"]
-                && argv[3..8] == ["sh", "docker podman", "kaiwudb-container", "sh", "-c"]
-                && argv[9..] == tail
+                && argv[3..9] == ["sh", "docker podman", "kaiwudb-container", "kaiwudb.service", "sh", "-c"]
+                && argv[10..] == tail
         })
         .times(1)
         .return_once(move |_, _| Ok(answer));
@@ -479,8 +479,8 @@ async fn inside_a_container_everything_goes_through_the_prefix() {
             assert_eq!(c.argv[..2], ["sh", "-c"]);
             let way = ["docker", "exec", "-i", "kw", "env", "LD_LIBRARY_PATH=/kaiwudb/lib", "sh", "-c"];
             // After the engines and the container that are looked for.
-            assert_eq!(c.argv[6..14], way);
-            assert_eq!(c.argv[15..], ["sh", "kwbase", "/kaiwudb/certs", "", "1", "/var/lib/kaiwudb"]);
+            assert_eq!(c.argv[7..15], way);
+            assert_eq!(c.argv[16..], ["sh", "kwbase", "/kaiwudb/certs", "", "1", "/var/lib/kaiwudb"]);
             assert!(c.env.is_empty());
             Ok(answer)
         });

@@ -198,6 +198,7 @@ fn observations() -> Vec<Observation> {
             image: "kwdb".into(),
             returns: Some("unit kw.service owns it".into()),
         }));
+        told.owner_unit = Some("kwbase-26257".into());
         told.owner_container = Some("kwdb6".into());
         let mut bare = machine::machine("/data/n7");
         bare.installed = Fact::Known(None);

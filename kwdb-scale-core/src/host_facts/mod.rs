@@ -187,8 +187,11 @@ pub struct Machine {
     pub peers: Fact<Option<Peers>>,
     /// Where a `deploy.sh` of KWDB lies, of the usual places.
     pub deploy_scripts: Fact<Vec<String>>,
-    /// The service manager's [`UNIT`]; `None` when there is no such unit, or no systemd.
+    /// The unit of `owner_unit`, else the installer's [`UNIT`]; `None` when there is no such unit, or no systemd.
     pub unit: Fact<Option<Unit>>,
+    /// The name of the unit that owns the processes of the host's nodes, by the caller's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner_unit: Option<String>,
     /// The container of `owner_container`, else the installer's [`CONTAINER`]; `None` when there is no such container, or
     /// no engine.
     pub container: Fact<Option<Container>>,
@@ -230,7 +233,7 @@ impl Machine {
         note(&mut lines, MODE_FILE, &self.installed);
         note(&mut lines, NODE_FILE, &self.peers);
         note(&mut lines, "deploy.sh", &self.deploy_scripts);
-        note(&mut lines, UNIT, &self.unit);
+        note(&mut lines, self.owner_unit.as_deref().unwrap_or(UNIT), &self.unit);
         note(&mut lines, self.owner_container.as_deref().unwrap_or(CONTAINER), &self.container);
         note(&mut lines, "ports", &self.ports);
         for file_system in &self.file_systems {

@@ -24,7 +24,7 @@
 //! | `E` | the end of the inner part; without it that part was cut off and counts for nothing |
 //! | `Z<code>` | the end, with the exit code of the inner part; an answer without it counts for nothing |
 
-use super::{CONTAINER, DirectoryUse};
+use super::{CONTAINER, DirectoryUse, UNIT};
 use crate::owner::{Owner, RETURNS};
 
 /// What every part begins with.
@@ -53,11 +53,11 @@ const MAY_ROOT: &str = r#"may_root=no
 if [ "$(id -u)" = 0 ] || bound sudo -n true >/dev/null 2>&1; then may_root=yes; fi
 "#;
 
-/// What only the machine knows. Arguments: container engines in one word, the name of the container, and the command
-/// line of the inner part.
+/// What only the machine knows. Arguments: container engines in one word, the name of the container, that of the unit, and
+/// the command line of the inner part.
 const OUTSIDE: &str = r#"
-engines=$1 container=$2
-shift 2
+engines=$1 container=$2 service=$3
+shift 3
 file() {
   if [ -f "$2" ] && [ -r "$2" ]; then
     emit "K$1-state there"
@@ -84,7 +84,7 @@ for place in "${HOME:-/}" "${HOME:-/}"/* /home/*/* /opt/* /usr/local/*; do
 done
 emit 'Kdeploy-looked yes'
 if ! command -v systemctl >/dev/null 2>&1; then emit 'Kunit-state absent'
-elif unit=$(bound systemctl show kaiwudb.service -p LoadState -p ActiveState -p UnitFileState -p MainPID 2>/dev/null </dev/null) &&
+elif unit=$(bound systemctl show -p LoadState -p ActiveState -p UnitFileState -p MainPID -- "$service" 2>/dev/null </dev/null) &&
   [ -n "$unit" ]; then
   emit 'Kunit-state there'
   printf '%s\n' "$unit" | while IFS= read -r text; do emit "Kunit $text"; done
@@ -379,10 +379,13 @@ impl Question {
         let also = self.also.as_ref().map(Also::part).unwrap_or_default();
         let mut argv: Vec<String> = sh(&[CLOCK, MAY_ROOT, &also, RETURNS, OUTSIDE]).into();
         argv.extend(self.also.iter().flat_map(|also| also.arguments.iter().cloned()));
+        let (mut engines, mut container, mut unit) = (ENGINES, CONTAINER, UNIT);
         match &self.owner {
-            Owner::Container { engine, name } => argv.extend([engine.clone(), name.clone()]),
-            Owner::Quit | Owner::Systemd { .. } => argv.extend([ENGINES.to_owned(), CONTAINER.to_owned()]),
+            Owner::Container { engine, name } => (engines, container) = (engine, name),
+            Owner::Systemd { unit: name } => unit = name,
+            Owner::Quit => {}
         }
+        argv.extend([engines, container, unit].map(str::to_owned));
         argv.extend(self.prefix.iter().cloned());
         argv.extend(sh(&[INSIDE]));
         argv.push(self.program.clone());

@@ -156,6 +156,10 @@ fn read_items(
         }),
         unit: unit(&out, silent),
         container: container(question, &out, silent),
+        owner_unit: match &question.owner {
+            Owner::Systemd { unit } => Some(unit.clone()),
+            Owner::Quit | Owner::Container { .. } => None,
+        },
         owner_container: match &question.owner {
             Owner::Container { name, .. } => Some(name.clone()),
             Owner::Quit | Owner::Systemd { .. } => None,

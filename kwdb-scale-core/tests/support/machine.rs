@@ -80,6 +80,7 @@ pub(crate) fn machine(store: &str) -> Machine {
             main_pid: None,
         })),
         container: Fact::Known(None),
+        owner_unit: None,
         owner_container: None,
         ports: Fact::Known(vec![Listener { ip: [127, 0, 0, 1].into(), port: 22 }]),
         file_systems: vec![FileSystem {

@@ -155,7 +155,8 @@ pub(super) fn running(cx: &Context<'_>) -> Vec<Problem> {
         {
             let main = processes.iter().find(|p| Some(p.pid) == unit.main_pid);
             if main.is_none_or(|p| p.stores.iter().any(|s| new.has_store(s))) {
-                lines.push(format!("{UNIT} is {}", unit.active));
+                let name = machine.owner_unit.as_deref().unwrap_or(UNIT);
+                lines.push(format!("{name} is {}", unit.active));
             }
         }
         if let Fact::Known(Some(container)) = &machine.container

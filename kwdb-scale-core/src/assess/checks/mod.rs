@@ -5,13 +5,13 @@ mod authority;
 mod capacity;
 mod certificates;
 mod cluster;
-mod container;
 mod hosts;
 mod machine;
 mod means;
 mod members;
 mod network;
 mod notes;
+mod owner;
 mod ranges;
 mod script;
 mod settings;
@@ -287,8 +287,8 @@ static CATALOGUE: &[Check] = table! {
         "where deploy.sh marks a leaving node: it can be run, and marks no other node", "deploy.sh decommission marks every node of the host's address";
     "stopping-host", [NO REFUSE REFUSE NO], means::stopping,
         "where a unit or a container owns the process of a leaving node, its host has kwbase and can authenticate as root", "the stop asks a member that stays at the last moment, from there";
-    "owner-container", [REFUSE REFUSE REFUSE NO], container::owners,
-        "where a container owns the process of a node that joins or leaves, its engine knows it; one of a leaving node that lives runs, and nothing starts it again after its stop", "the engine starts and stops it by that name";
+    "process-owner", [REFUSE REFUSE REFUSE NO], owner::owners,
+        "where a unit or a container owns the process of a node that joins or leaves, it is there by that name; that of a leaving node that lives runs, and nothing starts it again after its stop", "systemd, or the engine, starts and stops it by that name";
     "means", [INFO INFO INFO NO], means::said,
         "with what new nodes are asked whether they are ready, and leaving ones marked, counted and stopped, and why, when the caller says it", "the caller's configuration";
     // Disks.
