@@ -396,6 +396,17 @@ fn archives_on_hosts_of_the_script() {
             "is the cluster's is unknown: no tar",
         ),
     ];
+    // Of a good one the script makes the certificates, whatever is there now.
+    let mut bare = Scene::secure();
+    bare.cluster.host_mut(NEW).can_authenticate = Fact::Known(false);
+    bare.machine(NEW).certificates = Fact::Known(None);
+    bare.cluster.host_mut(NEW).script = archives[0].0.clone();
+    assert!(bare.assess(scale_out(&[NEW])).refusals().next().is_none());
+    for other in &archives[1..] {
+        bare.cluster.host_mut(NEW).script = other.0.clone();
+        let refused = bare.assess(scale_out(&[NEW]));
+        assert!(refused.refusals().any(|f| f.check == "host-certificates"), "{other:?}");
+    }
     for (script, present, asked) in archives {
         scene.cluster.host_mut(NEW).script = script.clone();
         match present {

@@ -5,7 +5,8 @@ use crate::certificate::Certificate;
 
 /// A shell function that looks into the archive at `$1`, with `emit` and `bound` of the probe. It gives one of the items
 /// `Aabsent`, `Aother` (no file), `Adenied` and `Atools` (no tar or no gzip there), or `A` and the listing, and `C` and the
-/// certificate of `ca.crt`. In the listing a line is the kind of an entry and the last word of its name; the last one is tar's
+/// certificate of `ca.crt`, and `B` and whether `ca.key` is its key: `yes`, `no`, `none` (no private key), or nothing where the host
+/// has no openssl, or too old a one. In the listing a line is the kind of an entry and the last word of its name; the last one is tar's
 /// exit code. The script opens the archive as root, so that is tried where the user may not read it.
 pub(crate) fn function() -> String {
     LOOK.replace("@PACKED@", &(PACKED_MAX + 1).to_string()).replace("@FILE@", &FILE_MAX.to_string())
@@ -13,7 +14,7 @@ pub(crate) fn function() -> String {
 
 const LOOK: &str = r#"
 archive() {
-  as=
+  as= archive=$1
   if [ ! -e "$1" ] && [ ! -L "$1" ]; then emit Aabsent; return 0; fi
   if [ ! -f "$1" ]; then emit Aother; return 0; fi
   if [ ! -r "$1" ]; then
@@ -22,13 +23,21 @@ archive() {
   for tool in tar gzip; do
     command -v "$tool" >/dev/null 2>&1 || { emit Atools; return 0; }
   done
-  emit "A$({ packed "$1" | bound tar -tvzf - 2>/dev/null; echo "$?"; } | head -c 4096 |
+  emit "A$({ packed | bound tar -tvzf - 2>/dev/null; echo "$?"; } | head -c 4096 |
     sed 's/^\(.\).* \(\.\/\)\{0,1\}/\1 /' | tr -d '\000')"
   # By either of its names: tar complains of the one that is not there.
-  emit "C$(packed "$1" | bound tar -xzOf - ca.crt ./ca.crt 2>/dev/null | head -c @FILE@ | tr -d '\000' |
+  emit "C$(entry ca.crt | tr -d '\000' |
     sed -n '/-----BEGIN CERTIFICATE-----/,/-----END CERTIFICATE-----/p')"
+  of_certificate=$(entry ca.crt | bound openssl x509 -noout -pubkey 2>/dev/null)
+  of_key=$(entry ca.key | bound openssl pkey -pubout -passin pass: 2>/dev/null)
+  case $of_certificate,$of_key in
+  ,*) ;;
+  *,) entry ca.key | grep -q -e '-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----' || emit Bnone ;;
+  *) if [ "$of_certificate" = "$of_key" ]; then emit Byes; else emit Bno; fi ;;
+  esac
 }
-packed() { bound $as head -c @PACKED@ "$1" 2>/dev/null; }
+entry() { packed | bound tar -xzOf - "$1" "./$1" 2>/dev/null | head -c @FILE@; }
+packed() { bound $as head -c @PACKED@ "$archive" 2>/dev/null; }
 "#;
 
 /// The directory itself, and what must be there besides.
@@ -86,16 +95,22 @@ impl Found {
         if code != "0" {
             return alone("it is damaged");
         }
-        match Certificate::from_pem(one('C').unwrap_or_default()) {
-            Ok(certificate) => Self::Of(Box::new(certificate)),
-            Err(e) => Self::Unusable(format!("holds a ca.crt that is none: {e}")),
+        match (Certificate::from_pem(one('C').unwrap_or_default()), one('B')) {
+            (Ok(_), Some("no")) => {
+                Self::Unusable("holds a ca.key that is not the key of its ca.crt".to_owned())
+            }
+            (Ok(_), Some("none")) => Self::Unusable("holds a ca.key that is no private key".to_owned()),
+            (Ok(certificate), _) => Self::Of(Box::new(certificate)),
+            (Err(e), _) => Self::Unusable(format!("holds a ca.crt that is none: {e}")),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
     use std::fs;
+    use std::path::Path;
     use std::process::{Command, Stdio};
     use std::time::{Duration, Instant};
 
@@ -105,10 +120,61 @@ mod tests {
     use super::*;
     use crate::host_facts::probe::COMMON;
 
+    /// It looks like a key; openssl does not read it, which tells nothing.
     const KEY: &[u8] = b"-----BEGIN RSA PRIVATE KEY-----\nc2VjcmV0\n-----END RSA PRIVATE KEY-----\n";
 
     fn certificate() -> Vec<u8> {
         fs::read(format!("{}/tests/data/certs/ca.crt", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    }
+
+    /// A new authority's certificate and key; `None` where there is no openssl.
+    fn authority(dir: &Path) -> Option<[Vec<u8>; 2]> {
+        let (crt, key) = (dir.join("made.crt"), dir.join("made.key"));
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-subj",
+                "/O=KWDB/CN=KWDB CA",
+                "-days",
+                "30",
+            ])
+            .args([OsStr::new("-out"), crt.as_ref(), OsStr::new("-keyout"), key.as_ref()])
+            .output();
+        assert!(made.is_ok() || std::env::var_os("CI").is_none(), "openssl is not installed");
+        let made = made.is_ok_and(|output| output.status.success());
+        made.then(|| [crt, key].map(|file| fs::read(file).unwrap()))
+    }
+
+    #[test]
+    fn the_key_is_that_of_the_certificate() {
+        let dir = std::env::temp_dir().join(format!("kwdb-archive-keys-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let Some([crt, key]) = authority(&dir) else {
+            eprintln!("not run, because openssl is not installed: whether a key fits its certificate");
+            return;
+        };
+        let [_, other] = authority(&dir).unwrap();
+        let file = dir.join("kaiwudb_certs.tar.gz");
+        for shell in shells() {
+            for (key, fault) in [
+                (&key[..], None),
+                (&other[..], Some("a ca.key that is not the key of its ca.crt")),
+                (b"", Some("a ca.key that is no private key")),
+                (b"garbage", Some("a ca.key that is no private key")),
+            ] {
+                fs::write(&file, packed(&[("./ca.crt", &crt), ("./ca.key", key)])).unwrap();
+                match (found(&shell, file.to_str().unwrap(), ""), fault) {
+                    (Found::Of(_), None) => {}
+                    (Found::Unusable(why), Some(words)) => assert!(why.contains(words), "{shell:?}: {why}"),
+                    (other, _) => panic!("{shell:?}: {fault:?}: {other:?}"),
+                }
+            }
+        }
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     /// A name that ends in a slash is a directory's.

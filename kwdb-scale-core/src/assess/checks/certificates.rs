@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::machine::{Joining, joining};
-use super::{Problem, authority};
+use super::{Problem, authority, script};
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
 use crate::host_facts::{CertificateDirectory, HostFacts, Machine, NODE_FILE};
@@ -29,7 +29,8 @@ fn secure<'a>(cx: &Context<'a>) -> Vec<Joining<'a>> {
     if authority::wanted(cx) {
         return Vec::new();
     }
-    joining(cx).into_iter().filter(|new| new.facts.secure).collect()
+    let stay = |new: &Joining<'a>| new.facts.secure && !script::makes_certificates(cx, new.host);
+    joining(cx).into_iter().filter(stay).collect()
 }
 
 pub(super) fn directory(facts: &HostFacts) -> Option<&CertificateDirectory> {

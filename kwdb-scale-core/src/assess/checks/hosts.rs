@@ -367,6 +367,7 @@ pub(super) fn credentials(cx: &Context<'_>) -> Vec<Problem> {
     }
     joining(cx)
         .into_iter()
+        .filter(|(host, _)| !super::script::makes_certificates(cx, host))
         .filter_map(|(host, facts)| match &facts.can_authenticate {
             Fact::Known(true) => None,
             Fact::Known(false) => {

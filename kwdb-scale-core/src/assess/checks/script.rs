@@ -16,7 +16,18 @@ fn problem(message: String, evidence: impl IntoIterator<Item = String>, host: &H
     Problem::new(message).evidence(evidence).retry(Retry::WhenFactChanges(format!("host {host}")))
 }
 
-/// The same where they are known; where they should be and are not, that is a problem.
+/// Whether `join` makes a new host's certificates itself, of an archive of the cluster's authority that lies there: it deletes
+/// those that are there now.
+pub(super) fn makes_certificates(cx: &Context<'_>, host: &HostName) -> bool {
+    let script = of(cx, host).and_then(Fact::known);
+    let archive = script.filter(|s| s.archive == Some(true) && s.archive_fault.is_none());
+    match archive.and_then(|s| s.archive_authority.as_ref()) {
+        Some(Fact::Known(authority)) => certificates::foreign(cx, authority).is_none(),
+        _ => false,
+    }
+}
+
+/// The script's facts where they are known; where they should be and are not, that is a problem.
 fn known<'a>(cx: &Context<'a>, host: &HostName, found: &mut Vec<Problem>) -> Option<&'a ScriptFacts> {
     match of(cx, host)? {
         Fact::Known(script) => Some(script),
