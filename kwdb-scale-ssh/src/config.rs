@@ -135,7 +135,11 @@ impl SshHost {
             }
         }
         if self.user.is_empty() || self.user.starts_with('-') || self.user.chars().any(char::is_control) {
-            return Err(config(format!("the user name for '{}' cannot be used", self.shown())));
+            return Err(config(format!(
+                "the user '{}' to log in to '{}' as is no user's name (it is empty, begins with a dash, or holds control characters): write the name alone",
+                self.user.escape_default(),
+                self.shown()
+            )));
         }
         if self.port == 0 {
             return Err(config(format!("'{}' has port 0", self.address)));
@@ -148,7 +152,12 @@ impl SshHost {
                 || user.starts_with('-')
                 || user.chars().any(|c| c.is_control() || c.is_whitespace()))
         {
-            return Err(config(format!("the sudo user for '{}' cannot be used", self.shown())));
+            return Err(config(format!(
+                "the user '{}' that sudo is to run commands as on '{}' is no user's name (it is empty, begins with a dash, or holds spaces): write \
+                 the name alone",
+                user.escape_default(),
+                self.shown()
+            )));
         }
         self.host_keys.check()?;
         self.via.as_ref().map_or(Ok(()), |jump| jump.check())

@@ -95,7 +95,7 @@ pub(crate) async fn put(
     match said(&finished).trim() {
         "written" => Ok(()),
         "no-directory" => failed(PortErrorKind::NotFound, "its directory does not exist"),
-        "directory" => failed(PortErrorKind::Config, "it is a directory"),
+        "directory" => failed(PortErrorKind::Malformed, "it is a directory"),
         "not-owned" => {
             failed(PortErrorKind::Denied, &format!("its owner cannot be changed: {}", reason(&finished)))
         }

@@ -270,6 +270,34 @@ async fn a_set_is_installed_and_put_back() {
     }
 }
 
+/// A run in a container of its own cannot be seen from another one: it has a minute, and no more.
+#[tokio::test]
+async fn a_run_that_cannot_be_seen_has_its_time() {
+    let machine = Machine::new("unseen");
+    machine.with_old();
+    let there = machine.there();
+    let new = machine.beside("new");
+    let left = |age: u64| {
+        fs::create_dir(&new).unwrap();
+        fs::write(new.join("pid"), "1 pid:[4026539999]\n").unwrap();
+        let written = std::time::SystemTime::now() - Duration::from_secs(age);
+        fs::File::options().write(true).open(new.join("pid")).unwrap().set_modified(written).unwrap();
+    };
+    for (age, waits) in [(57, true), (90, false)] {
+        left(age);
+        let begun = std::time::Instant::now();
+        there.restore(false, false, None).await.unwrap();
+        assert_eq!(
+            begun.elapsed() > Duration::from_millis(1500),
+            waits,
+            "{age} s old: {:?}",
+            begun.elapsed()
+        );
+        assert!(!new.exists());
+        machine.is_old();
+    }
+}
+
 /// Wherever it is interrupted: the old set, or the new one after the next visit.
 #[tokio::test]
 async fn an_interruption_leaves_old_or_new() {
