@@ -315,7 +315,7 @@ fn out_and_in(case: &Case, name: &str, make: fn(PathBuf) -> Result<Engine, Strin
     lab.with(&nothing, &refused).exit(3).says(&[
         "there is no program /nonexistent/podman",
         "host n5",
-        "check owner",
+        "check the owner",
     ]);
     // A container that does not run cannot be entered; what leads beside it can.
     create(&lab, &engine);

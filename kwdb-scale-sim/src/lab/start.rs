@@ -347,21 +347,15 @@ impl Lab {
     }
 }
 
-/// The executable under a name of the lab's own, so that the lab goes on when the file is built anew or replaced: what
-/// is started later would find the new one, or none.
+/// A copy of the executable that is the lab's own, so that the lab goes on when the file is built anew or replaced: what is
+/// started later would find the new one, or none. No link: what somebody does to the file would show in the lab's hosts.
 fn own_executable(dir: &Path, given: Option<&Path>) -> io::Result<PathBuf> {
-    let (path, content) = match given {
-        Some(path) => (path.canonicalize()?, path),
-        // The one that runs, also where its file is gone by now.
-        None => (std::env::current_exe()?, Path::new("/proc/self/exe")),
-    };
+    // The one that runs, also where its file is gone by now.
+    let content = given.unwrap_or(Path::new("/proc/self/exe"));
     let bin = dir.join("bin");
     fs::create_dir_all(&bin)?;
     let own = bin.join("twin");
-    // A link costs nothing. On another file system, or where the file is somebody else's, there is none.
-    if fs::hard_link(&path, &own).is_err() {
-        fs::copy(content, &own)?;
-    }
+    fs::copy(content, &own)?;
     Ok(own)
 }
 

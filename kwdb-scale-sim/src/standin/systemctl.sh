@@ -58,12 +58,13 @@ launch() {
   if [ -z "$top" ] && [ "$(id -u)" = 0 ] && [ -n "$user" ] && [ "$user" != root ]; then
     as="setpriv --reuid=$user --regid=$(id -g "$user") --init-groups"
   fi
-  date +%s%N | cut -c 1-16 >"$state.started"
   rm -f "$state.pid"
   # The group's number is the main process's, which is written down by root before the unit's user takes over.
   eval "exec setsid sh -c 'echo \$\$ >\"\$0\"; exec \"\$@\"' '$state.pid' $as $(setting ExecStart)" </dev/null >>"$state.log" 2>&1 &
   child=$!
   while [ ! -s "$state.pid" ] && lives "$child"; do sleep 0.02; done
+  # After the process: nobody must see that it was started and take it for one that ended.
+  date +%s%N | cut -c 1-16 >"$state.started"
 }
 
 start() {
