@@ -118,7 +118,7 @@ async fn supervise(
             Err(PortError::new(
                 PortErrorKind::Deadline,
                 format!(
-                    "'{program}' had not come back after {:?}; it was ended with the processes it had started",
+                    "'{program}' had not come back after {:?}; it was ended with the processes of its group",
                     command.deadline
                 ),
             ))

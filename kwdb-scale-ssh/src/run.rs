@@ -218,7 +218,7 @@ impl Supervised {
         }
         tracing::debug!(program, ?deadline, ended, "command ended at its deadline");
         let how = match ended {
-            true => "it was ended with the processes it had started",
+            true => "it was ended with the processes of its group",
             false => "it could not be ended from here; its watcher on the host ends it, if it began at all",
         };
         PortError::new(
