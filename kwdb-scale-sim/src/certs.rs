@@ -25,7 +25,7 @@ use rcgen::{
 };
 use rsa::RsaPrivateKey;
 use rsa::pkcs1::{DecodeRsaPrivateKey, EncodeRsaPrivateKey, LineEnding};
-use rsa::pkcs8::EncodePrivateKey;
+use rsa::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
@@ -47,10 +47,13 @@ impl Key {
         RsaPrivateKey::new(&mut rsa::rand_core::OsRng, bits).map(Self).map_err(io::Error::other)
     }
 
-    /// Reads PKCS#1 PEM.
+    /// Reads PEM of PKCS#1 or, as kwbase does too (V3.2.1), PKCS#8.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let text = fs::read_to_string(path)?;
-        RsaPrivateKey::from_pkcs1_pem(&text).map(Self).map_err(io::Error::other)
+        match RsaPrivateKey::from_pkcs1_pem(&text) {
+            Ok(key) => Ok(Self(key)),
+            Err(e) => RsaPrivateKey::from_pkcs8_pem(&text).map(Self).map_err(|_| io::Error::other(e)),
+        }
     }
 
     pub(crate) fn pkcs1_pem(&self) -> io::Result<String> {
@@ -276,6 +279,18 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn reads_both_forms_of_a_key() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (key, path) = (Key::new(2048).unwrap(), tmp.path().join("ca.key"));
+        for pem in [key.pkcs1_pem().unwrap(), key.0.to_pkcs8_pem(LineEnding::LF).unwrap().to_string()] {
+            fs::write(&path, pem).unwrap();
+            assert_eq!(Key::read(&path).unwrap().0, key.0);
+        }
+        fs::write(&path, "garbage").unwrap();
+        assert!(Key::read(&path).is_err());
+    }
 
     #[test]
     fn makes_what_kwbase_cert_makes() {
