@@ -62,7 +62,7 @@ pub(super) struct Scratch {
     /// Ranges that want one more replica, by the last look.
     pub short: Vec<RangeId>,
     pub tries: u32,
-    /// Since when the act at hand fails.
+    /// Since when acts of the step at hand fail, whatever else was done between them.
     pub failing_since: Option<Timestamp>,
     /// The next look also reads what range health needs.
     pub want_health: bool,
@@ -303,8 +303,6 @@ pub fn step(state: &State, at: Timestamp, event: Event) -> (State, Vec<Effect>) 
             if matches!(result, ActResult::Failed { .. }) {
                 next.scratch.tries += 1;
                 next.scratch.failing_since.get_or_insert(at);
-            } else {
-                next.scratch.failing_since = None;
             }
             rest_after(&mut next, at, &result);
             next.record(Record::Outcome { step, result }, &mut effects);

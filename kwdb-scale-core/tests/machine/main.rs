@@ -94,7 +94,7 @@ struct Run {
     lose: bool,
     fail: bool,
     orphan: Option<u8>,
-    /// From the first act of it on, so many seconds long, every host is away for acts.
+    /// From the first such act on, so many seconds long, each fails because its host is away.
     away: Option<(Of, i64)>,
     away_until: Option<jiff::Timestamp>,
     /// The world as the last look saw it.
@@ -268,11 +268,11 @@ impl Run {
                         event = Event::Cancel(Cancel::Undo);
                         continue;
                     }
-                    if let Some((_, seconds)) = self.away.filter(|(of, _)| of(&order.act)) {
-                        self.away = None;
-                        self.away_until = Some(self.world.now + jiff::SignedDuration::from_secs(seconds));
-                    }
-                    let away = self.away_until.is_some_and(|until| self.world.now < until);
+                    let now = self.world.now;
+                    let away = self.away.filter(|(of, _)| of(&order.act)).is_some_and(|(_, seconds)| {
+                        let until = now + jiff::SignedDuration::from_secs(seconds);
+                        now < *self.away_until.get_or_insert(until)
+                    });
                     if away || std::mem::take(&mut self.fail) {
                         let kind = PortErrorKind::Unreachable;
                         Event::Acted(ActResult::Failed { kind, message: "refused".into() })

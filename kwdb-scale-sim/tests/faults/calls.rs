@@ -104,7 +104,7 @@ async fn silence_ends_in_a_stop() {
     clean.run(&Book::default(), &[]).await.unwrap();
     for call in CALLS.into_iter().filter(|c| *c != Call::Recommission) {
         let count = clean.calls[&call];
-        let step = (count / 2).max(1) as usize;
+        let step = (count / 5).max(1) as usize;
         for (i, n) in (1..=count).step_by(step).enumerate() {
             let kind = [PortErrorKind::Unreachable, PortErrorKind::Denied][i % 2];
             suffer(&scene, call, Which::From(n), Fault::Fail(kind)).await;

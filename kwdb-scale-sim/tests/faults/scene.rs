@@ -373,8 +373,6 @@ pub(crate) fn policy() -> Policy {
     Policy {
         poll: SignedDuration::from_secs(5),
         start_deadline: SignedDuration::from_secs(20),
-        // What fails is tried again for four times that; each look costs the test its time.
-        act_deadline: SignedDuration::from_secs(4),
         join_deadline: SignedDuration::from_mins(5),
         stop_deadline: SignedDuration::from_mins(1),
         removed_deadline: SignedDuration::from_mins(1),

@@ -23,9 +23,9 @@ use crate::topology::NodeId;
 
 /// Times that an act which fails for a passing reason is tried.
 const TRIES: u32 = 3;
-/// Between tries after those, doubled each time.
+/// Between tries after those, doubled each time, so often.
 const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(2);
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(30);
+const DOUBLINGS: u32 = 4;
 
 pub(super) fn look(state: &State, at: Timestamp) -> Look {
     match state.step_at_hand() {
@@ -218,8 +218,8 @@ fn attempt(ctx: &Ctx<'_>, act: Act, what: &str) -> Verdict {
             format!("{what} failed, {} times in {patience:#}: {message}", scratch.tries),
         );
     }
-    let doubled = 1_i32.checked_shl(scratch.tries - TRIES).unwrap_or(i32::MAX);
-    let pause = FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE);
+    let doublings = (scratch.tries - TRIES).min(DOUBLINGS);
+    let pause = FIRST_PAUSE.saturating_mul(1 << doublings);
     if ctx.at.duration_since(last) >= pause {
         return Verdict::Act(act);
     }

@@ -114,11 +114,12 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
             }
         }
         last => {
-            if let Some((act @ Act::Stop { .. }, ActResult::Failed { .. })) = &last
-                && let stop @ Verdict::Stop(_) =
-                    super::attempt(ctx, act.clone(), &format!("stopping node {id}"))
-            {
-                return stop;
+            if let Some((act @ Act::Stop { .. }, ActResult::Failed { .. })) = &last {
+                match super::attempt(ctx, act.clone(), &format!("stopping node {id}")) {
+                    // Not without a count that is newer.
+                    Verdict::Act(_) => {}
+                    other => return other,
+                }
             }
             confirm(ctx, node)
         }
