@@ -39,16 +39,16 @@ fn follow(case: &Case, from: &str, to: &str, written: &str, least: usize) {
         .collect();
     assert!(commands.len() >= least, "the guide has its commands: {commands:?}");
 
-    let home = tempfile::Builder::new().prefix("kwscale-guide-").tempdir().unwrap();
-    let lab = home.path().join("lab").display().to_string();
-    let _ended = Ended { case, lab: &lab };
+    let place = case.place();
+    let (home, lab) = (place.path(""), place.inside("").display().to_string());
+    let lab = lab.trim_end_matches('/');
     let programs = Path::new(KWSCALE).parent().unwrap().display();
     let path = format!("{programs}:{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let mut env = BTreeMap::from([("PATH".to_owned(), path)]);
     let mut token = None;
     for command in commands {
         let (line, exit) = command.split_once(EXIT).unwrap_or((command, "0"));
-        let mut line = line.trim_end().replace(written, &lab);
+        let mut line = line.trim_end().replace(written, lab);
         if let Some((name, value)) = line.strip_prefix("export ").and_then(|set| set.split_once('=')) {
             env.insert(name.to_owned(), value.to_owned());
             continue;
@@ -64,7 +64,7 @@ fn follow(case: &Case, from: &str, to: &str, written: &str, least: usize) {
         let mut shell = Command::new("sh");
         shell
             .args(["-c", killed.as_ref().unwrap_or(&line)])
-            .current_dir(home.path())
+            .current_dir(&home)
             .env_remove("SSH_AUTH_SOCK")
             .envs(&env);
         let running = case.start_command(&mut shell, line);
@@ -80,19 +80,5 @@ fn follow(case: &Case, from: &str, to: &str, written: &str, least: usize) {
         let said = said.split_once("--consent ");
         token = said.and_then(|(_, rest)| rest.split_whitespace().next()).map(str::to_owned).or(token);
     }
-    assert!(!Path::new(&lab).exists(), "the guide ends its lab");
-}
-
-/// Ends the lab of a guide that was left in the middle.
-struct Ended<'a> {
-    case: &'a Case,
-    lab: &'a str,
-}
-
-impl Drop for Ended<'_> {
-    fn drop(&mut self) {
-        if Path::new(self.lab).exists() {
-            self.case.kwscale(&["lab", "down", "--dir", self.lab]);
-        }
-    }
+    assert!(!place.inside("").exists(), "the guide ends its lab");
 }

@@ -101,20 +101,25 @@ impl Case {
         Running { child, dir, line, begun: Instant::now() }
     }
 
-    /// A lab; on the twin at that speed.
-    pub(crate) fn lab(&self, nodes: u32, speed: u32, more: &[&str]) -> TestLab<'_> {
+    /// Where a lab may come up; it is ended if it does.
+    pub(crate) fn place(&self) -> TestLab<'_> {
         let home = tempfile::Builder::new().prefix("kwscale-e2e-").tempdir().unwrap();
         let dir = home.path().join("lab").display().to_string();
+        TestLab { case: self, home, dir }
+    }
+
+    /// A lab; on the twin at that speed.
+    pub(crate) fn lab(&self, nodes: u32, speed: u32, more: &[&str]) -> TestLab<'_> {
+        // Before it comes up, so that it is ended whatever happens.
+        let lab = self.place();
         let (nodes, speed) = (nodes.to_string(), speed.to_string());
-        let mut args = vec!["lab", "up", "--dir", &dir, "--nodes", &nodes];
+        let mut args = vec!["lab", "up", "--dir", &lab.dir, "--nodes", &nodes];
         args.extend(more);
         let kwbase = self.real.as_ref().map(|p| p.display().to_string());
         match &kwbase {
             Some(path) => args.extend(["--kwbase", path]),
             None => args.extend(["--speed", &speed]),
         }
-        // Before it comes up, so that it is ended whatever happens.
-        let lab = TestLab { case: self, home, dir: dir.clone() };
         self.kwscale(&args).exit(0);
         if let Some(control) = &self.control {
             lab.control(control);

@@ -26,9 +26,9 @@ archive() {
   emit "A$({ packed | bound tar -tvzf - 2>/dev/null; echo "$?"; } | head -c 4096 |
     sed 's/^\(.\).* \(\.\/\)\{0,1\}/\1 /' | tr -d '\000')"
   # By either of its names: tar complains of the one that is not there.
-  emit "C$(entry ca.crt | tr -d '\000' |
-    sed -n '/-----BEGIN CERTIFICATE-----/,/-----END CERTIFICATE-----/p')"
-  of_certificate=$(entry ca.crt | bound openssl x509 -noout -pubkey 2>/dev/null)
+  pem=$(entry ca.crt | tr -d '\000' | sed -n '/-----BEGIN CERTIFICATE-----/,/-----END CERTIFICATE-----/p')
+  emit "C$pem"
+  of_certificate=$(printf '%s\n' "$pem" | bound openssl x509 -noout -pubkey 2>/dev/null)
   of_key=$(entry ca.key | bound openssl pkey -pubout -passin pass: 2>/dev/null)
   case $of_certificate,$of_key in
   ,*) ;;

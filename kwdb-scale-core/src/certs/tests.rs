@@ -287,9 +287,9 @@ async fn a_run_that_cannot_be_seen_has_its_time() {
         left(age);
         let begun = std::time::Instant::now();
         there.restore(false, false, None).await.unwrap();
-        assert_eq!(
-            begun.elapsed() > Duration::from_millis(1500),
-            waits,
+        // One that is young is waited for until it is a minute old; the other is not waited for, whatever the visit takes.
+        assert!(
+            !waits || begun.elapsed() > Duration::from_millis(1500),
             "{age} s old: {:?}",
             begun.elapsed()
         );

@@ -351,7 +351,7 @@ pub(crate) struct Question {
     pub(crate) program: String,
     /// What leads to it from the machine.
     pub(crate) prefix: Vec<String>,
-    /// What owns the processes of the host's nodes: its container is looked at, else the installer's.
+    /// What owns the processes of the host's nodes: its unit or container is looked at, else the installer's.
     pub(crate) owner: Owner,
     /// The certificate directory of a secure host.
     pub(crate) certs_dir: Option<String>,

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::machine::{Joining, joining};
 use super::{Problem, authority, script};
 use crate::assess::{Context, Retry};
+use crate::certs::brief;
 use crate::fact::Fact;
 use crate::host_facts::{CertificateDirectory, HostFacts, Machine, NODE_FILE};
 use crate::topology::HostName;
@@ -56,11 +57,6 @@ pub(super) fn foreign<'a>(cx: &Context<'a>, fingerprint: &str) -> Option<(&'a Ho
     known.into_iter().next().filter(|_| !same)
 }
 
-/// The first characters, which are enough to tell two apart.
-fn short(fingerprint: &str) -> String {
-    fingerprint.chars().take(16).collect()
-}
-
 pub(super) fn usable(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     for new in secure(cx) {
@@ -98,8 +94,8 @@ fn faults(cx: &Context<'_>, new: Joining<'_>, dir: &CertificateDirectory) -> Vec
     {
         lines.push(format!(
             "{CA} is of another authority ({}) than on host {host} ({})",
-            short(&ca.fingerprint),
-            short(other)
+            brief(&ca.fingerprint),
+            brief(other)
         ));
     }
     if let (Fact::Known(ca), Fact::Known(node)) = (&ca, &node)

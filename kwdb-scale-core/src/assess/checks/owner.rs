@@ -13,6 +13,8 @@ struct Owner<'a> {
     what: String,
     /// Whose word counts.
     keeper: &'static str,
+    /// How one is made, where that is not plain.
+    made: &'static str,
     there: Fact<Option<There<'a>>>,
 }
 
@@ -32,7 +34,7 @@ fn of(facts: &HostFacts) -> Option<Owner<'_>> {
             let there = machine.unit.as_ref().map(|unit| {
                 unit.as_ref().map(|u| There { state: &u.active, is_up: u.is_up(), returns: None })
             });
-            Some(Owner { what: format!("unit {unit}"), keeper: "systemd", there })
+            Some(Owner { what: format!("unit {unit}"), keeper: "systemd", made: "", there })
         }
         (None, Some(name)) => {
             let there = machine.container.as_ref().map(|container| {
@@ -42,7 +44,8 @@ fn of(facts: &HostFacts) -> Option<Owner<'_>> {
                     returns: c.returns.as_deref(),
                 })
             });
-            Some(Owner { what: format!("container {name}"), keeper: "its engine", there })
+            let made = " (docker create or podman create)";
+            Some(Owner { what: format!("container {name}"), keeper: "its engine", made, there })
         }
         (None, None) => None,
     }
@@ -50,7 +53,7 @@ fn of(facts: &HostFacts) -> Option<Owner<'_>> {
 
 /// What is wrong with an owner that is not there.
 fn absent(host: &HostName, owner: &Owner<'_>, cure: &str) -> Option<Problem> {
-    let Owner { what, keeper, there } = owner;
+    let Owner { what, keeper, there, .. } = owner;
     match there {
         Fact::Known(Some(_)) => None,
         Fact::Known(None) => Some(Problem::new(format!("host {host} has no {what}")).cure(cure)),
@@ -69,17 +72,11 @@ pub(super) fn owners(cx: &Context<'_>) -> Vec<Problem> {
         |host: &HostName, owner: &Owner<'_>| Retry::WhenFactChanges(format!("{} of host {host}", owner.what));
     for new in machine::joining(cx) {
         let Some(owner) = of(new.facts) else { continue };
-        let cure = match &new.machine.owner_unit {
-            Some(_) => format!(
-                "make it there, with the node's whole command line, --join included, or correct the unit's name of host {}",
-                new.host
-            ),
-            None => format!(
-                "make it there with the node's whole command line, --join included (docker create or podman create), or correct \
-                 the container's name of host {}",
-                new.host
-            ),
-        };
+        let cure = format!(
+            "make it there with the node's whole command line, --join included{}, or correct the name in the description of \
+             host {}",
+            owner.made, new.host
+        );
         found.extend(absent(new.host, &owner, &cure).map(|p| p.retry(retry(new.host, &owner))));
     }
     if cx.request.options.finish != Finish::Stop {

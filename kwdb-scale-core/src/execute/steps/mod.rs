@@ -200,7 +200,7 @@ fn attempt(ctx: &Ctx<'_>, act: Act, what: &str) -> Verdict {
         return Verdict::Act(act);
     };
     if !kind.is_transient() {
-        return failed(ctx, StopReason::ActFailed, format!("{what} failed: {message}"));
+        return stopped(ctx, StopReason::ActFailed, format!("{what} failed: {message}"));
     }
     // What is taken up again after a replay begins anew.
     let (Some(since), Some(last)) = (scratch.failing_since, scratch.acted_at) else {
@@ -212,7 +212,7 @@ fn attempt(ctx: &Ctx<'_>, act: Act, what: &str) -> Verdict {
     let patience = ctx.state.policy().act_deadline.saturating_mul(4);
     if ctx.at.duration_since(since) >= patience {
         // What passes by itself is gone on with when it has passed; anything else wants a person.
-        return failed(
+        return stopped(
             ctx,
             StopReason::GateClosed,
             format!("{what} failed, {} times in {patience:#}: {message}", scratch.tries),
@@ -226,7 +226,7 @@ fn attempt(ctx: &Ctx<'_>, act: Act, what: &str) -> Verdict {
     Verdict::Wait(format!("another try: {what} failed: {message}"))
 }
 
-fn failed(ctx: &Ctx<'_>, reason: StopReason, message: String) -> Verdict {
+fn stopped(ctx: &Ctx<'_>, reason: StopReason, message: String) -> Verdict {
     Verdict::stop_with(reason, message, standing(ctx.state), next_moves(ctx.state))
 }
 
@@ -236,12 +236,7 @@ fn patience(ctx: &mut Ctx<'_>, waiting_for: String) -> Verdict {
     if ctx.gate_open_for() < limit {
         return Verdict::Wait(waiting_for);
     }
-    Verdict::stop_with(
-        StopReason::GateClosed,
-        format!("waited {limit:#} in vain for {waiting_for}"),
-        standing(ctx.state),
-        next_moves(ctx.state),
-    )
+    stopped(ctx, StopReason::GateClosed, format!("waited {limit:#} in vain for {waiting_for}"))
 }
 
 /// The gate before an act stays closed: wait for it to open, and stop after the policy's stall time. Before the first
