@@ -326,7 +326,9 @@ pub struct SshLimits {
     /// Commands and file transfers at once on one connection. sshd allows 10 (`MaxSessions`), of which two are kept
     /// for ending commands.
     pub sessions: usize,
-    /// For connecting, the key exchange and the login together, of each host on the way.
+    /// For connecting, the key exchange and the login together, of each host on the way. A server that closes before
+    /// the key exchange is done, as sshd does when too many are logging in, is tried up to six times within it, with
+    /// pauses of 3.1 s in all.
     pub connect: Duration,
     /// Between two signs of life asked of a silent server; after three without an answer the connection is lost.
     pub keepalive: Duration,

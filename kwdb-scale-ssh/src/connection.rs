@@ -70,6 +70,28 @@ pub(crate) enum OpenError {
     Refused(PortError),
 }
 
+/// Why there is no connection. Nothing was done on the host.
+#[derive(Debug)]
+pub(crate) enum NotConnected {
+    /// The server closed before the keys were exchanged; it may let the next one in.
+    TurnedAway(PortError),
+    Failed(PortError),
+}
+
+impl NotConnected {
+    pub(crate) fn into_error(self) -> PortError {
+        match self {
+            Self::TurnedAway(error) | Self::Failed(error) => error,
+        }
+    }
+}
+
+impl From<PortError> for NotConnected {
+    fn from(error: PortError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// An open session and the right to have it.
 pub(crate) struct Session {
     pub(crate) channel: Channel<Msg>,
@@ -91,7 +113,7 @@ impl Connection {
         via: Option<Arc<Connection>>,
         limits: &SshLimits,
         keys: &Keys,
-    ) -> Result<Arc<Self>, PortError> {
+    ) -> Result<Arc<Self>, NotConnected> {
         let loading = host.clone();
         let check = blocking(move || HostCheck::load(&loading)).await?;
         let config = Arc::new(configuration(&check, limits));
@@ -103,7 +125,10 @@ impl Connection {
             Stream::Tcp(stream) => client::connect_stream(config, stream, client).await,
             Stream::Through(channel) => client::connect_stream(config, channel.into_stream(), client).await,
         };
-        let mut handle = handshake.map_err(|e| e.into_port_error(&shown))?;
+        let mut handle = handshake.map_err(|e| match e.turned_away() {
+            true => NotConnected::TurnedAway(e.into_port_error(&shown)),
+            false => NotConnected::Failed(e.into_port_error(&shown)),
+        })?;
         log_in(&mut handle, host, keys).await?;
         tracing::debug!(host = shown, user = host.user, "connected");
         Ok(Arc::new(Self {

@@ -49,8 +49,27 @@ impl From<russh::Error> for HandshakeError {
 }
 
 impl HandshakeError {
+    /// Whether the server closed the connection without a word of the protocol against it, as sshd does when too many
+    /// are logging in.
+    pub(crate) fn turned_away(&self) -> bool {
+        match self {
+            Self::Ssh(russh::Error::Disconnect) => true,
+            Self::Ssh(russh::Error::IO(e)) => matches!(
+                e.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
+            ),
+            _ => false,
+        }
+    }
+
     /// Nothing was done on the host, whatever happened.
     pub(crate) fn into_port_error(self, host: &str) -> PortError {
+        if self.turned_away() {
+            return unreachable(format!(
+                "'{host}' closes the connection before the SSH handshake is done: too many may be logging in there \
+                 (MaxStartups in its sshd_config), or it does not take this client's address"
+            ));
+        }
         match self {
             Self::Refused(error) => error,
             Self::Ssh(error @ russh::Error::NoCommonAlgo { .. }) => PortError::new(

@@ -6,16 +6,22 @@ use std::time::Duration;
 
 use kwdb_scale_core::ports::PortError;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::config::{SshHost, SshLimits};
-use crate::connection::{self, Connection, OpenError, Session};
+use crate::connection::{self, Connection, NotConnected, OpenError, Session};
 use crate::error::{config, unreachable};
 use crate::keys::Keys;
 
 /// A host that has not answered by then is waited for without its right to a handshake, so that hosts that are down do
 /// not keep those that are up waiting.
 const DIAL_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The first pause after a server closed the connection before the keys were exchanged, as sshd does when too many are
+/// logging in (`MaxStartups`); each further one is twice as long.
+const TURNED_AWAY_PAUSE: Duration = Duration::from_millis(100);
+/// Tries in all: 3.1 s of pauses.
+const TURNED_AWAY_TRIES: u32 = 6;
 
 /// The connections of a transport.
 #[derive(Debug)]
@@ -64,37 +70,74 @@ impl Pool {
             Some(jump) => Some(Box::pin(self.connection(jump)).await?),
             None => None,
         };
-        let mut right = self.right().await?;
-        let connecting = async {
-            let opening = async {
-                match &via {
-                    Some(jump) => jump.tunnel(host).await,
-                    None => connection::dial(host).await,
-                }
-            };
-            let mut opening = pin!(opening);
-            let stream = match timeout(DIAL_PATIENCE, &mut opening).await {
-                Ok(stream) => stream?,
-                Err(_) => {
-                    drop(right);
-                    let stream = opening.await?;
-                    right = self.right().await?;
-                    stream
-                }
-            };
-            let connection = Connection::open(host, stream, via.clone(), &self.limits, &self.keys).await;
-            drop(right);
-            connection
-        };
+        // Waiting for it says nothing about the host.
+        let right = self.right().await?;
         let patience = host.connect_timeout.unwrap_or(self.limits.connect);
+        let mut turned_away = None;
+        let connecting = self.connect(host, via.as_ref(), right, &mut turned_away);
         let connection = timeout(patience, connecting).await.unwrap_or_else(|_| {
-            Err(unreachable(format!(
-                "'{}' did not answer, or not let us in, within {patience:?}",
-                host.shown()
-            )))
+            Err(turned_away.unwrap_or_else(|| {
+                unreachable(format!(
+                    "'{}' did not answer, or not let us in, within {patience:?}",
+                    host.shown()
+                ))
+            }))
         })?;
         *current = Some(Arc::clone(&connection));
         Ok(connection)
+    }
+
+    /// Connects; tries again, with growing pauses, where the server only has too much to do. The last such refusal is
+    /// left in `turned_away`, for a caller who stops waiting.
+    async fn connect<'a>(
+        &'a self,
+        host: &SshHost,
+        via: Option<&Arc<Connection>>,
+        mut right: SemaphorePermit<'a>,
+        turned_away: &mut Option<PortError>,
+    ) -> Result<Arc<Connection>, PortError> {
+        let mut pause = TURNED_AWAY_PAUSE;
+        for _ in 1..TURNED_AWAY_TRIES {
+            match self.connect_once(host, via, right).await {
+                Ok(connection) => return Ok(connection),
+                Err(NotConnected::Failed(error)) => return Err(error),
+                Err(NotConnected::TurnedAway(error)) => {
+                    tracing::debug!(host = host.shown(), ?pause, "turned away, tried again after a pause");
+                    *turned_away = Some(error);
+                }
+            }
+            sleep(pause).await;
+            pause *= 2;
+            right = self.right().await?;
+        }
+        self.connect_once(host, via, right).await.map_err(NotConnected::into_error)
+    }
+
+    async fn connect_once<'a>(
+        &'a self,
+        host: &SshHost,
+        via: Option<&Arc<Connection>>,
+        mut right: SemaphorePermit<'a>,
+    ) -> Result<Arc<Connection>, NotConnected> {
+        let opening = async {
+            match via {
+                Some(jump) => jump.tunnel(host).await,
+                None => connection::dial(host).await,
+            }
+        };
+        let mut opening = pin!(opening);
+        let stream = match timeout(DIAL_PATIENCE, &mut opening).await {
+            Ok(stream) => stream?,
+            Err(_) => {
+                drop(right);
+                let stream = opening.await?;
+                right = self.right().await?;
+                stream
+            }
+        };
+        let connection = Connection::open(host, stream, via.cloned(), &self.limits, &self.keys).await;
+        drop(right);
+        connection
     }
 
     /// A session on the host. A connection that turns out to be gone is made anew, once.

@@ -62,6 +62,8 @@ struct Host {
     /// Logins going on, and the most at once.
     busy: Arc<(AtomicUsize, AtomicUsize)>,
     gate: Arc<Semaphore>,
+    /// So many connections are closed before anything of the protocol is said.
+    turns_away: usize,
 }
 
 impl Host {
@@ -72,6 +74,7 @@ impl Host {
             lines: Arc::default(),
             busy: Arc::default(),
             gate: Arc::new(Semaphore::new(1000)),
+            turns_away: 0,
         }
     }
 }
@@ -113,8 +116,15 @@ impl Server {
             // Dropped with the task, and every connection with it.
             let mut running = tokio::task::JoinSet::new();
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
+                let (mut stream, _) = listener.accept().await.unwrap();
                 let number = count.fetch_add(1, Ordering::SeqCst);
+                if number < host.turns_away {
+                    // OpenSSH says it in words to some, and to some it does not.
+                    if number % 2 == 1 {
+                        let _ = stream.write_all(b"Not allowed at this time\r\n").await;
+                    }
+                    continue;
+                }
                 let config = server::Config {
                     keys: vec![keys[number.min(keys.len() - 1)].clone()],
                     methods: MethodSet::from(&host.methods[..]),
@@ -452,6 +462,21 @@ async fn handshakes_over_a_fleet_are_bounded() {
         run.await.unwrap().unwrap();
     }
     assert_eq!(busy.1.load(Ordering::SeqCst), 2, "the most at once");
+}
+
+#[tokio::test]
+async fn a_server_with_too_many_logins_is_asked_again() {
+    let mut host = Host::new(Play::Answer);
+    host.turns_away = 3;
+    let server = Server::start(host).await;
+    assert_eq!(run(&server.transport()).await.unwrap(), "output");
+    assert_eq!(server.connections.load(Ordering::SeqCst), 4);
+    let mut host = Host::new(Play::Answer);
+    host.turns_away = usize::MAX;
+    let server = Server::start(host).await;
+    let text = fails(&server.transport(), PortErrorKind::Unreachable).await;
+    assert!(text.contains("MaxStartups"), "{text}");
+    assert!(server.connections.load(Ordering::SeqCst) > 1);
 }
 
 /// A server that is none.
