@@ -10,6 +10,7 @@ use kwdb_scale_core::assess::{Assessment, Severity, assess};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::host_facts::*;
 use kwdb_scale_core::observation::{Reach, Service};
+use kwdb_scale_core::owner::Owner;
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::ports::{AuthorityFacts, PortState};
 use kwdb_scale_core::request::{Certificates, OldData, Operation};
@@ -205,23 +206,63 @@ fn something_runs_there() {
     scene.cluster.host_mut(NEW).by_service = true;
     scene.machine(NEW).inside = true;
     scene.machine(NEW).installed = Fact::Known(None);
-    scene.machine(NEW).owner_container = Some("kw7".into());
+    let kw7 = Owner::Container { engine: "docker".into(), name: "kw7".into() };
+    scene.machine(NEW).owner = kw7.clone();
     assert!(!scene.assess(scale_out(&[NEW])).refused());
     scene.machine(NEW).container = Fact::Known(Some(container));
     scene.refuses("host-not-running", &["container kw7 of kwdb is running"]);
     scene.machine(NEW).container = Fact::Known(None);
     scene.refuses("process-owner", &["has no container kw7"]);
-    scene.machine(NEW).owner_container = None;
-    scene.machine(NEW).owner_unit = Some("kwbase-2".into());
+    scene.machine(NEW).owner = Owner::Systemd { unit: "kwbase-2".into() };
     scene.machine(NEW).unit = Fact::Known(None);
     scene.refuses("process-owner", &["has no unit kwbase-2"]);
-    scene.machine(NEW).owner_unit = None;
-    scene.machine(NEW).owner_container = Some("kw7".into());
+    scene.machine(NEW).owner = kw7;
     scene.machine(NEW).container = Fact::unknown("there is no program docker on the host");
     let refused = scene.assess(scale_out(&[NEW]));
     assert!(
         refused.refusals().any(|f| f.check == "process-owner" && f.message.contains("there is no program"))
     );
+}
+
+#[test]
+fn what_owns_a_leaving_node() {
+    const LEAVING: u32 = 5;
+    let refusal = |scene: &mut Scene| -> Option<String> {
+        let found = scene.assess(scale_in(&[LEAVING]));
+        let refusals: Vec<_> = found.refusals().map(|f| (f.check.clone(), f.message.clone())).collect();
+        assert!(refusals.iter().all(|(check, _)| check == "process-owner"), "{refusals:?}");
+        refusals.into_iter().next().map(|(_, message)| message)
+    };
+    let mut scene = Scene::new();
+    scene.cluster.host_mut(LEAVING).by_service = true;
+    let machine = scene.machine(LEAVING);
+    machine.owner = Owner::Systemd { unit: "kwbase-5".into() };
+    let own = process("/data/n5");
+    let unit = Unit { active: "active".into(), enabled: "enabled".into(), main_pid: Some(own.pid) };
+    machine.unit = Fact::Known(Some(unit.clone()));
+    machine.processes = Fact::Known(vec![own.clone()]);
+    assert_eq!(refusal(&mut scene), None);
+    scene.machine(LEAVING).unit =
+        Fact::Known(Some(Unit { active: "inactive".into(), main_pid: None, ..unit.clone() }));
+    assert!(refusal(&mut scene).unwrap().contains("unit kwbase-5 of host h5 is inactive"));
+
+    // The unit of another node of the machine.
+    let other = NodeProcess { pid: 99, ..process("/data/other") };
+    let by_other = Fact::Known(Some(Unit { main_pid: Some(other.pid), ..unit }));
+    scene.machine(LEAVING).unit = by_other;
+    scene.machine(LEAVING).processes = Fact::Known(vec![own, other.clone()]);
+    assert!(refusal(&mut scene).unwrap().contains("runs another node, that of --store=/data/other"));
+    // Where no process has the store of the description, that may be written in another way.
+    scene.machine(LEAVING).processes = Fact::Known(vec![other]);
+    assert_eq!(refusal(&mut scene), None);
+
+    let machine = scene.machine(LEAVING);
+    machine.owner = Owner::Container { engine: "docker".into(), name: "kw5".into() };
+    let returns = Some("unit kw5.service owns it; name that unit".into());
+    let container =
+        Container { engine: "docker".into(), state: "running".into(), image: "kwdb".into(), returns };
+    machine.container = Fact::Known(Some(container));
+    assert!(refusal(&mut scene).unwrap().ends_with("again after its stop: unit kw5.service owns it"));
 }
 
 #[test]

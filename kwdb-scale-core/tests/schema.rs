@@ -23,6 +23,7 @@ use kwdb_scale_core::execute::{
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::host_facts::ScriptFacts;
 use kwdb_scale_core::observation::{Observation, Reach, Service};
+use kwdb_scale_core::owner::Owner;
 use kwdb_scale_core::plan::{OldDirectory, OldEntry, Plan, PlanError, Step};
 use kwdb_scale_core::ports::{AuthorityFacts, HostFacts, Means, PortErrorKind, PortState, StoreContent};
 use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Pace, Redistribution};
@@ -198,8 +199,7 @@ fn observations() -> Vec<Observation> {
             image: "kwdb".into(),
             returns: Some("unit kw.service owns it".into()),
         }));
-        told.owner_unit = Some("kwbase-26257".into());
-        told.owner_container = Some("kwdb6".into());
+        told.owner = Owner::Container { engine: "docker".into(), name: "kwdb6".into() };
         let mut bare = machine::machine("/data/n7");
         bare.installed = Fact::Known(None);
         bare.unit = Fact::Known(None);

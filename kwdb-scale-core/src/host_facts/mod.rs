@@ -21,6 +21,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
+use crate::owner::Owner;
 use crate::topology::{Address, HostName, StartMode};
 
 /// Where KWDB's installer keeps its record of the installation.
@@ -149,6 +150,11 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
+    /// Whether a path is one of the configured store directories.
+    pub(crate) fn has_store(&self, path: &str) -> bool {
+        self.stores.iter().any(|s| s.path.trim_end_matches('/') == path.trim_end_matches('/'))
+    }
+
     /// Without the names that nobody needs of a host where no node shall join.
     pub(crate) fn brief(mut self) -> Self {
         for store in &mut self.stores {
@@ -187,17 +193,14 @@ pub struct Machine {
     pub peers: Fact<Option<Peers>>,
     /// Where a `deploy.sh` of KWDB lies, of the usual places.
     pub deploy_scripts: Fact<Vec<String>>,
-    /// The unit of `owner_unit`, else the installer's [`UNIT`]; `None` when there is no such unit, or no systemd.
+    /// What owns the processes of the host's nodes, by the caller's configuration.
+    #[serde(default, skip_serializing_if = "Owner::is_quit")]
+    pub owner: Owner,
+    /// The owner, where it is a unit, else the installer's [`UNIT`]; `None` when there is no such unit, or no systemd.
     pub unit: Fact<Option<Unit>>,
-    /// The name of the unit that owns the processes of the host's nodes, by the caller's configuration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner_unit: Option<String>,
-    /// The container of `owner_container`, else the installer's [`CONTAINER`]; `None` when there is no such container, or
+    /// The owner, where it is a container, else the installer's [`CONTAINER`]; `None` when there is no such container, or
     /// no engine.
     pub container: Fact<Option<Container>>,
-    /// The name of the container that owns the processes of the host's nodes, by the caller's configuration.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owner_container: Option<String>,
     /// Where something listens (TCP).
     pub ports: Fact<Vec<Listener>>,
     /// The file systems of the directories that a node of this host uses.
@@ -221,6 +224,22 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Of which unit [`unit`](Self::unit) tells.
+    pub fn unit_name(&self) -> &str {
+        match &self.owner {
+            Owner::Systemd { unit } => unit,
+            Owner::Quit | Owner::Container { .. } => UNIT,
+        }
+    }
+
+    /// Of which container [`container`](Self::container) tells.
+    pub fn container_name(&self) -> &str {
+        match &self.owner {
+            Owner::Container { name, .. } => name,
+            Owner::Quit | Owner::Systemd { .. } => CONTAINER,
+        }
+    }
+
     /// Each part that could not be told, with the reason, one a line.
     pub fn unknowns(&self) -> Vec<String> {
         fn note<T>(lines: &mut Vec<String>, what: &str, fact: &Fact<T>) {
@@ -233,8 +252,8 @@ impl Machine {
         note(&mut lines, MODE_FILE, &self.installed);
         note(&mut lines, NODE_FILE, &self.peers);
         note(&mut lines, "deploy.sh", &self.deploy_scripts);
-        note(&mut lines, self.owner_unit.as_deref().unwrap_or(UNIT), &self.unit);
-        note(&mut lines, self.owner_container.as_deref().unwrap_or(CONTAINER), &self.container);
+        note(&mut lines, self.unit_name(), &self.unit);
+        note(&mut lines, self.container_name(), &self.container);
         note(&mut lines, "ports", &self.ports);
         for file_system in &self.file_systems {
             note(&mut lines, &format!("file system of {}", file_system.directory), &file_system.space);

@@ -156,14 +156,7 @@ fn read_items(
         }),
         unit: unit(&out, silent),
         container: container(question, &out, silent),
-        owner_unit: match &question.owner {
-            Owner::Systemd { unit } => Some(unit.clone()),
-            Owner::Quit | Owner::Container { .. } => None,
-        },
-        owner_container: match &question.owner {
-            Owner::Container { name, .. } => Some(name.clone()),
-            Owner::Quit | Owner::Systemd { .. } => None,
-        },
+        owner: question.owner.clone(),
         ports,
         file_systems: file_systems(question, &within, missing),
         writable: writable(question, &within, missing),

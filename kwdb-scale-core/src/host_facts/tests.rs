@@ -381,7 +381,7 @@ fn service_container_deploy_script_and_leftovers() {
     let mut question = scratch.question(&["store"]);
     question.owner = owner("docker");
     let machine = look(&["sh"], &question, Path::new(&home)).machine;
-    assert_eq!(machine.owner_container.as_deref(), Some("kw7"));
+    assert_eq!(machine.container_name(), "kw7");
     let container = machine.container.known().unwrap().as_ref().unwrap();
     assert_eq!(container.state, "exited");
     assert!(

@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use kwdb_scale_core::certificate::Certificate;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::host_facts::*;
+use kwdb_scale_core::owner::Owner;
 use kwdb_scale_core::topology::StartMode;
 
 /// A certificate made by `kwbase cert`, valid for a year around `now` and for `names`.
@@ -80,8 +81,7 @@ pub(crate) fn machine(store: &str) -> Machine {
             main_pid: None,
         })),
         container: Fact::Known(None),
-        owner_unit: None,
-        owner_container: None,
+        owner: Owner::Quit,
         ports: Fact::Known(vec![Listener { ip: [127, 0, 0, 1].into(), port: 22 }]),
         file_systems: vec![FileSystem {
             directory: store.into(),

@@ -7,6 +7,7 @@ use crate::assess::{Context, Retry};
 use crate::fact::Fact;
 use crate::host_facts::{DirectoryUse, first_names, is_of_a_store};
 use crate::observation::{Node, Observation};
+use crate::owner::Owner;
 use crate::ports::{HostFacts, StoreContent, StoreFacts};
 use crate::request::{OldData, Request};
 use crate::safety::safe_to_wipe;
@@ -91,7 +92,7 @@ const INTO_ONE_AT_REST: &str = "give the host an exec_prefix that needs no runni
 
 /// Whether a prefix leads into a container of the node's own that is there and does not run.
 fn is_at_rest(facts: &HostFacts) -> bool {
-    let machine = facts.machine.as_deref().filter(|m| m.inside && m.owner_container.is_some());
+    let machine = facts.machine.as_deref().filter(|m| m.inside && matches!(m.owner, Owner::Container { .. }));
     let container = machine.and_then(|m| m.container.known()?.as_ref());
     container.is_some_and(|container| !container.is_up())
 }

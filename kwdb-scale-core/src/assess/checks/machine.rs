@@ -8,6 +8,7 @@ use crate::host_facts::{
     ClockOffset, DirectoryUse, HostFacts, InstallMethod, Installed, MODE_FILE, Machine, UNIT,
 };
 use crate::kwbase::PROGRAM;
+use crate::owner::Owner;
 use crate::topology::{HostName, NodeClass};
 
 /// Below so many bytes free kwbase refuses a store (`MinimumStoreSize`, base/store_spec.go).
@@ -28,16 +29,12 @@ pub(super) struct Joining<'a> {
 }
 
 impl Joining<'_> {
-    fn has_store(&self, path: &str) -> bool {
-        self.facts.stores.iter().any(|s| s.path.trim_end_matches('/') == path.trim_end_matches('/'))
-    }
-
     /// Whether an installer's record is that of the node that shall start here, and not of another one of the machine.
     fn is_installed_as(&self, installed: &Installed) -> bool {
         let bare = installed.method == InstallMethod::Bare && !self.machine.inside;
         let program =
             bare && self.machine.program.starts_with(&format!("{}/", installed.place.trim_end_matches('/')));
-        program || self.has_store(&installed.data_root) || self.machine.inside
+        program || self.facts.has_store(&installed.data_root) || self.machine.inside
     }
 
     fn installed(&self) -> Option<&Installed> {
@@ -136,7 +133,7 @@ pub(super) fn running(cx: &Context<'_>) -> Vec<Problem> {
     for new in joining(cx) {
         let (host, machine) = (new.host, new.machine);
         let processes = machine.processes.known().map_or(&[][..], Vec::as_slice);
-        let ours = processes.iter().filter(|p| p.stores.iter().any(|s| new.has_store(s)));
+        let ours = processes.iter().filter(|p| p.stores.iter().any(|s| new.facts.has_store(s)));
         let mut lines: Vec<String> = ours
             .map(|p| {
                 format!(
@@ -154,18 +151,17 @@ pub(super) fn running(cx: &Context<'_>) -> Vec<Problem> {
             && unit.is_up()
         {
             let main = processes.iter().find(|p| Some(p.pid) == unit.main_pid);
-            if main.is_none_or(|p| p.stores.iter().any(|s| new.has_store(s))) {
-                let name = machine.owner_unit.as_deref().unwrap_or(UNIT);
-                lines.push(format!("{name} is {}", unit.active));
+            if main.is_none_or(|p| p.stores.iter().any(|s| new.facts.has_store(s))) {
+                lines.push(format!("{} is {}", machine.unit_name(), unit.active));
             }
         }
         if let Fact::Known(Some(container)) = &machine.container
             && container.is_up()
         {
             let record = machine.installed.known().and_then(Option::as_ref);
-            let installers = !machine.inside && record.is_none_or(|i| new.has_store(&i.data_root));
+            let installers = !machine.inside && record.is_none_or(|i| new.facts.has_store(&i.data_root));
             // A container that owns the node is this host's, whatever leads into it.
-            if let Some(name) = &machine.owner_container {
+            if let Owner::Container { name, .. } = &machine.owner {
                 lines.push(format!("container {name} of {} is {}", container.image, container.state));
             } else if installers {
                 lines.push(format!("the container of {} is {}", container.image, container.state));
@@ -210,7 +206,7 @@ pub(super) fn writable(cx: &Context<'_>) -> Vec<Problem> {
             .machine
             .writable
             .iter()
-            .filter(|w| w.writable == Fact::Known(false) && new.has_store(&w.directory));
+            .filter(|w| w.writable == Fact::Known(false) && new.facts.has_store(&w.directory));
         let lines: Vec<String> = closed.map(|w| w.directory.clone()).collect();
         if !lines.is_empty() {
             let user = &new.machine.user;

@@ -3,81 +3,97 @@
 use super::{Problem, machine, means};
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
-use crate::host_facts::{HostFacts, Machine};
+use crate::host_facts::{HostFacts, Machine, NodeProcess};
+use crate::owner::Owner;
 use crate::request::Finish;
 use crate::topology::HostName;
 
-/// The unit or container that owns the nodes of a host.
-struct Owner<'a> {
-    /// What it is, with its name.
-    what: String,
-    /// Whose word counts.
-    keeper: &'static str,
-    /// How one is made, where that is not plain.
-    made: &'static str,
+/// What owns the nodes of a host.
+struct Owned<'a> {
+    owner: &'a Owner,
     there: Fact<Option<There<'a>>>,
 }
 
-/// One that is there.
+/// A unit or container that is there.
 struct There<'a> {
     state: &'a str,
     is_up: bool,
+    /// Its process, where the machine tells it.
+    main_pid: Option<u32>,
     /// What would start it again after a stop, and the cure.
     returns: Option<&'a str>,
 }
 
-/// What owns the nodes there, but for what a script that adds and marks them looks at itself.
-fn of(facts: &HostFacts) -> Option<Owner<'_>> {
+/// The unit or container of a host, but for what a script that adds and marks nodes looks at itself.
+fn of(facts: &HostFacts) -> Option<Owned<'_>> {
     let machine: &Machine = facts.machine.as_deref().filter(|_| facts.script.is_none())?;
-    match (&machine.owner_unit, &machine.owner_container) {
-        (Some(unit), _) => {
-            let there = machine.unit.as_ref().map(|unit| {
-                unit.as_ref().map(|u| There { state: &u.active, is_up: u.is_up(), returns: None })
-            });
-            Some(Owner { what: format!("unit {unit}"), keeper: "systemd", made: "", there })
-        }
-        (None, Some(name)) => {
-            let there = machine.container.as_ref().map(|container| {
-                container.as_ref().map(|c| There {
-                    state: &c.state,
-                    is_up: c.is_up(),
-                    returns: c.returns.as_deref(),
-                })
-            });
-            let made = " (docker create or podman create)";
-            Some(Owner { what: format!("container {name}"), keeper: "its engine", made, there })
-        }
-        (None, None) => None,
-    }
+    let there = match &machine.owner {
+        Owner::Quit => return None,
+        Owner::Systemd { .. } => machine.unit.as_ref().map(|unit| {
+            unit.as_ref().map(|u| There {
+                state: &u.active,
+                is_up: u.is_up(),
+                main_pid: u.main_pid,
+                returns: None,
+            })
+        }),
+        Owner::Container { .. } => machine.container.as_ref().map(|container| {
+            container.as_ref().map(|c| There {
+                state: &c.state,
+                is_up: c.is_up(),
+                main_pid: None,
+                returns: c.returns.as_deref(),
+            })
+        }),
+    };
+    Some(Owned { owner: &machine.owner, there })
 }
 
-/// What is wrong with an owner that is not there.
-fn absent(host: &HostName, owner: &Owner<'_>, cure: &str) -> Option<Problem> {
-    let Owner { what, keeper, there, .. } = owner;
-    match there {
+/// The stores of the node that a process is, where the host's own node is another process of the machine.
+fn another(facts: &HostFacts, main: u32) -> Option<&[String]> {
+    let machine = facts.machine.as_deref().filter(|m| !m.inside)?;
+    let processes = machine.processes.known()?;
+    let ours = |p: &&NodeProcess| p.stores.iter().any(|path| facts.has_store(path));
+    let held = processes.iter().find(|p| p.pid == main).filter(|p| !ours(p) && !p.stores.is_empty())?;
+    processes.iter().any(|p| ours(&p)).then_some(&held.stores[..])
+}
+
+/// What is wrong with one that is not there.
+fn absent(host: &HostName, owned: &Owned<'_>, cure: &str) -> Option<Problem> {
+    let (owner, keeper) = (
+        owned.owner,
+        match owned.owner {
+            Owner::Container { .. } => "its engine",
+            Owner::Systemd { .. } | Owner::Quit => "systemd",
+        },
+    );
+    match &owned.there {
         Fact::Known(Some(_)) => None,
-        Fact::Known(None) => Some(Problem::new(format!("host {host} has no {what}")).cure(cure)),
+        Fact::Known(None) => Some(Problem::new(format!("host {host} has no {owner}")).cure(cure)),
         Fact::Unknown(why) => {
-            Some(Problem::unknown(&format!("the state of {what} on host {host} is"), why).cure(format!(
+            Some(Problem::unknown(&format!("the state of {owner} on host {host} is"), why).cure(format!(
                 "check the owner of host {host} in its description, and that {keeper} runs there"
             )))
         }
     }
 }
 
-/// What starts a new node must be there; what holds a leaving node must run, and stay stopped later.
+/// What starts a new node must be there; what holds a leaving node must run it and nothing else, and stay stopped later.
 pub(super) fn owners(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
-    let retry =
-        |host: &HostName, owner: &Owner<'_>| Retry::WhenFactChanges(format!("{} of host {host}", owner.what));
+    let retry = |host: &HostName, owner: &Owner| Retry::WhenFactChanges(format!("{owner} of host {host}"));
     for new in machine::joining(cx) {
-        let Some(owner) = of(new.facts) else { continue };
+        let Some(owned) = of(new.facts) else { continue };
+        let made = match owned.owner {
+            Owner::Container { .. } => " (docker create or podman create)",
+            Owner::Systemd { .. } | Owner::Quit => "",
+        };
         let cure = format!(
-            "make it there with the node's whole command line, --join included{}, or correct the name in the description of \
+            "make it there with the node's whole command line, --join included{made}, or correct the name in the description of \
              host {}",
-            owner.made, new.host
+            new.host
         );
-        found.extend(absent(new.host, &owner, &cure).map(|p| p.retry(retry(new.host, &owner))));
+        found.extend(absent(new.host, &owned, &cure).map(|p| p.retry(retry(new.host, owned.owner))));
     }
     if cx.request.options.finish != Finish::Stop {
         return found;
@@ -85,21 +101,31 @@ pub(super) fn owners(cx: &Context<'_>) -> Vec<Problem> {
     for (node, host) in means::owned(cx) {
         let facts = cx.obs.hosts.get(host).and_then(Fact::known);
         // A node that is down needs no stop, and what owned it may be gone for good.
-        let Some(owner) = facts.and_then(of).filter(|_| node.is_live != Fact::Known(false)) else { continue };
+        let Some(facts) = facts.filter(|_| node.is_live != Fact::Known(false)) else { continue };
+        let Some(owned) = of(facts) else { continue };
+        let owner = owned.owner;
+        let problem = |message: String| Problem::new(message).retry(retry(host, owner));
         let cure = format!("correct what owns the node on host {host} in its description");
-        found.extend(absent(host, &owner, &cure).map(|p| p.retry(retry(host, &owner))));
-        let (Fact::Known(Some(there)), what) = (&owner.there, &owner.what) else { continue };
+        found.extend(absent(host, &owned, &cure).map(|p| p.retry(retry(host, owner))));
+        let Fact::Known(Some(there)) = &owned.there else { continue };
         if !there.is_up {
             let message = format!(
-                "{what} of host {host} is {}, and {} lives: its process is not in there",
+                "{owner} of host {host} is {}, and {} lives: its process is not in there",
                 there.state, node.id
             );
-            found.push(Problem::new(message).cure(&cure).retry(retry(host, &owner)));
+            found.push(problem(message).cure(&cure));
+        }
+        if let Some(stores) = there.main_pid.and_then(|pid| another(facts, pid)) {
+            let stores = stores.join(",");
+            found.push(
+                problem(format!("{owner} of host {host} runs another node, that of --store={stores}"))
+                    .cure(&cure),
+            );
         }
         if let Some(why) = there.returns {
             let (why, cure) = why.split_once("; ").unwrap_or((why, "take that away"));
-            let message = format!("something would start {what} of host {host} again after its stop: {why}");
-            found.push(Problem::new(message).cure(cure).retry(retry(host, &owner)));
+            let message = format!("something would start {owner} of host {host} again after its stop: {why}");
+            found.push(problem(message).cure(cure));
         }
     }
     found
