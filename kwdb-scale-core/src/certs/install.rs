@@ -275,6 +275,16 @@ impl<H: HostTransport + ?Sized> Installation<'_, H> {
         args: &[&str],
         stdin: Option<Vec<u8>>,
     ) -> Result<Vec<String>, PortError> {
+        self.run_script(SCRIPT, verb, args, stdin).await
+    }
+
+    async fn run_script(
+        &self,
+        script: &str,
+        verb: &'static str,
+        args: &[&str],
+        stdin: Option<Vec<u8>>,
+    ) -> Result<Vec<String>, PortError> {
         check_tag(self.tag)?;
         let dir = self.dir.trim_end_matches('/');
         if dir.is_empty() {
@@ -284,9 +294,7 @@ impl<H: HostTransport + ?Sized> Installation<'_, H> {
             );
             return Err(PortError::new(PortErrorKind::Config, text));
         }
-        let seek = || format!("{}{}{SEEK}", probe::COMMON, found::function());
-        let script = if verb == "seek" { seek() } else { SCRIPT.to_owned() };
-        let fixed = ["sh", "-c", &script, "sh", verb, dir, self.tag];
+        let fixed = ["sh", "-c", script, "sh", verb, dir, self.tag];
         let argv = fixed.into_iter().chain(args.iter().copied()).map(str::to_owned);
         let line = self.host.script(verb, argv);
         let mut command = line.command(self.deadline);
@@ -424,7 +432,8 @@ pub(crate) async fn find_archive<H: HostTransport + ?Sized>(
     deadline: Duration,
 ) -> Result<FoundArchive, PortError> {
     let there = Installation { transport, host, dir, tag, deadline };
-    let items = there.run("seek", &[archive::NAME], None).await?;
+    let script = format!("{}{}{SEEK}", probe::COMMON, found::function());
+    let items = there.run_script(&script, "seek", &[archive::NAME], None).await?;
     let place = format!("{}/{}", dir.trim_end_matches('/'), archive::NAME);
     let found = Found::read(items.iter().map(String::as_str));
     let fault = match &found {
