@@ -1,24 +1,26 @@
 //! The command line of `kwscale`.
 
-use std::ffi::OsString;
-use std::num::NonZeroU32;
+mod lab;
+mod request;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 use jiff::SignedDuration;
-use kwdb_scale_core::request::{
-    Certificates, Finish, NodeRef, OldData, Operation, Options, Pace, Redistribution,
-};
 use kwdb_scale_core::safety::Question;
-use kwdb_scale_core::topology::HostName;
 use serde_json::json;
 
 use crate::commands;
 use crate::commands::bench::BenchCommand;
-use crate::config::LONGEST;
 use crate::failure::{Exit, Failure};
 use crate::ui::{Format, Ui};
+use request::wait;
+
+pub use lab::{HostsArg, LoginArg, MethodArg, UpArgs};
+pub(crate) use lab::{LabAdd, LabCommand, LabNode, LabRun};
+pub(crate) use request::ChangeCommand;
+pub use request::{CertificatesArg, FinishArg, PaceArg, RedistributionArg, RequestOptions, WipeArg};
 
 /// See what a KWDB cluster is made of, and change its membership safely.
 #[derive(Debug, Parser)]
@@ -120,172 +122,6 @@ enum Command {
     Recommission(RecommissionArgs),
 }
 
-/// The choices that the KWDB page leaves to the operator.
-#[derive(Args, Debug)]
-pub struct RequestOptions {
-    /// Write the plan to this file, for apply.
-    #[arg(short, long, global = true, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Wait up to so long (30s, 10m, 1h) until nothing refuses that passes by itself.
-    #[arg(long, global = true, value_name = "DURATION", value_parser = wait, allow_hyphen_values = true)]
-    pub wait_healthy: Option<SignedDuration>,
-    /// What to do with the balancing of time-series ranges.
-    #[arg(long, global = true, value_enum, default_value = "leave")]
-    pub redistribution: RedistributionArg,
-    /// What ends a scale-in.
-    #[arg(long, global = true, value_enum, default_value = "stop")]
-    pub finish: FinishArg,
-    /// Do not wait until ranges and leases are spread evenly after a scale-out.
-    #[arg(long, global = true)]
-    pub no_await_balance: bool,
-    /// Drain emptied nodes as a step of its own before they are stopped.
-    #[arg(long, global = true)]
-    pub drain: bool,
-    /// Clear what a removed node left on a host that comes back: aside renames the directories, delete deletes what they
-    /// hold. The plan shows which; apply wants its consent.
-    #[arg(long, global = true, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "aside")]
-    pub wipe_old_data: Option<WipeArg>,
-    /// Where the certificates of hosts that join a secure cluster come from.
-    #[arg(long, global = true, value_enum, default_value = "present")]
-    pub certificates: CertificatesArg,
-    /// How soon servers look at the ranges of leaving nodes.
-    #[arg(long, global = true, value_enum, default_value = "tail")]
-    pub pace: PaceArg,
-    /// At most so many nodes leave at a time; all of them, marked together, when it is not given.
-    #[arg(long, global = true, value_name = "NODES")]
-    pub batch: Option<NonZeroU32>,
-}
-
-/// A time to wait: positive, and at most a year.
-fn wait(text: &str) -> Result<SignedDuration, String> {
-    match text.parse::<SignedDuration>() {
-        Ok(wait) if wait.is_positive() && wait <= LONGEST => Ok(wait),
-        _ => Err("write a time above nothing and up to a year, such as 30s, 10m or 1h".to_owned()),
-    }
-}
-
-/// See [`Redistribution`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum RedistributionArg {
-    /// Leave the setting as it is.
-    Leave,
-    /// Switch it off and leave it so.
-    Off,
-    /// Switch it off for the time of the operation.
-    OffDuring,
-}
-
-/// See [`Certificates`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum CertificatesArg {
-    /// They lie there already.
-    Present,
-    /// They are made where the authority's key lies, and installed.
-    Issue,
-    /// As the KWDB page does it: the authority's key is carried to the host, and they are made there.
-    Archive,
-}
-
-/// See [`Pace`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum PaceArg {
-    /// When their scanner comes to them.
-    Server,
-    /// When moving becomes slow they are asked to look at what is left.
-    Tail,
-    /// They are asked from the start.
-    Full,
-}
-
-/// See [`Finish`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum FinishArg {
-    /// Stop the emptied node.
-    Stop,
-    /// Leave the emptied node running.
-    LeaveDrained,
-}
-
-/// See [`OldData`].
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum WipeArg {
-    /// Rename the directories.
-    Aside,
-    /// Delete what they hold.
-    Delete,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum ChangeCommand {
-    /// Start nodes on hosts and have them join.
-    ScaleOut {
-        /// Host names of the cluster's file, in order of joining.
-        #[arg(required = true, value_name = "HOST")]
-        hosts: Vec<String>,
-    },
-    /// Move everything off nodes, then stop them.
-    ScaleIn {
-        /// Node ids or host names.
-        #[arg(required = true, value_name = "NODE")]
-        nodes: Vec<String>,
-    },
-    /// Add nodes, then move everything off others.
-    Replace {
-        /// Node ids or host names of those that leave.
-        #[arg(required = true, value_name = "NODE")]
-        nodes: Vec<String>,
-        /// Host names of those that come.
-        #[arg(long = "with", required = true, value_name = "HOST", num_args = 1..)]
-        with: Vec<String>,
-    },
-}
-
-impl ChangeCommand {
-    pub(crate) fn operation(&self) -> Operation {
-        let hosts = |names: &[String]| names.iter().map(|h| HostName::new(h.clone())).collect();
-        let refs = |names: &[String]| names.iter().map(|n| NodeRef::parse(n)).collect();
-        match self {
-            Self::ScaleOut { hosts: names } => Operation::ScaleOut { hosts: hosts(names) },
-            Self::ScaleIn { nodes } => Operation::ScaleIn { nodes: refs(nodes) },
-            Self::Replace { nodes, with } => Operation::Replace { nodes: refs(nodes), hosts: hosts(with) },
-        }
-    }
-}
-
-impl RequestOptions {
-    pub(crate) fn options(&self) -> Options {
-        Options {
-            redistribution: match self.redistribution {
-                RedistributionArg::Leave => Redistribution::Leave,
-                RedistributionArg::Off => Redistribution::Off,
-                RedistributionArg::OffDuring => Redistribution::OffDuring,
-            },
-            finish: match self.finish {
-                FinishArg::Stop => Finish::Stop,
-                FinishArg::LeaveDrained => Finish::LeaveDrained,
-            },
-            await_balance: !self.no_await_balance,
-            drain: self.drain,
-            old_data: match self.wipe_old_data {
-                None => OldData::Refuse,
-                Some(WipeArg::Aside) => OldData::MoveAside,
-                Some(WipeArg::Delete) => OldData::Delete,
-            },
-            certificates: match self.certificates {
-                CertificatesArg::Present => Certificates::Present,
-                CertificatesArg::Issue => Certificates::Issue,
-                CertificatesArg::Archive => Certificates::Archive,
-            },
-            pace: match self.pace {
-                PaceArg::Server => Pace::Server,
-                PaceArg::Tail => Pace::Tail,
-                PaceArg::Full => Pace::Full,
-            },
-            batch: self.batch,
-        }
-    }
-}
-
 /// What `apply` takes.
 #[derive(Args, Debug)]
 pub struct ApplyArgs {
@@ -377,140 +213,6 @@ fn at_once(text: &str) -> Result<usize, String> {
         Ok(hosts @ 1..=10_000) => Ok(hosts),
         _ => Err("write a number of 1 to 10000".to_owned()),
     }
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum LabCommand {
-    /// Make a cluster in a new directory; comes back when nothing is under-replicated.
-    Up(UpArgs),
-    /// Describe one more host in the lab's file; starts no node.
-    Add(LabAdd),
-    /// Show the hosts, their addresses and which nodes run.
-    Status(LabDir),
-    /// Kill a node's process (SIGKILL).
-    Kill(LabNode),
-    /// Start a node's process again on its old store.
-    Restart(LabNode),
-    /// Run a command on a host as root, without SSH (--hosts netns).
-    Run(LabRun),
-    /// Pull a host's cable (--hosts netns).
-    Cut(LabNode),
-    /// Put a host's cable in again (--hosts netns).
-    Heal(LabNode),
-    /// End a host's sshd with every session (--hosts netns).
-    StopSshd(LabNode),
-    /// Start a host's sshd (--hosts netns).
-    StartSshd(LabNode),
-    /// Give a host another host key, of which known_hosts is not told (--hosts netns).
-    Rekey(LabNode),
-    /// End every process of the lab and delete what it made.
-    Down(LabDir),
-}
-
-/// What `lab up` takes.
-#[derive(Args, Clone, Debug)]
-pub struct UpArgs {
-    /// A directory that is absent or empty.
-    #[arg(long, value_name = "DIR")]
-    pub dir: PathBuf,
-    /// Nodes to start.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=30))]
-    pub nodes: u32,
-    /// With certificates, made in the directory.
-    #[arg(long)]
-    pub secure: bool,
-    /// With `start-single-replica`.
-    #[arg(long)]
-    pub single_replica: bool,
-    /// A real kwbase, in place of the twin.
-    #[arg(long, value_name = "PATH")]
-    pub kwbase: Option<PathBuf>,
-    /// Ranges of a table to make.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=2000))]
-    pub ranges: u32,
-    /// Stores of each node.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
-    pub stores_per_node: u32,
-    /// How much faster than real the twin's time goes.
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
-    pub speed: f64,
-    /// What a host is.
-    #[arg(long, value_enum, default_value = "processes")]
-    pub hosts: HostsArg,
-    /// As whom kwscale logs in on the hosts (--hosts netns).
-    #[arg(long, value_enum, default_value = "root")]
-    pub login: LoginArg,
-    /// With what nodes are started, marked and stopped (deploy.sh: --hosts netns).
-    #[arg(long, value_enum, default_value = "kwbase")]
-    pub method: MethodArg,
-}
-
-/// With what nodes of a lab are started, marked and stopped.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum MethodArg {
-    /// The command line of kwbase.
-    Kwbase,
-    /// Stand-ins of deploy.sh, systemctl and kw-status, and the unit kaiwudb.
-    #[value(name = "deploy.sh")]
-    DeploySh,
-}
-
-/// What a lab's host is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum HostsArg {
-    /// A directory and loopback ports of this machine.
-    Processes,
-    /// A machine of its own, with an address, files, processes and an sshd; Linux, as root.
-    Netns,
-}
-
-/// The user whom sshd lets in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum LoginArg {
-    /// root itself.
-    Root,
-    /// The user kaiwudb, for whom `sudo -n` does everything.
-    Kaiwudb,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct LabAdd {
-    /// The lab's directory.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// Leave the certificates out, as on a machine on which KWDB was only installed (--hosts netns).
-    #[arg(long)]
-    pub(crate) without_certs: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct LabRun {
-    /// The lab's directory.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// The host's name, such as n2.
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
-    /// The program and its arguments.
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<OsString>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct LabDir {
-    /// The lab's directory.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct LabNode {
-    /// The lab's directory.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) dir: PathBuf,
-    /// The host's name, such as n2.
-    #[arg(value_name = "NAME")]
-    pub(crate) name: String,
 }
 
 /// The program: reads the command line, runs the command, says what went wrong.
@@ -605,6 +307,7 @@ fn start_log() {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use kwdb_scale_core::request::{NodeRef, OldData, Operation};
 
     use super::*;
 

@@ -1,8 +1,10 @@
 //! The checks on what a look at the machines of hosts told, one finding each.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
-#[path = "support/machine.rs"]
+mod certs;
+#[path = "../support/machine.rs"]
 mod machine;
+#[path = "../support/mod.rs"]
 mod support;
 
 use jiff::SignedDuration;
@@ -338,67 +340,6 @@ fn clocks_are_compared_with_the_members_and_their_doubt_is_granted() {
     scene.warns("host-clock", &["operator"]);
 }
 
-#[test]
-fn certificates_that_will_not_do() {
-    type Change = fn(&mut CertificateDirectory);
-    let remove: Change = |dir| dir.files.retain(|f| f.name != "node.crt");
-    let cases: [(Change, &str); 8] = [
-        (remove, "there is no /etc/kaiwudb/certs/node.crt"),
-        (|dir| dir.files.retain(|f| f.name != "node.key"), "there is no /etc/kaiwudb/certs/node.key"),
-        (
-            |dir| certificate_of(dir, "node.crt").names = vec!["10.9.9.9".into()],
-            "is not for 10.0.0.6, but for 10.9.9.9",
-        ),
-        (
-            |dir| certificate_of(dir, "node.crt").not_after = jiff::Timestamp::UNIX_EPOCH,
-            "node.crt ended at 1970",
-        ),
-        (|dir| certificate_of(dir, "ca.crt").not_before = jiff::Timestamp::MAX, "ca.crt is not valid before"),
-        (
-            |dir| certificate_of(dir, "ca.crt").fingerprint = "ff".repeat(32),
-            "of another authority (ffffffffffffffff)",
-        ),
-        (|dir| certificate_of(dir, "node.crt").issuer = "CN=Else".into(), "but by CN=Else"),
-        (|dir| dir.files[4].mode = 0o740, "node.key has mode 740"),
-    ];
-    for (change, words) in cases {
-        let mut scene = Scene::secure();
-        change(scene.directory(NEW));
-        let found = scene.assess(scale_out(&[NEW]));
-        let refusal = found.refusals().next().unwrap_or_else(|| panic!("{words}")).to_string();
-        assert!(refusal.contains("host-certificates") && refusal.contains(words), "{words}: {refusal}");
-    }
-    let mut scene = Scene::secure();
-    scene.machine(NEW).certificates = Fact::Known(None);
-    scene.refuses("host-certificates", &["h6", "does not exist", "--certificates issue"]);
-    scene.cluster.host_mut(NEW).archive_only = true;
-    scene.refuses("host-certificates", &["--certificates archive", "deploy.sh"]);
-    let mut scene = Scene::secure();
-    scene.cluster.host_mut(NEW).script = script(|_| {});
-    assert!(scene.assess(scale_out(&[NEW])).refusals().next().is_none());
-    scene.cluster.host_mut(NEW).script = script(|s| s.archive = Some(false));
-    scene.refuses("script-join", &["h6", "archive of certificates", "--certificates archive"]);
-    scene.cluster.host_mut(NEW).script = script(|s| s.unusable.push("no deploy.sh".into()));
-    scene.refuses("script-join", &["h6", "no deploy.sh"]);
-    scene.cluster.host_mut(NEW).script = script(|s| s.unfit.push("its store is encrypted".into()));
-    scene.refuses("script-join", &["its store is encrypted"]);
-    archives_on_hosts_of_the_script();
-    scene.cluster.host_mut(NEW).script = Some(Fact::unknown("it was cut off"));
-    scene.refuses("script-join", &["h6", "unknown", "it was cut off"]);
-
-    let mut scene = Scene::secure();
-    let soon = scene.cluster.now + SignedDuration::from_hours(24 * 29);
-    certificate_of(scene.directory(NEW), "client.root.crt").not_after = soon;
-    scene.warns("host-certificates-end", &["client.root.crt: ends at"]);
-
-    // Nobody to compare with: said, and no refusal.
-    let mut scene = Scene::secure();
-    for node in 1..NEW {
-        scene.machine(node).certificates = Fact::unknown("it may not be read");
-    }
-    scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &["the cluster's CA"]);
-}
-
 /// Those of a fit installation, changed.
 fn script(change: impl Fn(&mut ScriptFacts)) -> Option<Fact<ScriptFacts>> {
     let mut facts = ScriptFacts {
@@ -481,62 +422,6 @@ fn archives_on_hosts_of_the_script() {
 }
 
 #[test]
-fn damaged_certificates() {
-    type Change = fn(&mut CertificateDirectory);
-    fn broken(dir: &mut CertificateDirectory, name: &str) {
-        let file = dir.files.iter_mut().find(|f| f.name == name).unwrap();
-        file.certificate = Some(Fact::unknown("it is empty"));
-        file.fault = Some("it is empty".into());
-    }
-    fn key(dir: &mut CertificateDirectory, name: &str, key: KeyMatch) {
-        dir.files.iter_mut().find(|f| f.name == name).unwrap().key = Some(Fact::Known(key));
-    }
-    let cases: [(Change, &str); 5] = [
-        (|dir| broken(dir, "ca.crt"), "/etc/kaiwudb/certs/ca.crt: it is empty"),
-        (|dir| broken(dir, "node.crt"), "/etc/kaiwudb/certs/node.crt: it is empty"),
-        (|dir| key(dir, "node.crt", KeyMatch::Differs), "node.key is not the key of node.crt"),
-        (|dir| key(dir, "node.crt", KeyMatch::NoKey), "node.key: this is no private key"),
-        (
-            |dir| {
-                dir.fault = Some("it is no directory".into());
-                dir.files.clear();
-            },
-            "/etc/kaiwudb/certs: it is no directory",
-        ),
-    ];
-    for (change, words) in cases {
-        let mut scene = Scene::secure();
-        change(scene.directory(NEW));
-        scene.refuses("host-certificates", &["h6", words]);
-        // On a member it is a warning: it runs, and does not start again.
-        let mut scene = Scene::secure();
-        change(scene.directory(2));
-        scene.warns("certificates-of-members", &["host h2", words]);
-        scene.finds(scale_in(&[5]), Severity::Warn, "certificates-of-members", &["host h2", words]);
-        // Where new ones are made it is worth a note.
-        let mut scene = Scene::secure();
-        change(scene.directory(NEW));
-        let mut request = scene.cluster.request(scale_out(&[NEW]));
-        request.options.certificates = Certificates::Issue;
-        let found = assess(&scene.cluster.observe(), &request, &Policy::default()).findings;
-        let note = found.iter().find(|f| f.check == "host-certificates-replaced").unwrap();
-        assert_eq!(note.severity, Severity::Info);
-        assert!(note.to_string().contains(words), "{note}");
-        assert!(!found.iter().any(|f| f.check == "host-certificates"), "{found:#?}");
-    }
-    // kwbase starts with a damaged certificate of root, and no command can log in: as where there is none.
-    let mut scene = Scene::secure();
-    broken(scene.directory(NEW), "client.root.crt");
-    scene.cluster.host_mut(NEW).can_authenticate = Fact::Known(false);
-    scene.warns("host-credentials", &["h6", "client.root.crt: it is empty"]);
-    // What could not be compared is told.
-    let mut scene = Scene::secure();
-    let node = scene.directory(NEW).files.iter_mut().find(|f| f.name == "node.crt").unwrap();
-    node.key = Some(Fact::unknown("the host has no openssl"));
-    scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &["node.key", "no openssl"]);
-}
-
-#[test]
 fn hosts_of_members_that_cannot_be_looked_at() {
     let mut scene = Scene::new();
     let why = "'h4' presented the ssh-ed25519 key SHA256:x, but /root/.ssh/known_hosts line 7 has another: \
@@ -556,65 +441,6 @@ fn certificate_of<'a>(
         Some(Fact::Known(certificate)) => certificate,
         other => panic!("{other:?}"),
     }
-}
-
-#[test]
-fn keys_of_the_authority() {
-    let mut scene = Scene::secure();
-    scene.directory(2).files.push(file("ca.key", 0o644, None));
-    scene.warns("ca-key-open", &["host h2: /etc/kaiwudb/certs/ca.key (mode 644)"]);
-    scene.finds(scale_in(&[5]), Severity::Warn, "ca-key-open", &["h2"]);
-
-    // The host of the only key may not leave; once another has it too, it may.
-    let key = |sum: &str| {
-        let mut key = file("ca.key", 0o600, None);
-        key.sha256 = Some(Fact::Known(sum.repeat(64)));
-        key
-    };
-    let mut scene = Scene::secure();
-    scene.directory(5).files.push(key("a"));
-    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "ca.key", "copy"]);
-    assert!(scene.assess(replace(&[5], &[NEW])).refused());
-    assert!(!scene.assess(scale_in(&[4])).refused());
-    scene.directory(1).files.push(key("a"));
-    assert!(!scene.assess(scale_in(&[5])).refused());
-    assert!(scene.assess(scale_in(&[1, 5])).refused(), "not both");
-    // Another file of that name is no copy, nor is one that could not be read, nor an empty one.
-    *scene.directory(1).files.last_mut().unwrap() = key("b");
-    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "host h1", "is another file"]);
-    scene.directory(1).files.last_mut().unwrap().sha256 = Some(Fact::unknown("it may not be read"));
-    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["host h1", "it may not be read"]);
-    scene.directory(1).files.last_mut().unwrap().size = 0;
-    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5"]);
-    assert!(!scene.assess(scale_in(&[1])).refused(), "an empty file is no key");
-    // One that leaves unread is compared with none.
-    *scene.directory(1).files.last_mut().unwrap() = key("a");
-    scene.directory(5).files.last_mut().unwrap().sha256 = Some(Fact::unknown("it may not be read"));
-    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "it may not be read"]);
-
-    // The key where the configuration says that it lies.
-    let mut scene = Scene::secure();
-    scene.cluster.inventory.authority = Some(host(5));
-    assert!(!scene.assess(scale_in(&[5])).refused(), "it was looked at, and has none");
-    let path = "/root/ca/ca.key";
-    let configured = |sha256| Some(AuthorityKey { path: path.into(), sha256 });
-    scene.machine(5).authority_key = configured(Fact::Known(Some("a".repeat(64))));
-    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", path]);
-    scene.directory(2).files.push(key("a"));
-    assert!(!scene.assess(scale_in(&[5])).refused());
-    scene.machine(5).authority_key = configured(Fact::unknown("it may not be read"));
-    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", path, "it may not be read"]);
-    scene.machine(5).authority_key = configured(Fact::Known(None));
-    assert!(!scene.assess(scale_in(&[5])).refused());
-    scene.cluster.hosts.insert(host(5), Fact::unknown("nobody answers"));
-    assert!(checks(&scene.assess(scale_in(&[5])), Severity::Refuse).iter().any(|c| c == "ca-key-last"));
-
-    let peers = Peers { addresses: vec!["10.0.0.2".into()], ssh_port: Some(22), ssh_user: None };
-    let mut scene = Scene::new();
-    scene.machine(5).peers = Fact::Known(Some(peers.clone()));
-    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "/etc/kaiwudb/info/NODE"]);
-    scene.machine(1).peers = Fact::Known(Some(peers));
-    assert!(!scene.assess(scale_in(&[5])).refused());
 }
 
 #[test]
