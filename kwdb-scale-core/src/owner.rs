@@ -11,7 +11,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kwbase::{CommandLine, quote};
+use crate::host_facts::flag_values;
+use crate::kwbase::{CommandLine, KwbaseHost, quote};
 use crate::ports::{PortError, PortErrorKind};
 use crate::topology::{Address, HostName, NodeId, StartMode};
 
@@ -227,34 +228,84 @@ pub(crate) fn read_start(host: &HostName, owner: &Owner, stdout: &str) -> Result
     if ended { Ok(found) } else { fail(PortErrorKind::Other, "its answer was cut off".to_owned()) }
 }
 
-/// Whether a unit's or container's own command line starts a node that joins, with the right sub-command.
-pub(crate) fn fits(host: &HostName, owner: &Owner, mode: &StartMode, command: &str) -> Result<(), PortError> {
-    let words: Vec<&str> = command
-        .split(|c: char| c.is_whitespace() || "[]\",;'".contains(c))
-        .filter(|w| !w.is_empty())
-        .collect();
-    let fail = |what: String| {
-        Err(PortError::new(PortErrorKind::Config, format!("{owner} on {host} {what}; nothing was started")))
+/// The command line with which a unit or container starts its node, as far as a change depends on it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct StartLine {
+    /// The sub-command of kwbase; `None` where none stands there, as in a unit that runs a script.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_mode: Option<StartMode>,
+    /// The addresses of `--join`, as they are written.
+    pub join: Vec<Address>,
+}
+
+impl StartLine {
+    /// Reads what systemd tells of `ExecStart`, or an engine of a container's path and arguments as JSON. `None`
+    /// where that is nothing.
+    pub(crate) fn read(command: &str) -> Option<Self> {
+        let words: Vec<&str> = command
+            .split(|c: char| c.is_whitespace() || "{}\";'\\".contains(c))
+            .map(|word| word.trim_matches(['[', ']', ',']))
+            .filter(|word| !word.is_empty())
+            .collect();
+        let modes = [StartMode::MultiReplica, StartMode::SingleReplica, StartMode::SingleNode];
+        let join = flag_values(&words, &["--join", "-j"]);
+        (!words.is_empty()).then(|| Self {
+            start_mode: words.iter().find_map(|w| modes.iter().find(|m| m.as_str() == *w)).cloned(),
+            join: join
+                .iter()
+                .flat_map(|v| v.split(','))
+                .filter(|v| !v.is_empty())
+                .map(Address::new)
+                .collect(),
+        })
+    }
+
+    /// Why the node that it starts would not be one of the cluster, and the cure. `nobody` tells of an address whether
+    /// it is the node's own, or one at which no member lives.
+    pub(crate) fn fault(
+        &self,
+        mode: Option<&StartMode>,
+        nobody: impl Fn(&Address) -> bool,
+    ) -> Option<(String, &'static str)> {
+        const JOIN: &str = "add --join with live members to its command line";
+        if let Some(mode) = mode
+            && self.start_mode.as_ref() != Some(mode)
+        {
+            let what = format!("does not run kwbase {mode}, as the cluster does");
+            return Some((what, "correct its command line"));
+        }
+        if self.join.is_empty() {
+            return Some((
+                "has no --join, so that its node would found a cluster of its own".to_owned(),
+                JOIN,
+            ));
+        }
+        let all = self.join.iter().map(Address::as_str).collect::<Vec<_>>().join(",");
+        self.join.iter().all(nobody).then(|| {
+            (format!("has --join={all}, where no member lives: its node would wait for one for ever"), JOIN)
+        })
+    }
+}
+
+/// Refuses a unit or container whose own command line, as [`StartLine::read`] takes it, would not make a node join.
+pub(crate) fn fits(host: &KwbaseHost, mode: &StartMode, command: &str) -> Result<(), PortError> {
+    let fault = match StartLine::read(command) {
+        None => Some(("does not tell its command line".to_owned(), "name the unit or container of the node")),
+        Some(line) => line.fault(Some(mode), |address| host.is_own(address)),
     };
-    if words.is_empty() {
-        return fail("does not tell its command line".to_owned());
+    match fault {
+        None => Ok(()),
+        Some((what, cure)) => Err(PortError::new(
+            PortErrorKind::Config,
+            format!("{} on {} {what}; nothing was started; {cure}", host.owner, host.name),
+        )),
     }
-    if !words.contains(&mode.as_str()) {
-        return fail(format!("does not run kwbase {mode}, as the cluster does; correct its command line"));
-    }
-    let joins = words.iter().any(|w| w.starts_with("--join") || *w == "-j");
-    if !joins {
-        return fail(
-            "has no --join, so that its node would found a cluster of its own; add --join with live members"
-                .to_owned(),
-        );
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kwbase::Security;
 
     fn host() -> HostName {
         HostName::new("n4")
@@ -295,15 +346,29 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_would_found_a_cluster_is_refused() {
-        let check = |command: &str| fits(&host(), &unit(), &StartMode::MultiReplica, command);
-        let exec = "{ path=/k ; argv[]=/k/kwbase start --insecure --join 10.0.0.1:26257 ; ignore_errors=no }";
-        assert!(check(exec).is_ok());
-        assert!(check("[\"/k/kwbase\",\"start\",\"--join=10.0.0.1:26257\"]").is_ok());
+    fn a_unit_that_would_not_join_is_refused() {
+        let mut host = KwbaseHost::new("n4", Security::Insecure);
+        host.listen_addr = Some("0.0.0.0:26257".into());
+        host.advertise_addr = Some("10.0.0.4".into());
+        host.owner = unit();
+        let check = |command: &str| fits(&host, &StartMode::MultiReplica, command);
+        for exec in [
+            "{ path=/k ; argv[]=/k/kwbase start --insecure --join 10.0.0.1:26257 ; ignore_errors=no }",
+            "{ path=/k ; argv[]=/k/kwbase start --join=10.0.0.4,[::1]:26258 ; ignore_errors=no }",
+            r#""/k/kwbase" ["start","--join=10.0.0.4:26257,10.0.0.1"]"#,
+            r#""/bin/sh" ["-c","exec /k/kwbase start --join \"10.0.0.1\""]"#,
+            "kwbase start -j a:1",
+        ] {
+            check(exec).unwrap_or_else(|e| panic!("{exec}: {e}"));
+        }
         for (command, words) in [
             ("", "does not tell"),
             ("kwbase start-single-replica --join a:1", "does not run kwbase start"),
             ("kwbase start --insecure", "no --join"),
+            (
+                "{ argv[]=/k/kwbase start --join 10.0.0.4:26257 --join=0.0.0.0:26257 ; }",
+                "--join=10.0.0.4:26257,0.0.0.0:26257",
+            ),
         ] {
             let error = check(command).unwrap_err();
             assert!(error.to_string().contains(words), "{error}");

@@ -23,7 +23,7 @@ use kwdb_scale_core::execute::{
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::host_facts::ScriptFacts;
 use kwdb_scale_core::observation::{Observation, Reach, Service};
-use kwdb_scale_core::owner::Owner;
+use kwdb_scale_core::owner::{Owner, StartLine};
 use kwdb_scale_core::plan::{OldDirectory, OldEntry, Plan, PlanError, Step};
 use kwdb_scale_core::ports::{AuthorityFacts, HostFacts, Means, PortErrorKind, PortState, StoreContent};
 use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Pace, Redistribution};
@@ -198,7 +198,10 @@ fn observations() -> Vec<Observation> {
             state: "running".into(),
             image: "kwdb".into(),
             returns: Some("unit kw.service owns it".into()),
+            starts: Some(StartLine { start_mode: Some(StartMode::MultiReplica), join: vec!["n1".into()] }),
         }));
+        told.writable[0].rights =
+            Some(facts::Rights { mode: 0o755, owner: "root".into(), group: "root".into() });
         told.owner = Owner::Container { engine: "docker".into(), name: "kwdb6".into() };
         let mut bare = machine::machine("/data/n7");
         bare.installed = Fact::Known(None);

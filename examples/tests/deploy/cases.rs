@@ -248,6 +248,8 @@ pub(crate) async fn units_of_the_kwbase_method() {
     let unit = bench.file("d1", "/etc/systemd/system/kaiwudb.service");
     let text = fs::read_to_string(&unit).unwrap();
     let own = format!("--join {}", bench.address("d1"));
+    let error = kwbase.start(&bench.start("d1")).await.unwrap_err();
+    assert!(error.to_string().contains("where no member lives"), "{error}");
     fs::write(&unit, text.replace(&own, "")).unwrap();
     let error = kwbase.start(&bench.start("d1")).await.unwrap_err();
     assert!(error.to_string().contains("has no --join"), "{error}");

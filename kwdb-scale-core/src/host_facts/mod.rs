@@ -12,6 +12,8 @@ pub(crate) mod read;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use read::flag_values;
+
 pub use certificates::{AuthorityKey, CertificateDirectory, CertificateFile, KeyMatch};
 
 use std::fmt;
@@ -21,7 +23,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
-use crate::owner::Owner;
+use crate::owner::{Owner, StartLine};
 use crate::topology::{Address, HostName, StartMode};
 
 /// Where KWDB's installer keeps its record of the installation.
@@ -224,6 +226,12 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// As whom the unit starts the node, where a unit does and says it.
+    pub(crate) fn service_user(&self) -> Option<&str> {
+        let unit = self.unit.known()?.as_ref().filter(|_| !matches!(self.owner, Owner::Container { .. }))?;
+        unit.user.as_deref().filter(|_| !self.inside)
+    }
+
     /// Of which unit [`unit`](Self::unit) tells.
     pub fn unit_name(&self) -> &str {
         match &self.owner {
@@ -365,6 +373,12 @@ pub struct Unit {
     pub enabled: String,
     /// `MainPID`; `None` when nothing runs.
     pub main_pid: Option<u32>,
+    /// `User`: as whom it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Of `ExecStart`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts: Option<StartLine>,
 }
 
 impl Unit {
@@ -387,6 +401,9 @@ pub struct Container {
     /// Of a container that owns a node: what would start it again after it was stopped for good, and the cure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returns: Option<String>,
+    /// Of its path and arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starts: Option<StartLine>,
 }
 
 impl Container {
@@ -448,6 +465,39 @@ pub struct Writable {
     pub directory: String,
     /// Whether a file can be made in it, or, where it does not exist, in its nearest existing parent.
     pub writable: Fact<bool>,
+    /// Whose that directory is, where it could be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rights: Option<Rights>,
+}
+
+/// Who may do what with a directory.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Rights {
+    /// Permission bits, such as `0o700`.
+    pub mode: u32,
+    /// Its owner, by name or number.
+    pub owner: String,
+    /// Its group, by name or number.
+    pub group: String,
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:03o} {}:{}", self.mode, self.owner, self.group)
+    }
+}
+
+impl Rights {
+    /// Whether `user` surely can make no file in it. Groups other than the one of the user's own name are not known.
+    pub fn shut_out(&self, user: &str) -> bool {
+        let may = |shift: u32| (self.mode >> shift) & 0o3 == 0o3;
+        match user {
+            "root" | "0" => false,
+            _ if user == self.owner => !may(6),
+            _ if user == self.group => !may(3),
+            _ => !may(3) && !may(0),
+        }
+    }
 }
 
 /// Limits of a machine and of a session there.

@@ -84,7 +84,7 @@ for place in "${HOME:-/}" "${HOME:-/}"/* /home/*/* /opt/* /usr/local/*; do
 done
 emit 'Kdeploy-looked yes'
 if ! command -v systemctl >/dev/null 2>&1; then emit 'Kunit-state absent'
-elif unit=$(bound systemctl show -p LoadState -p ActiveState -p UnitFileState -p MainPID -- "$service" 2>/dev/null </dev/null) &&
+elif unit=$(bound systemctl show -p LoadState -p ActiveState -p UnitFileState -p MainPID -p User -p ExecStart -- "$service" 2>/dev/null </dev/null) &&
   [ -n "$unit" ]; then
   emit 'Kunit-state there'
   printf '%s\n' "$unit" | while IFS= read -r text; do emit "Kunit $text"; done
@@ -93,7 +93,7 @@ else emit 'Kunit-state denied'; fi
 # A rootless container is its user's, and whoever is in docker's group needs nobody else: root is asked for what the
 # user's own engine does not have. Where that may not be, a daemon has told of every container, and podman has not.
 inspect() {
-  state=$(bound "$@" inspect --type container -f '{{.State.Status}} {{.Config.Image}}' "$container" 2>&1 </dev/null)
+  state=$(bound "$@" inspect --type container -f '{{.State.Status}} {{.Config.Image}} {{json .Path}} {{json .Args}}' "$container" 2>&1 </dev/null)
 }
 seen() {
   via=
@@ -179,6 +179,7 @@ nearest() {
 }
 may_write() {
   nearest "$1"
+  [ -z "$2" ] || emit "Krights $(stat -L -c '%a %U %G' "$near" 2>/dev/null) $1"
   if [ ! -d "$near" ]; then emit "Kwrite no $1"; return 0; fi
   if [ -n "$2" ] && [ "$near" = "$1" ] && used "$near"; then
     if [ -w "$near" ] && [ -x "$near" ]; then emit "Kwrite yes $1"; else emit "Kwrite no $1"; fi

@@ -10,12 +10,12 @@ use super::certificates::{authority_key, directory};
 use super::probe::Question;
 use super::{
     ClockOffset, Container, FileSystem, Installed, Leftover, Limit, Limits, Listener, Machine, NodeProcess,
-    Space, StoreContent, StoreFacts, System, Unit, Writable,
+    Rights, Space, StoreContent, StoreFacts, System, Unit, Writable,
 };
 use crate::deploy::info::{self, InfoError};
 use crate::fact::Fact;
 use crate::kwbase::output;
-use crate::owner::Owner;
+use crate::owner::{Owner, StartLine};
 use crate::topology::{Address, StartMode};
 
 /// How much of a text from outside is kept.
@@ -358,6 +358,8 @@ fn unit(facts: &Facts<'_>, silent: &str) -> Fact<Option<Unit>> {
                         .filter(|v| !v.is_empty())
                         .unwrap_or_else(|| "none".to_owned()),
                     main_pid: Some(pid).filter(|pid| *pid != 0),
+                    user: value("User").map(|user| if user.is_empty() { "root".to_owned() } else { user }),
+                    starts: value("ExecStart").as_deref().and_then(StartLine::read),
                 })),
                 _ => Fact::unknown("systemctl show left out a part of its state"),
             }
@@ -368,13 +370,14 @@ fn unit(facts: &Facts<'_>, silent: &str) -> Fact<Option<Unit>> {
 
 fn container(question: &Question, facts: &Facts<'_>, silent: &str) -> Fact<Option<Container>> {
     if let Some(line) = facts.one("container") {
-        let mut words = line.split_whitespace();
+        let mut words = line.splitn(4, ' ');
         return match (words.next(), words.next()) {
             (Some(engine), Some(state)) => Fact::Known(Some(Container {
                 engine: text(engine),
                 state: text(state),
                 image: text(words.next().unwrap_or_default()),
                 returns: facts.one("container-returns").map(text),
+                starts: words.next().and_then(StartLine::read),
             })),
             _ => Fact::unknown("the engine answered in another form"),
         };
@@ -422,18 +425,30 @@ fn space(line: &str) -> Option<Space> {
 }
 
 fn writable(question: &Question, facts: &Facts<'_>, missing: &str) -> Vec<Writable> {
+    let rights = facts.all("rights");
     let told = facts.all("write").iter().filter_map(|v| {
         let (answer, directory) = v.split_once(' ')?;
-        Some(Writable { directory: text(directory), writable: Fact::Known(answer == "yes") })
+        Some(Writable {
+            directory: text(directory),
+            writable: Fact::Known(answer == "yes"),
+            rights: rights.iter().find_map(|v| read_rights(v, directory)),
+        })
     });
     let mut all: Vec<Writable> = told.collect();
     for (directory, _) in question.directories.iter().take(question.stores()) {
         let bare = directory.trim_end_matches('/');
         if !all.iter().any(|w| w.directory == bare) {
-            all.push(Writable { directory: bare.to_owned(), writable: Fact::unknown(missing) });
+            all.push(Writable { directory: bare.to_owned(), writable: Fact::unknown(missing), rights: None });
         }
     }
     all
+}
+
+fn read_rights(value: &str, of: &str) -> Option<Rights> {
+    let mut words = value.splitn(4, ' ');
+    let (mode, owner, group) = (words.next()?, words.next()?, words.next()?);
+    let mode = u32::from_str_radix(mode, 8).ok()?;
+    (words.next()? == of).then(|| Rights { mode, owner: text(owner), group: text(group) })
 }
 
 fn limit(value: Option<&str>, missing: &str) -> Fact<Limit> {
@@ -515,7 +530,7 @@ fn processes(items: &[&str]) -> Vec<NodeProcess> {
     }
     let read = |told: Told<'_>| {
         let (pid, user) = told.process.split_once(' ').unwrap_or((told.process, ""));
-        let values = |flags: &[&str]| flag_values(&told.words, flags);
+        let values = |flags: &[&str]| flag_values(told.words.get(2..).unwrap_or_default(), flags);
         Some(NodeProcess {
             pid: pid.parse().ok()?,
             user: text(user),
@@ -529,9 +544,10 @@ fn processes(items: &[&str]) -> Vec<NodeProcess> {
     told.into_iter().filter_map(read).collect()
 }
 
-fn flag_values(words: &[&str], flags: &[&str]) -> Vec<String> {
+/// The values of a flag, by any of its names, on a command line.
+pub(crate) fn flag_values(words: &[&str], flags: &[&str]) -> Vec<String> {
     let mut values = Vec::new();
-    let mut words = words.iter().skip(2);
+    let mut words = words.iter();
     while let Some(word) = words.next() {
         for flag in flags {
             match word.strip_prefix(flag) {

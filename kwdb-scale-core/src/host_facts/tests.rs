@@ -12,6 +12,7 @@ use super::probe::{Also, Question};
 use super::read::{Found, RoundTrip, read};
 use super::*;
 use crate::owner::Owner;
+use crate::owner::StartLine;
 
 const VERSION: &str =
     "#!/bin/sh\nif [ \"$1\" = version ]; then echo 'KaiwuDB Version:  V3.2.1'; else exit 1; fi\n";
@@ -348,14 +349,28 @@ fn service_container_deploy_script_and_leftovers() {
     let engine = |text: &str| scratch.file("home/bin/docker", &format!("#!/bin/sh\n{text}\n"), 0o755);
     let see = || look(&["sh"], &question, Path::new(&home)).machine;
 
-    unit("printf 'MainPID=4711\\nLoadState=loaded\\nActiveState=active\\nUnitFileState=enabled\\n'");
-    engine("echo 'running kwdb/kwdb:3.2.1'");
+    unit(
+        "printf 'MainPID=4711\\nLoadState=loaded\\nActiveState=active\\nUnitFileState=enabled\\nUser=kaiwudb\\n'\n\
+         echo 'ExecStart={ path=/k ; argv[]=/k/kwbase start --join=a:1,b ; pid=0 }'",
+    );
+    engine("echo 'running kwdb/kwdb:3.2.1 \"/k\" [\"start\",\"--join=c:2\"]'");
     let machine = see();
-    let active = Unit { active: "active".into(), enabled: "enabled".into(), main_pid: Some(4711) };
+    let starts = |join: &[&str]| {
+        let join = join.iter().copied().map(Address::new).collect();
+        Some(StartLine { start_mode: Some(StartMode::MultiReplica), join })
+    };
+    let active = Unit {
+        active: "active".into(),
+        enabled: "enabled".into(),
+        main_pid: Some(4711),
+        user: Some("kaiwudb".into()),
+        starts: starts(&["a:1", "b"]),
+    };
     assert!(active.is_up());
     assert_eq!(machine.unit, Fact::Known(Some(active)));
     let container = machine.container.known().unwrap().clone().unwrap();
     assert_eq!((container.image.as_str(), container.is_up()), ("kwdb/kwdb:3.2.1", true));
+    assert_eq!(container.starts, starts(&["c:2"]));
     assert_eq!(machine.deploy_scripts, Fact::Known(vec![format!("{home}/kaiwudb_install/deploy.sh")]));
     let left = machine.leftovers.known().unwrap();
     let archive = format!("{home}/kaiwudb_install/kaiwudb_certs.tar.gz");

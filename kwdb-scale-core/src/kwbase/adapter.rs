@@ -245,7 +245,7 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
         let owner = &host.owner;
         let look = (owner::start(owner, false, 0), host.env.clone());
         let found = owner::read_start(&host.name, owner, &self.script(host, look, LOOK).await?.stdout)?;
-        owner::fits(&host.name, owner, &node.mode, &found.command)?;
+        owner::fits(host, &node.mode, &found.command)?;
         if found.pid.is_some_and(|pid| pid != 0) {
             let message =
                 format!("{owner} on {} runs already; stop it first, or take another host", host.name);

@@ -296,7 +296,8 @@ impl KwbaseHost {
     }
 }
 
-fn with_port(address: &Address) -> (String, u16) {
+/// Host in lower case and port, KWDB's where none is given.
+pub(crate) fn with_port(address: &Address) -> (String, u16) {
     let host = if address.port().is_some() { address.host() } else { address.as_str().trim_end_matches(':') };
     (host.to_ascii_lowercase(), address.port().unwrap_or(PORT))
 }

@@ -34,6 +34,7 @@ pub use adapter::Kwbase;
 pub(crate) use adapter::first_found;
 pub use certificates::Authority;
 pub use command::{CommandError, CommandLine, StatusOptions, Wait};
+pub(crate) use host::with_port;
 pub use host::{HostError, KwbaseHost, Security, StoreSpec};
 
 /// Where the bare-metal packages put the program.

@@ -5,7 +5,7 @@ root=
 [ "$(id -u)" = 0 ] || root='sudo -n'
 
 # One line for the reader, whatever is in it.
-say() { printf 'kwdb-scale %s\n' "$(printf '%s' "$*" | tr '\n\r\t' '   ' | cut -c 1-600)"; }
+say() { printf 'kwdb-scale %s\n' "$(printf '%s' "$*" | tr '\n\r\t' '   ' | cut -c 1-4000)"; }
 end() { say end; exit 0; }
 
 # A property of the unit.

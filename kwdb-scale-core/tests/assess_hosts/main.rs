@@ -12,7 +12,7 @@ use kwdb_scale_core::assess::{Assessment, Severity, assess};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::host_facts::*;
 use kwdb_scale_core::observation::{Reach, Service};
-use kwdb_scale_core::owner::Owner;
+use kwdb_scale_core::owner::{Owner, StartLine};
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::ports::{AuthorityFacts, PortState};
 use kwdb_scale_core::request::{Certificates, OldData, Operation};
@@ -171,7 +171,7 @@ fn installed_for_something_else() {
 #[test]
 fn a_unit_that_a_reboot_would_not_start() {
     let mut scene = Scene::new();
-    let unit = Unit { active: "inactive".into(), enabled: "disabled".into(), main_pid: None };
+    let unit = Unit { enabled: "disabled".into(), ..unit("inactive", None) };
     scene.machine(NEW).unit = Fact::Known(Some(unit));
     // Nobody starts the node by it.
     assert!(checks(&scene.assess(scale_out(&[NEW])), Severity::Warn).is_empty());
@@ -189,15 +189,20 @@ fn something_runs_there() {
     scene.machine(NEW).processes = Fact::Known(other.clone());
     assert!(!scene.assess(scale_out(&[NEW])).refused());
 
-    let active = Unit { active: "active".into(), enabled: "enabled".into(), main_pid: Some(9) };
+    let active = unit("active", Some(9));
     scene.machine(NEW).unit = Fact::Known(Some(active.clone()));
     scene.refuses("host-not-running", &["kaiwudb.service is active"]);
     scene.machine(NEW).unit = Fact::Known(Some(Unit { main_pid: Some(other[0].pid), ..active }));
     assert!(!scene.assess(scale_out(&[NEW])).refused());
 
     let mut scene = Scene::new();
-    let container =
-        Container { engine: "docker".into(), state: "running".into(), image: "kwdb".into(), returns: None };
+    let container = Container {
+        engine: "docker".into(),
+        state: "running".into(),
+        image: "kwdb".into(),
+        returns: None,
+        starts: joins(&["10.0.0.1:26257"]),
+    };
     scene.machine(NEW).container = Fact::Known(Some(container.clone()));
     scene.refuses("host-not-running", &["container of kwdb is running"]);
     scene.machine(NEW).container =
@@ -226,6 +231,73 @@ fn something_runs_there() {
     );
 }
 
+/// A unit that starts nodes as the user kaiwudb.
+fn unit(active: &str, main_pid: Option<u32>) -> Unit {
+    let user = Some("kaiwudb".into());
+    Unit {
+        active: active.into(),
+        enabled: "enabled".into(),
+        main_pid,
+        user,
+        starts: joins(&["10.0.0.1:26257"]),
+    }
+}
+
+fn joins(addresses: &[&str]) -> Option<StartLine> {
+    let join = addresses.iter().copied().map(Address::new).collect();
+    Some(StartLine { start_mode: Some(StartMode::MultiReplica), join })
+}
+
+#[test]
+fn a_unit_whose_node_would_be_none_of_the_cluster() {
+    let mut scene = Scene::new();
+    scene.cluster.host_mut(NEW).by_service = true;
+    scene.machine(NEW).owner = Owner::Systemd { unit: "kwbase-6".into() };
+    let own = address(NEW);
+    let own = own.as_str();
+    let member = address(2);
+    for good in [&[member.as_str()][..], &[own, member.as_str()], &["db.example:26257"], &[own, "10.0.0.77"]]
+    {
+        scene.machine(NEW).unit = Fact::Known(Some(Unit { starts: joins(good), ..unit("inactive", None) }));
+        assert!(!scene.assess(scale_out(&[NEW])).refused(), "{good:?}");
+    }
+    let mut refuses = |starts: Option<StartLine>, words: &[&str]| {
+        scene.machine(NEW).unit = Fact::Known(Some(Unit { starts, ..unit("inactive", None) }));
+        scene.refuses("process-owner", words);
+    };
+    refuses(None, &["unit kwbase-6 of host h6 does not tell its command line"]);
+    refuses(joins(&[]), &["has no --join", "add --join with live members"]);
+    refuses(joins(&[own, "0.0.0.0:26257"]), &["where no member lives", own]);
+    let single = StartLine { start_mode: Some(StartMode::SingleReplica), ..joins(&["a:1"]).unwrap() };
+    refuses(Some(single), &["does not run kwbase start, as the cluster does"]);
+    refuses(Some(StartLine { start_mode: None, ..joins(&["a:1"]).unwrap() }), &["does not run kwbase start"]);
+}
+
+#[test]
+fn a_store_that_the_user_of_the_unit_may_not_write() {
+    let rights = |mode, owner: &str, group: &str| {
+        let rights = Some(Rights { mode, owner: owner.into(), group: group.into() });
+        Writable { directory: STORE.into(), writable: Fact::Known(true), rights }
+    };
+    let mut scene = Scene::new();
+    scene.cluster.host_mut(NEW).by_service = true;
+    for good in [rights(0o700, "kaiwudb", "x"), rights(0o770, "root", "data"), rights(0o777, "root", "root")]
+    {
+        scene.machine(NEW).writable = vec![good];
+        assert!(!scene.assess(scale_out(&[NEW])).refused());
+    }
+    for bad in
+        [rights(0o700, "nobody", "nogroup"), rights(0o755, "root", "root"), rights(0o500, "kaiwudb", "x")]
+    {
+        scene.machine(NEW).writable = vec![bad.clone()];
+        let owner = bad.rights.unwrap().owner;
+        scene.refuses("host-writable", &["by kaiwudb, as whom kaiwudb.service runs", STORE, &owner]);
+    }
+    // Nobody starts the node by the unit.
+    scene.cluster.host_mut(NEW).by_service = false;
+    assert!(!scene.assess(scale_out(&[NEW])).refused());
+}
+
 #[test]
 fn what_owns_a_leaving_node() {
     const LEAVING: u32 = 5;
@@ -240,7 +312,7 @@ fn what_owns_a_leaving_node() {
     let machine = scene.machine(LEAVING);
     machine.owner = Owner::Systemd { unit: "kwbase-5".into() };
     let own = process("/data/n5");
-    let unit = Unit { active: "active".into(), enabled: "enabled".into(), main_pid: Some(own.pid) };
+    let unit = unit("active", Some(own.pid));
     machine.unit = Fact::Known(Some(unit.clone()));
     machine.processes = Fact::Known(vec![own.clone()]);
     assert_eq!(refusal(&mut scene), None);
@@ -261,8 +333,13 @@ fn what_owns_a_leaving_node() {
     let machine = scene.machine(LEAVING);
     machine.owner = Owner::Container { engine: "docker".into(), name: "kw5".into() };
     let returns = Some("unit kw5.service owns it; name that unit".into());
-    let container =
-        Container { engine: "docker".into(), state: "running".into(), image: "kwdb".into(), returns };
+    let container = Container {
+        engine: "docker".into(),
+        state: "running".into(),
+        image: "kwdb".into(),
+        returns,
+        starts: None,
+    };
     machine.container = Fact::Known(Some(container));
     assert!(refusal(&mut scene).unwrap().ends_with("again after its stop: unit kw5.service owns it"));
 }

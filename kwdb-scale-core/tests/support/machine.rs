@@ -79,6 +79,8 @@ pub(crate) fn machine(store: &str) -> Machine {
             active: "inactive".into(),
             enabled: "enabled".into(),
             main_pid: None,
+            user: Some("kaiwudb".into()),
+            starts: None,
         })),
         container: Fact::Known(None),
         owner: Owner::Quit,
@@ -93,7 +95,7 @@ pub(crate) fn machine(store: &str) -> Machine {
                 free: 1 << 39,
             }),
         }],
-        writable: vec![Writable { directory: store.into(), writable: Fact::Known(true) }],
+        writable: vec![Writable { directory: store.into(), writable: Fact::Known(true), rights: None }],
         limits: Limits {
             open_files: Fact::Known(Limit { soft: Some(1024), hard: Some(1_048_576) }),
             locked_memory: unlimited,

@@ -88,6 +88,19 @@ fn faults(cx: &Context<'_>, new: Joining<'_>, dir: &CertificateDirectory) -> Vec
         }
     }
     lines.extend(dir.damage(&OF_NODE));
+    if let (Some(key), Some(user)) = (dir.file("node.key"), new.machine.service_user())
+        && new.facts.by_service
+        && user != "root"
+        && key.owner != user
+        && key.mode & 0o044 == 0
+    {
+        lines.push(format!(
+            "node.key may be read by {} alone ({:o}), and {} runs as {user}",
+            key.owner,
+            key.mode,
+            new.machine.unit_name()
+        ));
+    }
     let (ca, node) = (dir.certificate(CA), dir.certificate(NODE));
     if let Fact::Known(ca) = &ca
         && let Some((host, other)) = foreign(cx, &ca.fingerprint)

@@ -5,7 +5,7 @@ use super::Problem;
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
 use crate::host_facts::{
-    ClockOffset, DirectoryUse, HostFacts, InstallMethod, Installed, MODE_FILE, Machine, UNIT,
+    ClockOffset, DirectoryUse, HostFacts, InstallMethod, Installed, MODE_FILE, Machine, UNIT, Writable,
 };
 use crate::kwbase::PROGRAM;
 use crate::owner::Owner;
@@ -200,19 +200,25 @@ pub(super) fn unit_disabled(cx: &Context<'_>) -> Vec<Problem> {
 
 pub(super) fn writable(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
-    // A service may start the node as somebody else.
-    for new in joining(cx).into_iter().filter(|new| !new.facts.by_service) {
-        let closed = new
-            .machine
-            .writable
-            .iter()
-            .filter(|w| w.writable == Fact::Known(false) && new.facts.has_store(&w.directory));
-        let lines: Vec<String> = closed.map(|w| w.directory.clone()).collect();
+    for new in joining(cx) {
+        let machine = new.machine;
+        // A service starts the node as somebody else, for whom nothing was tried.
+        let user = new.facts.by_service.then(|| machine.service_user());
+        let shut = |w: &&Writable| match user {
+            None => w.writable == Fact::Known(false),
+            Some(user) => user.zip(w.rights.as_ref()).is_some_and(|(user, rights)| rights.shut_out(user)),
+        };
+        let rights = |w: &Writable| w.rights.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
+        let closed = machine.writable.iter().filter(|w| new.facts.has_store(&w.directory)).filter(shut);
+        let lines: Vec<String> = closed.map(|w| format!("{}{}", w.directory, rights(w))).collect();
         if !lines.is_empty() {
-            let user = &new.machine.user;
+            let who = match user.flatten() {
+                Some(user) => format!("{user}, as whom {} runs", machine.unit_name()),
+                None => machine.user.to_string(),
+            };
             found.push(
                 Problem::new(format!(
-                    "no file can be made in store directories of host {} by {user}",
+                    "no file can be made in store directories of host {} by {who}",
                     new.host
                 ))
                 .evidence(lines)

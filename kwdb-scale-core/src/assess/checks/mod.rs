@@ -242,7 +242,7 @@ static CATALOGUE: &[Check] = table! {
     "host-disk-full", [REFUSE NO REFUSE NO], machine::disk_full,
         "a new host has 640 MiB free for each store", "MinimumStoreSize (base/store_spec.go)";
     "host-certificates", [REFUSE NO REFUSE NO], certificates::usable,
-        "a secure new host has the cluster's CA and a node certificate of it that is for its addresses and has not ended; none is damaged, the key is its own and closed to others", "certificate_loader.go (keys up to 0700)";
+        "a secure new host has the cluster's CA and a node certificate of it that is for its addresses and has not ended; none is damaged, the key is its own, closed to others, and open to the user of the unit that starts the node", "certificate_loader.go (keys up to 0700)";
     "host-certificates-replaced", [INFO NO INFO NO], certificates::replaced,
         "damaged certificates of a new host that are replaced", "certificates that are asked for replace what is there";
     "certificates-of-members", [WARN WARN WARN NO], certificates::of_members,
@@ -256,7 +256,7 @@ static CATALOGUE: &[Check] = table! {
     "host-reach-brpc", [WARN NO WARN NO], network::brpc,
         "new hosts and members reach each other, both ways, on brpc", "--brpc-addr; its addresses are the inventory's";
     "host-writable", [REFUSE NO REFUSE NO], machine::writable,
-        "the user that starts the node on a new host can make files in its store directories, unless a service starts it", "a node makes its store at the first start";
+        "the user that starts the node on a new host, by its unit where there is one, can make files in its store directories", "a node makes its store at the first start";
     "host-installed", [WARN NO WARN NO], machine::installed,
         "commands on a new host run the way KWDB is installed there, bare or in a container", "/etc/kaiwudb/info/MODE, line 1 (kaiwudb_install.sh)";
     "host-unit-disabled", [WARN NO WARN NO], machine::unit_disabled,
@@ -288,7 +288,7 @@ static CATALOGUE: &[Check] = table! {
     "stopping-host", [NO REFUSE REFUSE NO], means::stopping,
         "where a unit or a container owns the process of a leaving node, its host has kwbase and can authenticate as root", "the stop asks a member that stays at the last moment, from there";
     "process-owner", [REFUSE REFUSE REFUSE NO], owner::owners,
-        "where a unit or a container owns the process of a node that joins or leaves, it is there by that name; that of a leaving node that lives runs that node, and nothing starts it again after its stop", "systemd, or the engine, starts and stops it by that name";
+        "where a unit or a container owns the process of a node that joins or leaves, it is there by that name; that of a new one makes it join a member; that of a leaving node that lives runs that node, and nothing starts it again after its stop", "systemd, or the engine, starts and stops it by that name";
     "means", [INFO INFO INFO NO], means::said,
         "with what new nodes are asked whether they are ready, and leaving ones marked, counted and stopped, and why, when the caller says it", "the caller's configuration";
     // Disks.

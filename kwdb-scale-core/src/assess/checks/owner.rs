@@ -4,9 +4,11 @@ use super::{Problem, machine, means};
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
 use crate::host_facts::{HostFacts, Machine, NodeProcess};
-use crate::owner::Owner;
+use crate::kwbase::with_port;
+use crate::observation::Node;
+use crate::owner::{Owner, StartLine};
 use crate::request::Finish;
-use crate::topology::HostName;
+use crate::topology::{Address, HostName, NodeClass};
 
 /// What owns the nodes of a host.
 struct Owned<'a> {
@@ -20,6 +22,8 @@ struct There<'a> {
     is_up: bool,
     /// Its process, where the machine tells it.
     main_pid: Option<u32>,
+    /// The command line by which it starts its node, where that is told.
+    starts: Option<&'a StartLine>,
     /// What would start it again after a stop, and the cure.
     returns: Option<&'a str>,
 }
@@ -34,6 +38,7 @@ fn of(facts: &HostFacts) -> Option<Owned<'_>> {
                 state: &u.active,
                 is_up: u.is_up(),
                 main_pid: u.main_pid,
+                starts: u.starts.as_ref(),
                 returns: None,
             })
         }),
@@ -42,6 +47,7 @@ fn of(facts: &HostFacts) -> Option<Owned<'_>> {
                 state: &c.state,
                 is_up: c.is_up(),
                 main_pid: None,
+                starts: c.starts.as_ref(),
                 returns: c.returns.as_deref(),
             })
         }),
@@ -56,6 +62,21 @@ fn another(facts: &HostFacts, main: u32) -> Option<&[String]> {
     let ours = |p: &&NodeProcess| p.stores.iter().any(|path| facts.has_store(path));
     let held = processes.iter().find(|p| p.pid == main).filter(|p| !ours(p) && !p.stores.is_empty())?;
     processes.iter().any(|p| ours(&p)).then_some(&held.stores[..])
+}
+
+/// Why the node that one starts would not be one of the cluster, and the cure.
+fn astray(cx: &Context<'_>, host: &HostName, there: &There<'_>) -> Option<(String, &'static str)> {
+    let Some(line) = there.starts else {
+        return Some(("does not tell its command line".to_owned(), "name the unit or container of the node"));
+    };
+    let own = cx.request.inventory.hosts.get(host).map(|entry| &entry.address);
+    let lives = |n: &&Node| n.class == NodeClass::Member && n.is_live != Fact::Known(false);
+    line.fault(cx.mode.known(), |address| {
+        let same = |other: &Address| with_port(other) == with_port(address);
+        let nobody = matches!(address.host(), "0.0.0.0" | "::" | "") || own.is_some_and(same);
+        let of = cx.obs.nodes.values().filter(|n| n.address.known().is_some_and(same));
+        nobody || (of.clone().next().is_some() && !of.clone().any(|n| lives(&n)))
+    })
 }
 
 /// What is wrong with one that is not there.
@@ -78,7 +99,7 @@ fn absent(host: &HostName, owned: &Owned<'_>, cure: &str) -> Option<Problem> {
     }
 }
 
-/// What starts a new node must be there; what holds a leaving node must run it and nothing else, and stay stopped later.
+/// What starts a new node must be there, and have it join a member; what holds a leaving node must run it and nothing else, and stay stopped later.
 pub(super) fn owners(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     let retry = |host: &HostName, owner: &Owner| Retry::WhenFactChanges(format!("{owner} of host {host}"));
@@ -93,7 +114,13 @@ pub(super) fn owners(cx: &Context<'_>) -> Vec<Problem> {
              host {}",
             new.host
         );
-        found.extend(absent(new.host, &owned, &cure).map(|p| p.retry(retry(new.host, owned.owner))));
+        let retry = || retry(new.host, owned.owner);
+        found.extend(absent(new.host, &owned, &cure).map(|p| p.retry(retry())));
+        let Fact::Known(Some(there)) = &owned.there else { continue };
+        if let Some((what, cure)) = astray(cx, new.host, there) {
+            let message = format!("{} of host {} {what}", owned.owner, new.host);
+            found.push(Problem::new(message).cure(cure).retry(retry()));
+        }
     }
     if cx.request.options.finish != Finish::Stop {
         return found;
