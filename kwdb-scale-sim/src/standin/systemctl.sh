@@ -114,6 +114,7 @@ property() {
   ActiveState) active ;;
   SubState) if [ "$(main_pid)" != 0 ]; then echo running; else echo dead; fi ;;
   UnitFileState) if [ -e "$wants/$name.service" ]; then echo enabled; elif exists; then echo disabled; fi ;;
+  User) setting User ;;
   ExecMainStartTimestampMonotonic) cat "$state.started" 2>/dev/null || echo 0 ;;
   ExecStart)
     words=$(setting ExecStart)
