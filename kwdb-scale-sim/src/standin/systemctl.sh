@@ -114,7 +114,8 @@ property() {
   ActiveState) active ;;
   SubState) if [ "$(main_pid)" != 0 ]; then echo running; else echo dead; fi ;;
   UnitFileState) if [ -e "$wants/$name.service" ]; then echo enabled; elif exists; then echo disabled; fi ;;
-  User) setting User ;;
+  # As whom `launch` starts it.
+  User) if [ -z "$top" ]; then setting User; fi ;;
   ExecMainStartTimestampMonotonic) cat "$state.started" 2>/dev/null || echo 0 ;;
   ExecStart)
     words=$(setting ExecStart)
