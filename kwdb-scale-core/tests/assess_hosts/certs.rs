@@ -177,3 +177,73 @@ fn keys_of_the_authority() {
     scene.machine(1).peers = Fact::Known(Some(peers));
     assert!(!scene.assess(scale_in(&[5])).refused());
 }
+
+#[test]
+fn a_leaving_host_that_nobody_could_look_at_may_hold_the_only_key() {
+    let of = |scene: &Scene, operation: Operation, check: &str| {
+        let found = scene.assess(operation).findings;
+        found.into_iter().find(|f| f.check == check).map(|f| (f.severity, f.to_string()))
+    };
+    let last = |scene: &Scene| of(scene, scale_in(&[5]), "ca-key-last");
+    let unseen = |mut scene: Scene| {
+        scene.cluster.hosts.insert(host(5), Fact::unknown("the host's key is another one"));
+        scene
+    };
+    let scene = unseen(Scene::secure());
+    let (severity, text) = last(&scene).unwrap();
+    assert_eq!(severity, Severity::Refuse);
+    for words in ["host h5 leaves", "the host's key is another one", "[certificates]"] {
+        assert!(text.contains(words), "{text}");
+    }
+    assert!(of(&scene, replace(&[5], &[NEW]), "ca-key-last").is_some());
+    assert_eq!(of(&scene, scale_in(&[4]), "ca-key-last"), None, "that one was looked at");
+
+    // One that stays has the key, or is said to have it.
+    let key = || {
+        let mut key = file("ca.key", 0o600, None);
+        key.sha256 = Some(Fact::Known("a".repeat(64)));
+        key
+    };
+    let mut scene = unseen(Scene::secure());
+    scene.directory(2).files.push(key());
+    assert_eq!(last(&scene), None);
+    scene.directory(2).files.last_mut().unwrap().sha256 = Some(Fact::unknown("it may not be read"));
+    assert!(last(&scene).is_some());
+    *scene.directory(2).files.last_mut().unwrap() = key();
+    scene.directory(2).files.iter_mut().find(|f| f.name == "ca.crt").unwrap().key =
+        Some(Fact::Known(KeyMatch::Differs));
+    assert!(last(&scene).is_some(), "it is another authority's");
+    let mut scene = unseen(Scene::secure());
+    scene.machine(2).authority_key =
+        Some(AuthorityKey { path: "/root/ca/ca.key".into(), sha256: Fact::unknown("it may not be read") });
+    scene.cluster.inventory.authority = Some(host(2));
+    assert_eq!(last(&scene), None);
+    scene.machine(2).authority_key = None;
+    assert!(last(&scene).is_some(), "it was looked at, and has none");
+    scene.cluster.hosts.insert(host(2), Fact::unknown("nobody answers"));
+    assert_eq!(last(&scene), None);
+    let mut scene = unseen(Scene::secure());
+    scene.cluster.inventory.authority_elsewhere = true;
+    assert_eq!(last(&scene), None);
+
+    // There is no key to lose, or nobody looks at hosts.
+    assert_eq!(last(&unseen(Scene::new())), None);
+    let mut scene = Scene::secure();
+    scene.cluster.hosts.remove(&host(5));
+    assert_eq!(last(&scene), None);
+    // Where no host is seen, nobody knows that.
+    let mut scene = Scene::new();
+    for facts in scene.cluster.hosts.values_mut() {
+        *facts = Fact::unknown("nobody answers");
+    }
+    assert!(last(&scene).is_some());
+
+    // A dead machine may be gone for good.
+    let mut scene = unseen(Scene::secure());
+    scene.cluster.kill(5);
+    assert_eq!(last(&scene), None);
+    let (severity, text) = of(&scene, scale_in(&[5]), "ca-key-unseen").unwrap();
+    assert!(severity == Severity::Warn && text.contains("host h5 leaves"), "{text}");
+    scene.directory(2).files.push(key());
+    assert_eq!(of(&scene, scale_in(&[5]), "ca-key-unseen"), None);
+}
