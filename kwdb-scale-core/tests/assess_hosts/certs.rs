@@ -134,12 +134,29 @@ fn keys_of_the_authority() {
     };
     let mut scene = Scene::secure();
     scene.directory(5).files.push(key("a"));
-    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "ca.key", "copy"]);
+    scene.finds(
+        scale_in(&[5]),
+        Severity::Refuse,
+        "ca-key-last",
+        &["h5", "ca.key", "member that stays", "elsewhere does not count"],
+    );
     assert!(scene.assess(replace(&[5], &[NEW])).refused());
     assert!(!scene.assess(scale_in(&[4])).refused());
     scene.directory(1).files.push(key("a"));
     assert!(!scene.assess(scale_in(&[5])).refused());
     assert!(scene.assess(scale_in(&[1, 5])).refused(), "not both");
+    // What the cure names counts: a member's host, and the control host, which need not have a node. An operator's machine that no
+    // look reaches does not.
+    scene.directory(1).files.pop();
+    scene.cluster.inventory.control = Some(host(NEW));
+    scene.directory(NEW).files.push(key("a"));
+    assert!(!scene.assess(scale_in(&[5])).refused());
+    scene.directory(NEW).files.pop();
+    scene.cluster.inventory.control = None;
+    scene.cluster.inventory.authority_elsewhere = true;
+    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5"]);
+    scene.cluster.inventory.authority_elsewhere = false;
+    scene.directory(1).files.push(key("a"));
     // Another file of that name is no copy, nor is one that could not be read, nor an empty one.
     *scene.directory(1).files.last_mut().unwrap() = key("b");
     scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "host h1", "is another file"]);

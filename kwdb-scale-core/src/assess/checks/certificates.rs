@@ -360,7 +360,7 @@ pub(super) fn last_holder(cx: &Context<'_>) -> Vec<Problem> {
                     Problem::new(format!(
                         "host {host} leaves, and by the configuration the private key of the cluster's CA lies there; whether another host has it is unknown: {why}"
                     ))
-                    .cure("let the host be looked at, or copy the key to a host that stays and configure that one")
+                    .cure("let the host be looked at, or copy the key to a host of the description that stays and configure that one")
                     .retry(retry()),
                 );
             }
@@ -374,7 +374,7 @@ pub(super) fn last_holder(cx: &Context<'_>) -> Vec<Problem> {
                         key.path
                     ))
                     .evidence(lines)
-                    .cure("copy ca.key and ca.crt to a safe place that stays, such as the certificate directory of the control host: without it no certificate can be issued any more")
+                    .cure("copy ca.key and ca.crt, readable for the login there, to the certificate directory of the host of a member that stays, or of the control host if the description names one (kwscale: control_host); a copy that lies elsewhere does not count. Without the key no certificate can be issued any more")
                     .retry(retry()),
                 );
             }
