@@ -371,6 +371,18 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_of_none_is_told_in_words() {
+        for batch in ["0", "-1", "x", "4294967296"] {
+            let line = ["kwscale", "plan", "scale-in", "4", &format!("--batch={batch}")];
+            let error = Cli::try_parse_from(line).unwrap_err().to_string();
+            assert!(
+                error.contains("--batch") && error.contains("write a number of nodes, of 1 to"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for line in [
             "kwscale",

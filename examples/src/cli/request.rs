@@ -45,7 +45,7 @@ pub struct RequestOptions {
     #[arg(long, global = true, value_enum, default_value = "tail")]
     pub pace: PaceArg,
     /// At most so many nodes leave at a time; all of them, marked together, when it is not given.
-    #[arg(long, global = true, value_name = "NODES")]
+    #[arg(long, global = true, value_name = "NODES", value_parser = batch)]
     pub batch: Option<NonZeroU32>,
 }
 
@@ -55,6 +55,10 @@ pub(super) fn wait(text: &str) -> Result<SignedDuration, String> {
         Ok(wait) if wait.is_positive() && wait <= LONGEST => Ok(wait),
         _ => Err("write a time above nothing and up to a year, such as 30s, 10m or 1h".to_owned()),
     }
+}
+
+fn batch(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("write a number of nodes, of 1 to {}", u32::MAX))
 }
 
 /// See [`Redistribution`].

@@ -38,6 +38,7 @@ pub(crate) fn usage(case: &Case) {
     case.kwscale(&["--cluster", &cluster, "plan", "scale-out", "n4", "--drain", "--batch", "1"])
         .exit(2)
         .says(&["--drain and --batch mean nothing for a scale-out", "no node leaves"]);
+    case.kwscale(&["plan", "scale-in", "n4", "--batch", "0"]).exit(2).says(&["--batch", "a number of nodes"]);
 
     // Nothing to resume.
     case.kwscale(&["--cluster", &cluster, "resume", "--yes"]).exit(2).says(&["no operation to resume"]);
