@@ -39,8 +39,6 @@ async fn scale_out(info: &LabInfo) -> Result<(), Box<dyn Error>> {
     let hosts: Vec<KwbaseHost> = info.hosts.iter().map(|h| describe(info, h)).collect();
     let transport = Arc::new(LocalTransport::new(hosts.iter().map(|h| h.name.clone())));
     let inventory = Inventory {
-        control: None,
-        authority: None,
         hosts: hosts
             .iter()
             .filter_map(|h| {
@@ -50,6 +48,7 @@ async fn scale_out(info: &LabInfo) -> Result<(), Box<dyn Error>> {
                 ))
             })
             .collect(),
+        ..Inventory::default()
     };
     let kwbase = Arc::new(Kwbase::new(transport, hosts)?);
     let journals = info.dir.join("journals");

@@ -334,6 +334,55 @@ mod tests {
     }
 
     #[test]
+    fn an_option_that_means_nothing_for_the_change_is_refused() {
+        let refusal = |change: &str, option: &str| {
+            let cli =
+                Cli::try_parse_from(format!("kwscale plan {change} {option}").split_whitespace()).unwrap();
+            let Command::Plan { options, change } = cli.command else { panic!("not a plan") };
+            options.must_fit(&change).err().map(|failure| (failure.exit, failure.message))
+        };
+        let joining =
+            ["--certificates issue", "--certificates archive", "--wipe-old-data", "--no-await-balance"];
+        let leaving = ["--finish leave-drained", "--drain", "--batch 2"];
+        for (change, why, senseless) in [
+            ("scale-in 4", "scale-in, in which no host joins", &joining[..]),
+            ("scale-out n5", "scale-out, in which no node leaves", &leaving[..]),
+        ] {
+            for option in senseless {
+                let (exit, message) = refusal(change, option).unwrap();
+                let name = option.split(' ').next().unwrap();
+                assert_eq!(exit, Exit::Usage);
+                assert!(
+                    message.starts_with(&format!("{name} means nothing")) && message.contains(why),
+                    "{message}"
+                );
+            }
+        }
+        let (_, message) = refusal("scale-in 4", "--wipe-old-data --certificates issue").unwrap();
+        assert!(message.starts_with("--certificates and --wipe-old-data mean nothing"), "{message}");
+        // Where they mean something, and their defaults.
+        for option in joining.iter().chain(&leaving) {
+            assert_eq!(refusal("replace 4 --with n5", option), None);
+        }
+        joining.iter().for_each(|option| assert_eq!(refusal("scale-out n5", option), None));
+        leaving.iter().for_each(|option| assert_eq!(refusal("scale-in 4", option), None));
+        let both = "--redistribution off --pace full --certificates present --finish stop";
+        assert_eq!((refusal("scale-in 4", both), refusal("scale-out n5", both)), (None, None));
+    }
+
+    #[test]
+    fn a_batch_of_none_is_told_in_words() {
+        for batch in ["0", "-1", "x", "4294967296"] {
+            let line = ["kwscale", "plan", "scale-in", "4", &format!("--batch={batch}")];
+            let error = Cli::try_parse_from(line).unwrap_err().to_string();
+            assert!(
+                error.contains("--batch") && error.contains("write a number of nodes, of 1 to"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         for line in [
             "kwscale",

@@ -1,6 +1,8 @@
 //! How a command of `kwscale` ends: its exit code and, when it fails, one message.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 use kwdb_scale_core::ports::{PortError, PortErrorKind};
 use serde_json::Value;
@@ -62,6 +64,14 @@ impl Failure {
     /// Wrong usage, or a file that is missing or malformed.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
+    }
+
+    /// A file of the command line that cannot be read.
+    pub fn unreadable(what: &str, path: &Path, error: &io::Error) -> Self {
+        let shown = path.display();
+        Self::usage(format!(
+            "{what} {shown} cannot be read: {error}; name a file that is there and that you may read"
+        ))
     }
 
     /// A failure that none of the other codes names.

@@ -89,6 +89,10 @@ pub struct Inventory {
     /// Where the private key of the cluster's authority lies, when the caller has configured it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<HostName>,
+    /// Whether by the caller's configuration that key lies on none of the hosts: on the caller's own machine, say, or there is
+    /// none, because the cluster is insecure. A leaving host that cannot be looked at is refused as long as it may hold the only one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub authority_elsewhere: bool,
 }
 
 /// What planning needs to know of a host.

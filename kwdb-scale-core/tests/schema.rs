@@ -135,6 +135,7 @@ fn plans() -> Vec<Plan> {
     odd.leaving[0].host = None;
     odd.request.inventory.hosts.get_mut(&host(1)).unwrap().sql_address = Some(address(501));
     odd.request.inventory.hosts.get_mut(&host(1)).unwrap().brpc_address = Some(address(502));
+    odd.request.inventory.authority_elsewhere = true;
     odd.policy.min_disk_percent = 80;
     for (i, class) in
         [NodeClass::Leaving, NodeClass::Removed, NodeClass::Dead, NodeClass::Unknown].into_iter().enumerate()

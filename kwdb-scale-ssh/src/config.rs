@@ -159,6 +159,17 @@ impl SshHost {
                 self.shown()
             )));
         }
+        // sudo reads one line. The rest would be the standard input of what it runs.
+        if let Some(password) = self.privilege.password()
+            && let Some(sign) = password.expose().chars().find(|c| matches!(c, '\n' | '\r' | '\0'))
+        {
+            return Err(config(format!(
+                "the password for sudo on '{}' holds {}, with which what comes after it would be given to the command: leave it out (a \
+                 file of a password often ends with a line break)",
+                self.shown(),
+                named(sign)
+            )));
+        }
         self.host_keys.check()?;
         self.via.as_ref().map_or(Ok(()), |jump| jump.check())
     }
@@ -246,7 +257,7 @@ impl Agent {
     }
 }
 
-/// What to send when somebody asks: in a login dialogue, or on a terminal.
+/// What to send when somebody asks: in a login dialogue, or on a terminal, where it may hold no control characters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Answer {
     pub(crate) prompt: String,
@@ -257,6 +268,35 @@ impl Answer {
     /// Sends `secret` when `prompt` is part of what is asked.
     pub fn new(prompt: impl Into<String>, secret: Secret) -> Self {
         Self { prompt: prompt.into(), secret }
+    }
+
+    /// Fails when it cannot be typed on a terminal.
+    pub(crate) fn check_typed(&self) -> Result<(), PortError> {
+        typed(&self.secret, &format!("the answer to the prompt '{}'", self.prompt.escape_default()))
+    }
+}
+
+/// Fails when `secret`, which `what` names, cannot be typed on a terminal, where a control character does something: a line break
+/// answers the next prompt too, others end the command or delete what was typed.
+fn typed(secret: &Secret, what: &str) -> Result<(), PortError> {
+    match secret.expose().chars().find(|c| c.is_control()) {
+        Some(sign) => Err(config(format!(
+            "{what} holds {}, which a terminal does not take as part of an answer; nothing was run: leave it out (a file of a \
+             password often ends with a line break)",
+            named(sign)
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// A control character, for a message about a secret that holds it.
+fn named(sign: char) -> String {
+    match sign {
+        '\n' => "a line break".to_owned(),
+        '\r' => "a carriage return".to_owned(),
+        '\0' => "a NUL".to_owned(),
+        '\t' => "a tab".to_owned(),
+        _ => "a control character".to_owned(),
     }
 }
 
@@ -276,7 +316,7 @@ pub enum Privilege {
     SudoPassword {
         /// `sudo -u`; root when absent.
         user: Option<String>,
-        /// The password that sudo asks for.
+        /// The password that sudo asks for: one line, without a line break.
         password: Secret,
     },
 }
@@ -305,6 +345,11 @@ impl Privilege {
 
     pub(crate) fn is_sudo(&self) -> bool {
         !matches!(self, Self::AsIs)
+    }
+
+    /// Fails when the password cannot be typed on a terminal.
+    pub(crate) fn check_typed(&self) -> Result<(), PortError> {
+        self.password().map_or(Ok(()), |password| typed(password, "the password for sudo"))
     }
 
     pub(crate) fn password(&self) -> Option<&Secret> {
@@ -352,5 +397,57 @@ impl SshLimits {
             return Err(config("a limit of the SSH transport is zero"));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kwdb_scale_core::ports::PortErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_sudo_password_is_one_line() {
+        let host = |password: &str| {
+            let keys = HostKeyPolicy::Strict { files: vec!["/etc/ssh/ssh_known_hosts".into()] };
+            let password = Secret::new(password);
+            let privilege = Privilege::SudoPassword { user: None, password };
+            SshHost::new("n1.example.com", "ops", keys).login(Agent::from_env()).privilege(privilege).check()
+        };
+        for password in ["hunter2", "t\tab", "", "ümlaut \u{7f}"] {
+            assert!(host(password).is_ok());
+        }
+        for (password, name) in
+            [("hunter2\n", "a line break"), ("hun\rter2", "a carriage return"), ("hunter2\0", "a NUL")]
+        {
+            let error = host(password).unwrap_err();
+            assert_eq!(error.kind(), PortErrorKind::Config);
+            let text = error.to_string();
+            assert!(
+                text.contains(name) && text.contains("n1.example.com") && !text.contains("ter2"),
+                "{text}"
+            );
+            assert!(!text.contains("hun"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_answer_on_a_terminal_has_no_control_characters() {
+        let answer = |secret: &str| Answer::new("Password:", Secret::new(secret)).check_typed();
+        assert!(answer("correct horse ü").is_ok());
+        for (secret, name) in [
+            ("hunter2\nyes", "a line break"),
+            ("hunter2\r", "a carriage return"),
+            ("hunter2\0", "a NUL"),
+            ("hun\tter2", "a tab"),
+            ("hunter2\u{3}", "a control character"),
+            ("hunter2\u{4}", "a control character"),
+            ("hunter2\u{7f}", "a control character"),
+        ] {
+            let error = answer(secret).unwrap_err();
+            assert_eq!(error.kind(), PortErrorKind::Config);
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains("'Password:'") && !text.contains("hun"), "{text}");
+        }
     }
 }

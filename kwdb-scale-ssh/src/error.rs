@@ -82,7 +82,7 @@ impl HandshakeError {
             .with_source(error),
             Self::Ssh(error @ russh::Error::WrongServerSig) => PortError::new(
                 PortErrorKind::Authentication,
-                format!("'{host}' could not prove that it holds its host key"),
+                format!("'{host}' could not prove that it holds its host key: see that nobody listens in, or mend its SSH server"),
             )
             .with_source(error),
             Self::Ssh(error) => {

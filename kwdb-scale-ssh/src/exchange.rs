@@ -261,7 +261,9 @@ impl Exchange {
                 PortErrorKind::Denied,
                 "the server refuses to run commands, or to give a terminal".to_owned(),
             ),
-            (_, true, _) => (PortErrorKind::Authentication, "sudo did not accept the password".to_owned()),
+            (_, true, _) => {
+                (PortErrorKind::Authentication, "sudo did not accept the password: correct it".to_owned())
+            }
             (.., true) => {
                 let why =
                     said.unwrap_or_else(|| "it may be missing, want a password, or not allow it".to_owned());

@@ -155,7 +155,7 @@ impl HostCheck {
 
     fn check_key(&self, key: &KeyData) -> Result<(), PortError> {
         match (self.known.judge(key), &self.policy) {
-            (Verdict::Revoked(place), _) => Err(self.refusal(key, &format!("which {place} revokes"))),
+            (Verdict::Revoked(place), _) => Err(self.refusal(key, &format!("which {place} revokes: {REVOKED}"))),
             (_, HostKeyPolicy::Pinned { fingerprints }) => {
                 let fingerprint = key.fingerprint(HashAlg::Sha256);
                 match fingerprints.iter().any(|pin| pin.parse().is_ok_and(|pin| fingerprint == pin)) {
@@ -194,11 +194,13 @@ impl HostCheck {
     fn vouched_for(&self, certificate: &Certificate) -> Result<bool, PortError> {
         let authority = certificate.signature_key();
         if let Some(place) = self.known.revoked(authority) {
-            return Err(self
-                .refusal(authority, &format!("as the authority of its certificate, which {place} revokes")));
+            return Err(self.refusal(
+                authority,
+                &format!("as the authority of its certificate, which {place} revokes: {REVOKED}"),
+            ));
         }
         if let Some(place) = self.known.revoked(certificate.public_key()) {
-            return Err(self.refusal(certificate.public_key(), &format!("which {place} revokes")));
+            return Err(self.refusal(certificate.public_key(), &format!("which {place} revokes: {REVOKED}")));
         }
         if !self.known.is_authority(authority) {
             return Ok(false);
@@ -211,7 +213,7 @@ impl HostCheck {
         } else if certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
             "is signed with SHA-1".to_owned()
         } else if !(certificate.valid_after()..certificate.valid_before()).contains(&now) {
-            "is not valid now: compare the clocks, or renew it".to_owned()
+            "is not valid now: compare the clocks".to_owned()
         } else if certificate.validate_at(now, [&authority.fingerprint(HashAlg::Sha256)]).is_err() {
             "has a wrong signature".to_owned()
         } else if certificate.critical_options().iter().next().is_some() {
@@ -224,7 +226,10 @@ impl HostCheck {
         };
         Err(PortError::new(
             PortErrorKind::Authentication,
-            format!("the certificate of '{}' {fault}", self.shown),
+            format!(
+                "the certificate of '{}' {fault}; have another issued for the host if it is right",
+                self.shown
+            ),
         ))
     }
 
@@ -247,6 +252,9 @@ impl HostCheck {
         )
     }
 }
+
+/// What to do about a host whose key somebody revoked.
+const REVOKED: &str = "the host wants a new one before it is reached, unless that line is wrong";
 
 /// Adds a line durably, after the line break that the last one may lack.
 fn append(file: &Path, line: &str) -> io::Result<()> {

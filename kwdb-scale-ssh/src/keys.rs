@@ -65,8 +65,10 @@ fn read_key(file: KeyFile, before: Option<Opened>) -> Result<Opened, PortError> 
     let key = key.or_else(open).map_err(|e| {
         let why = match (&e, passphrase) {
             (russh::keys::Error::KeyIsEncrypted, None) => "it is encrypted: give its passphrase",
-            (_, Some(_)) => "the passphrase is wrong, or it is no private key",
-            (_, None) => "it is no private key, or one of an unknown type",
+            (_, Some(_)) => "the passphrase is wrong, or it is no private key: correct one or the other",
+            (_, None) => {
+                "it is no private key, or one of an unknown type: name a private key (not the .pub file)"
+            }
         };
         config(format!("the key file '{shown}' cannot be used: {why}")).with_source(e)
     })?;

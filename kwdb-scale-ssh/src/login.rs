@@ -53,8 +53,8 @@ pub(crate) async fn log_in(
     match login.unusable.take() {
         // Nothing else was tried: that is what is wrong.
         Some(error) if login.tried.is_empty() => Err(error),
-        Some(error) => Err(login.refused().with_source(error)),
-        None => Err(login.refused()),
+        Some(error) => Err(login.refused("").with_source(error)),
+        None => Err(login.refused("")),
     }
 }
 
@@ -70,7 +70,7 @@ struct Attempts<'a> {
 }
 
 impl Attempts<'_> {
-    fn refused(&self) -> PortError {
+    fn refused(&self, more: &str) -> PortError {
         let tried = match self.tried.is_empty() {
             true => "no way to log in that was given fits".to_owned(),
             false => format!("it did not accept {}", self.tried.join(", nor ")),
@@ -82,7 +82,11 @@ impl Attempts<'_> {
         };
         PortError::new(
             PortErrorKind::Authentication,
-            format!("'{}' did not let '{}' in: {tried}{offered}", self.host.shown(), self.host.user),
+            format!(
+                "'{}' did not let '{}' in: {tried}{offered}{more}; give a user, and a key or password, that it lets in",
+                self.host.shown(),
+                self.host.user
+            ),
         )
     }
 
@@ -126,9 +130,7 @@ impl Attempts<'_> {
             return Err(unreachable(message));
         }
         self.tried.push(what.into());
-        let mut message = self.refused().to_string();
-        message.push_str("; it closed the connection (too many attempts, or none allowed)");
-        Err(PortError::new(PortErrorKind::Authentication, message))
+        Err(self.refused("; it closed the connection (too many attempts, or none allowed)"))
     }
 
     async fn password(&mut self, password: &Secret) -> Result<bool, PortError> {
@@ -165,7 +167,10 @@ impl Attempts<'_> {
         }
         Err(PortError::new(
             PortErrorKind::Authentication,
-            format!("'{}' asked more than {MOST_ROUNDS} times in one login", self.host.shown()),
+            format!(
+                "'{}' asked more than {MOST_ROUNDS} times in one login: give another way to log in",
+                self.host.shown()
+            ),
         ))
     }
 
@@ -254,11 +259,13 @@ async fn identities(agent: &Agent) -> Result<(AgentStream, Vec<AgentIdentity>), 
     let only = agent.only.clone();
     let only =
         blocking(move || only.iter().map(|path| public_key(path)).collect::<Result<Vec<_>, _>>()).await?;
-    let mut identities =
-        client.request_identities().await.map_err(|e| fault("does not list its keys").with_source(e))?;
+    let mut identities = client
+        .request_identities()
+        .await
+        .map_err(|e| fault("does not list its keys: unlock it, or start another").with_source(e))?;
     identities.retain(|i| only.is_empty() || only.contains(i.public_key().key_data()));
     match identities.is_empty() {
-        true => Err(fault("has no key that fits")),
+        true => Err(fault("has no key that fits: add one (ssh-add)")),
         false => Ok((client, identities)),
     }
 }
@@ -272,8 +279,13 @@ async fn connect(agent: &Agent) -> Result<(AgentStream, String), PortError> {
     };
     let shown = socket.display().to_string();
     let client = AgentClient::connect_uds(&socket).await.map_err(|e| {
-        PortError::new(PortErrorKind::Authentication, format!("no SSH agent answers at '{shown}'"))
-            .with_source(e)
+        PortError::new(
+            PortErrorKind::Authentication,
+            format!(
+                "no SSH agent answers at '{shown}': start one, or correct SSH_AUTH_SOCK or IdentityAgent"
+            ),
+        )
+        .with_source(e)
     })?;
     Ok((client, shown))
 }

@@ -81,8 +81,8 @@ impl SshTransport {
     /// prompt appears after the one before. Otherwise as [`run`](HostTransport::run).
     ///
     /// The terminal does not echo, so that answers are not part of the output, in which stderr is one with stdout.
-    /// Fails with [`Config`](PortErrorKind::Config) when the command has bytes for its standard input, which is the
-    /// terminal.
+    /// Fails with [`Config`](PortErrorKind::Config), and runs nothing, when the command has bytes for its standard input, which
+    /// is the terminal, or an answer or sudo's password holds a control character.
     pub async fn run_on_terminal(
         &self,
         host: &HostName,
@@ -92,7 +92,10 @@ impl SshTransport {
         if command.stdin.is_some() {
             return Err(config("a command on a terminal has no other standard input"));
         }
-        run::run(&self.pool, self.host(host)?, command, Some(answers)).await.map(Into::into)
+        let host = self.host(host)?;
+        host.privilege.check_typed()?;
+        answers.iter().try_for_each(Answer::check_typed)?;
+        run::run(&self.pool, host, command, Some(answers)).await.map(Into::into)
     }
 
     /// As [`put`](HostTransport::put), and gives the file to `owner` (`user`, `user:group` or `:group`) before it
@@ -151,5 +154,40 @@ impl HostTransport for SshTransport {
         deadline: Duration,
     ) -> Result<PortState, PortError> {
         probe::probe(&self.pool, self.host(host)?, address, deadline).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kwdb_scale_core::secret::Secret;
+
+    use super::*;
+    use crate::config::{Agent, Privilege};
+    use crate::host_keys::HostKeyPolicy;
+
+    /// Nobody listens there: whoever went on would say so.
+    fn transport(privilege: Privilege) -> Result<SshTransport, PortError> {
+        let keys = HostKeyPolicy::Strict { files: vec!["/nonexistent/known_hosts".into()] };
+        let host = SshHost::new("127.0.0.1", "ops", keys).port(1).login(Agent::at("/nonexistent/agent"));
+        SshTransport::new([("n1".into(), host.privilege(privilege))])
+    }
+
+    #[tokio::test]
+    async fn what_a_terminal_would_not_take_is_refused_before_anything_is_sent() {
+        let run = async |privilege: Privilege, answer: &str| {
+            let answers = ["yes", answer].map(|text| Answer::new("Password:", Secret::new(text)));
+            let ssh = transport(privilege).unwrap();
+            ssh.run_on_terminal(&"n1".into(), &Command::new(["true"]), answers.into()).await.unwrap_err()
+        };
+        assert_eq!(run(Privilege::AsIs, "hunter2").await.kind(), PortErrorKind::Unreachable);
+        let error = run(Privilege::AsIs, "hunter2\nyes").await;
+        assert_eq!(error.kind(), PortErrorKind::Config);
+        assert!(error.to_string().contains("'Password:' holds a line break"), "{error}");
+        // A tab is a sign of a password to sudo, and not on a terminal.
+        let password = |text: &str| Privilege::SudoPassword { user: None, password: Secret::new(text) };
+        assert_eq!(run(password("hunter2"), "x").await.kind(), PortErrorKind::Unreachable);
+        assert_eq!(run(password("hunter\u{3}"), "x").await.kind(), PortErrorKind::Config);
+        let error = transport(password("hunter2\n")).unwrap_err().chain();
+        assert!(error.starts_with("host 'n1' cannot be used") && error.contains("a line break"), "{error}");
     }
 }

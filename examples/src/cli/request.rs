@@ -11,6 +11,7 @@ use kwdb_scale_core::request::{
 use kwdb_scale_core::topology::HostName;
 
 use crate::config::LONGEST;
+use crate::failure::Failure;
 
 /// The choices that the KWDB page leaves to the operator.
 #[derive(Args, Debug)]
@@ -44,7 +45,7 @@ pub struct RequestOptions {
     #[arg(long, global = true, value_enum, default_value = "tail")]
     pub pace: PaceArg,
     /// At most so many nodes leave at a time; all of them, marked together, when it is not given.
-    #[arg(long, global = true, value_name = "NODES")]
+    #[arg(long, global = true, value_name = "NODES", value_parser = batch)]
     pub batch: Option<NonZeroU32>,
 }
 
@@ -54,6 +55,10 @@ pub(super) fn wait(text: &str) -> Result<SignedDuration, String> {
         Ok(wait) if wait.is_positive() && wait <= LONGEST => Ok(wait),
         _ => Err("write a time above nothing and up to a year, such as 30s, 10m or 1h".to_owned()),
     }
+}
+
+fn batch(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("write a number of nodes, of 1 to {}", u32::MAX))
 }
 
 /// See [`Redistribution`].
@@ -145,6 +150,41 @@ impl ChangeCommand {
 }
 
 impl RequestOptions {
+    /// Whoever gives an option that means nothing for the change expects something that would not be done.
+    pub(crate) fn must_fit(&self, change: &ChangeCommand) -> Result<(), Failure> {
+        let options = self.options();
+        let (kind, why, given) = match change {
+            ChangeCommand::ScaleOut { .. } => (
+                "scale-out",
+                "no node leaves",
+                [
+                    ("--finish", options.finish != Finish::Stop),
+                    ("--drain", options.drain),
+                    ("--batch", options.batch.is_some()),
+                ],
+            ),
+            ChangeCommand::ScaleIn { .. } => (
+                "scale-in",
+                "no host joins",
+                [
+                    ("--certificates", !options.certificates.is_present()),
+                    ("--wipe-old-data", options.old_data != OldData::Refuse),
+                    ("--no-await-balance", !options.await_balance),
+                ],
+            ),
+            ChangeCommand::Replace { .. } => return Ok(()),
+        };
+        let given: Vec<&str> = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+        if given.is_empty() {
+            return Ok(());
+        }
+        let (means, it) = if given.len() == 1 { ("means", "it") } else { ("mean", "them") };
+        Err(Failure::usage(format!(
+            "{} {means} nothing for a {kind}, in which {why}: leave {it} out",
+            given.join(" and ")
+        )))
+    }
+
     pub(crate) fn options(&self) -> Options {
         Options {
             redistribution: match self.redistribution {

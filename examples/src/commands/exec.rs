@@ -153,24 +153,22 @@ impl Outcome {
             ),
             Ok(_) => return None,
             Err(e) => {
+                let why = e.chain();
                 let cure = match e.kind() {
                     Kind::Unreachable => "see that the host is up and that its SSH server listens there",
-                    Kind::Authentication => {
-                        "read whether it was the host that was not trusted, or the user who was not let in: correct known_hosts if the host's key \
-                         was changed by its owner, or give the key and user that it lets in"
+                    Kind::Config if why.contains("passphrase") => {
+                        "an encrypted key is opened with KWSCALE_KEY_PASSPHRASE where --key names it, by an agent elsewhere"
                     }
+                    // What was not trusted, not let in or not understood says itself what helps.
+                    Kind::Authentication | Kind::Config => return Some(plain(&why)),
                     Kind::ConnectionLost => "it may have been done: look at the host before trying again",
                     Kind::Deadline => "give a longer --deadline, or something that ends",
                     Kind::NotFound => "make or install it there, or name another",
                     Kind::Denied => "allow it to that user on the host, or take another user",
                     Kind::Unsupported => "update the host's SSH server",
-                    Kind::Config => {
-                        "correct what is named; an encrypted key is opened with KWSCALE_KEY_PASSPHRASE where --key names it, \
-                         by an agent elsewhere"
-                    }
                     _ => "correct what is named",
                 };
-                (e.chain(), cure)
+                (why, cure)
             }
         };
         Some(plain(&format!("{why}; cure: {cure}")))
@@ -291,7 +289,7 @@ fn work(args: &ExecArgs) -> Result<Work, Failure> {
 fn read(what: &str, path: &Path) -> Result<(Vec<u8>, u32), Failure> {
     use std::os::unix::fs::PermissionsExt as _;
     let shown = path.display();
-    let fail = |e: std::io::Error| Failure::usage(format!("{what} {shown} cannot be read: {e}"));
+    let fail = |e: std::io::Error| Failure::unreadable(what, path, &e);
     let found = std::fs::metadata(path).map_err(fail)?;
     if found.is_dir() {
         return Err(fail(ErrorKind::IsADirectory.into()));
@@ -317,7 +315,7 @@ async fn fleet(global: &Global, args: &ExecArgs) -> Result<(Arc<dyn HostTranspor
         let names = config.hosts.iter().map(|host| host.name.clone()).collect();
         return Ok((Arc::new(transport), names));
     };
-    let targets = hosts_file::read(file).map_err(Failure::usage)?;
+    let targets = hosts_file::read(file)?;
     let user = user(args)?;
     let host_keys = host_keys(&args.known_hosts)?;
     let host = |target: &Target| {
@@ -376,7 +374,7 @@ fn readable(what: &str, path: &Path) -> Result<(), Failure> {
     match opened {
         Ok(found) if !found.is_dir() => Ok(()),
         Ok(_) => Err(Failure::usage(format!("{what} {} is a directory: name the file", path.display()))),
-        Err(e) => Err(Failure::usage(format!("{what} {} cannot be read: {e}", path.display()))),
+        Err(e) => Err(Failure::unreadable(what, path, &e)),
     }
 }
 
@@ -405,6 +403,33 @@ mod tests {
         assert_eq!(error(PortErrorKind::Authentication).exit(), Exit::Refused);
         let failure = error(PortErrorKind::Unreachable).failure().unwrap();
         assert!(failure.starts_with("why; cure: ") && !failure.contains('\n'), "{failure}");
+        // These say it themselves.
+        for kind in [PortErrorKind::Authentication, PortErrorKind::Config] {
+            assert_eq!(error(kind).failure().unwrap(), "why");
+        }
+        let encrypted =
+            of(Err(PortError::new(PortErrorKind::Config, "it is encrypted: give its passphrase")));
+        assert!(encrypted.failure().unwrap().contains(PASSPHRASE));
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_a_cure() {
+        let none = Path::new("/nonexistent/file");
+        let cases = [
+            read("the script", none).err(),
+            readable("the key file", none).err(),
+            host_keys(&[none.to_owned()]).err(),
+            hosts_file::read(none).err(),
+        ];
+        for failure in cases {
+            let failure = failure.unwrap();
+            assert_eq!(failure.exit, Exit::Usage);
+            let text = failure.to_string();
+            assert!(
+                text.contains("/nonexistent/file cannot be read") && text.contains("; name a file"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

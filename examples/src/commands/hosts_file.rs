@@ -5,6 +5,8 @@ use std::path::Path;
 
 use kwdb_scale_core::topology::HostName;
 
+use crate::failure::Failure;
+
 /// A host of the file.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Target {
@@ -52,11 +54,12 @@ impl Target {
 }
 
 /// Reads the file; the error names it, the line, the reason and the cure.
-pub(crate) fn read(path: &Path) -> Result<Vec<Target>, String> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Target>, Failure> {
     let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|e| format!("the file of hosts {shown} cannot be read: {e}"))?;
-    let text = String::from_utf8(bytes).map_err(|_| format!("the file of hosts {shown} is not UTF-8"))?;
-    parse(&text).map_err(|why| format!("{shown}{why}"))
+    let bytes = std::fs::read(path).map_err(|e| Failure::unreadable("the file of hosts", path, &e))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::usage(format!("the file of hosts {shown} is not UTF-8: write plain text")))?;
+    parse(&text).map_err(|why| Failure::usage(format!("{shown}{why}")))
 }
 
 fn parse(text: &str) -> Result<Vec<Target>, String> {

@@ -111,6 +111,7 @@ async fn look(
     options: &RequestOptions,
     change: &ChangeCommand,
 ) -> Result<(Cluster, Request, Observation, Assessment), Failure> {
+    options.must_fit(change)?;
     let cluster = Cluster::open(&global.cluster).await?;
     let config = &cluster.config;
     let request =

@@ -179,15 +179,23 @@ pub(crate) fn exec_tells_what_failed(case: &Case) {
         args[key] = key_file;
         fleet.case.kwscale(&args.iter().map(String::as_str).collect::<Vec<_>>())
     };
-    with_key(fleet.path("stranger")).exit(3).says(&["did not let", "stranger", "cure"]);
+    with_key(fleet.path("stranger")).exit(3).says(&["did not let", "stranger", "give a user"]);
     sshd::key(fleet.server.dir.path(), "locked", "ed25519", "secret");
     with_key(fleet.path("locked")).exit(2).says(&["encrypted", "KWSCALE_KEY_PASSPHRASE"]);
-    with_key(fleet.path("none")).exit(2).says(&["key file", "none"]);
-    fleet
-        .exec_known(&good, &fleet.path("none"), &["--command", "true"])
+    let out = with_key(fleet.file("no-key", "words\n")).exit(2).says(&["no-key", "name a private key"]);
+    assert!(!out.stderr.contains("cure: ") && !out.stderr.contains("known_hosts"), "{}", out.stderr);
+    with_key(fleet.path("none")).exit(2).says(&["key file", "none", "name a file"]);
+    fleet.exec_known(&good, &fleet.path("none"), &["--command", "true"]).exit(2).says(&[
+        "known_hosts",
+        "none",
+        "name a file",
+    ]);
+    fleet.exec(&good, &["--script", &fleet.path("none")]).exit(2).says(&["script", "none", "name a file"]);
+    let none = fleet.path("none");
+    fleet.exec(&good, &["--put", &none, "--to", "/x"]).exit(2).says(&["the file", "none", "name a file"]);
+    case.kwscale(&["exec", "--hosts-file", &none, "--script", &script])
         .exit(2)
-        .says(&["known_hosts", "none"]);
-    fleet.exec(&good, &["--script", &fleet.path("none")]).exit(2).says(&["script", "none"]);
+        .says(&["none", "name a file"]);
     fleet.exec("# nobody\n", &["--script", &script]).exit(2).says(&["names no host"]);
 }
 
@@ -229,6 +237,8 @@ pub(crate) fn exec_executes_nothing_else(case: &Case) {
     let known = fleet.file("known-other", other);
     let out = fleet.exec_known("127.0.0.1\n", &known, &["--script", &script]).exit(3);
     assert!(out.stderr.contains(&format!("{known}:2")) && out.stdout.is_empty(), "{}", out.stderr);
+    // The cure for that is in its own words, and no other is.
+    assert!(out.stderr.contains("correct that line") && !out.stderr.contains("cure: "), "{}", out.stderr);
     let known = fleet.file("known-none", "");
     fleet
         .exec_known("127.0.0.1\n", &known, &["--script", &script])

@@ -26,6 +26,20 @@ pub(crate) fn usage(case: &Case) {
     fs::write(path("y.json"), "{\"schema\": \"kwdb-scale.plan/v9\"}").unwrap();
     case.kwscale(&["--cluster", &cluster, "show", &path("y.json")]).exit(2).says(&["v9"]);
 
+    // Options that would do nothing: told before anybody is asked.
+    for command in ["plan", "check"] {
+        case.kwscale(&["--cluster", &cluster, command, "scale-in", "n4", "--certificates", "issue"])
+            .exit(2)
+            .says(&["--certificates means nothing for a scale-in", "no host joins"]);
+    }
+    case.kwscale(&["--cluster", &cluster, "plan", "scale-in", "n4", "--wipe-old-data"])
+        .exit(2)
+        .says(&["--wipe-old-data means nothing for a scale-in"]);
+    case.kwscale(&["--cluster", &cluster, "plan", "scale-out", "n4", "--drain", "--batch", "1"])
+        .exit(2)
+        .says(&["--drain and --batch mean nothing for a scale-out", "no node leaves"]);
+    case.kwscale(&["plan", "scale-in", "n4", "--batch", "0"]).exit(2).says(&["--batch", "a number of nodes"]);
+
     // Nothing to resume.
     case.kwscale(&["--cluster", &cluster, "resume", "--yes"]).exit(2).says(&["no operation to resume"]);
 

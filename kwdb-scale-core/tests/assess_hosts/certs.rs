@@ -134,12 +134,29 @@ fn keys_of_the_authority() {
     };
     let mut scene = Scene::secure();
     scene.directory(5).files.push(key("a"));
-    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "ca.key", "copy"]);
+    scene.finds(
+        scale_in(&[5]),
+        Severity::Refuse,
+        "ca-key-last",
+        &["h5", "ca.key", "member that stays", "elsewhere does not count"],
+    );
     assert!(scene.assess(replace(&[5], &[NEW])).refused());
     assert!(!scene.assess(scale_in(&[4])).refused());
     scene.directory(1).files.push(key("a"));
     assert!(!scene.assess(scale_in(&[5])).refused());
     assert!(scene.assess(scale_in(&[1, 5])).refused(), "not both");
+    // What the cure names counts: a member's host, and the control host, which need not have a node. An operator's machine that no
+    // look reaches does not.
+    scene.directory(1).files.pop();
+    scene.cluster.inventory.control = Some(host(NEW));
+    scene.directory(NEW).files.push(key("a"));
+    assert!(!scene.assess(scale_in(&[5])).refused());
+    scene.directory(NEW).files.pop();
+    scene.cluster.inventory.control = None;
+    scene.cluster.inventory.authority_elsewhere = true;
+    scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5"]);
+    scene.cluster.inventory.authority_elsewhere = false;
+    scene.directory(1).files.push(key("a"));
     // Another file of that name is no copy, nor is one that could not be read, nor an empty one.
     *scene.directory(1).files.last_mut().unwrap() = key("b");
     scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "host h1", "is another file"]);
@@ -176,4 +193,74 @@ fn keys_of_the_authority() {
     scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", "/etc/kaiwudb/info/NODE"]);
     scene.machine(1).peers = Fact::Known(Some(peers));
     assert!(!scene.assess(scale_in(&[5])).refused());
+}
+
+#[test]
+fn a_leaving_host_that_nobody_could_look_at_may_hold_the_only_key() {
+    let of = |scene: &Scene, operation: Operation, check: &str| {
+        let found = scene.assess(operation).findings;
+        found.into_iter().find(|f| f.check == check).map(|f| (f.severity, f.to_string()))
+    };
+    let last = |scene: &Scene| of(scene, scale_in(&[5]), "ca-key-last");
+    let unseen = |mut scene: Scene| {
+        scene.cluster.hosts.insert(host(5), Fact::unknown("the host's key is another one"));
+        scene
+    };
+    let scene = unseen(Scene::secure());
+    let (severity, text) = last(&scene).unwrap();
+    assert_eq!(severity, Severity::Refuse);
+    for words in ["host h5 leaves", "the host's key is another one", "[certificates]"] {
+        assert!(text.contains(words), "{text}");
+    }
+    assert!(of(&scene, replace(&[5], &[NEW]), "ca-key-last").is_some());
+    assert_eq!(of(&scene, scale_in(&[4]), "ca-key-last"), None, "that one was looked at");
+
+    // One that stays has the key, or is said to have it.
+    let key = || {
+        let mut key = file("ca.key", 0o600, None);
+        key.sha256 = Some(Fact::Known("a".repeat(64)));
+        key
+    };
+    let mut scene = unseen(Scene::secure());
+    scene.directory(2).files.push(key());
+    assert_eq!(last(&scene), None);
+    scene.directory(2).files.last_mut().unwrap().sha256 = Some(Fact::unknown("it may not be read"));
+    assert!(last(&scene).is_some());
+    *scene.directory(2).files.last_mut().unwrap() = key();
+    scene.directory(2).files.iter_mut().find(|f| f.name == "ca.crt").unwrap().key =
+        Some(Fact::Known(KeyMatch::Differs));
+    assert!(last(&scene).is_some(), "it is another authority's");
+    let mut scene = unseen(Scene::secure());
+    scene.machine(2).authority_key =
+        Some(AuthorityKey { path: "/root/ca/ca.key".into(), sha256: Fact::unknown("it may not be read") });
+    scene.cluster.inventory.authority = Some(host(2));
+    assert_eq!(last(&scene), None);
+    scene.machine(2).authority_key = None;
+    assert!(last(&scene).is_some(), "it was looked at, and has none");
+    scene.cluster.hosts.insert(host(2), Fact::unknown("nobody answers"));
+    assert_eq!(last(&scene), None);
+    let mut scene = unseen(Scene::secure());
+    scene.cluster.inventory.authority_elsewhere = true;
+    assert_eq!(last(&scene), None);
+
+    // There is no key to lose, or nobody looks at hosts.
+    assert_eq!(last(&unseen(Scene::new())), None);
+    let mut scene = Scene::secure();
+    scene.cluster.hosts.remove(&host(5));
+    assert_eq!(last(&scene), None);
+    // Where no host is seen, nobody knows that.
+    let mut scene = Scene::new();
+    for facts in scene.cluster.hosts.values_mut() {
+        *facts = Fact::unknown("nobody answers");
+    }
+    assert!(last(&scene).is_some());
+
+    // A dead machine may be gone for good.
+    let mut scene = unseen(Scene::secure());
+    scene.cluster.kill(5);
+    assert_eq!(last(&scene), None);
+    let (severity, text) = of(&scene, scale_in(&[5]), "ca-key-unseen").unwrap();
+    assert!(severity == Severity::Warn && text.contains("host h5 leaves"), "{text}");
+    scene.directory(2).files.push(key());
+    assert_eq!(of(&scene, scale_in(&[5]), "ca-key-unseen"), None);
 }

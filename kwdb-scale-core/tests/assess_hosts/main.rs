@@ -545,6 +545,65 @@ fn a_mount_point_is_not_moved_aside() {
 }
 
 #[test]
+fn a_store_holds_a_nodes_files_or_somebody_elses() {
+    let said = |scene: &Scene, node: u32, old_data: OldData| {
+        let mut observation = scene.cluster.observe();
+        observation.reach = scene.reach.clone();
+        let mut request = scene.cluster.request(scale_out(&[node]));
+        request.options.old_data = old_data;
+        let all = assess(&observation, &request, &Policy::default()).findings;
+        let of_store: Vec<_> = all.into_iter().filter(|f| f.check == "host-store-empty").collect();
+        of_store.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let holds = |scene: &mut Scene, node: u32, names: &[&str]| {
+        let names = names.iter().map(ToString::to_string).collect();
+        scene.cluster.host_mut(node).stores[0].content = Fact::Known(StoreContent::InUse(names));
+    };
+    let mut scene = Scene::new();
+    // Not a node's, so that nothing of kwscale's clears it.
+    holds(&mut scene, NEW, &["precious"]);
+    for old_data in [OldData::Refuse, OldData::MoveAside, OldData::Delete] {
+        let text = said(&scene, NEW, old_data);
+        for words in ["store /data/n6 of host h6", "none of KWDB's", "found: precious", "empty directory"] {
+            assert!(text.contains(words), "'{words}' is not in: {text}");
+        }
+        // Where its deletion is asked for, that is refused in its own words too.
+        let wrong = text.contains("wipe") || text.contains("a node's files");
+        assert!(!wrong || old_data == OldData::Delete, "{text}");
+    }
+    // Whose they are nobody knows: what would be refused is not offered.
+    holds(&mut scene, NEW, &["CURRENT", "precious"]);
+    let text = said(&scene, NEW, OldData::Refuse);
+    for words in
+        ["holds a node's files", "found: CURRENT, precious", "none of them a store's: precious", "by hand"]
+    {
+        assert!(text.contains(words), "'{words}' is not in: {text}");
+    }
+    assert!(!text.contains("wipe"), "{text}");
+    assert!(said(&scene, NEW, OldData::MoveAside).contains("whose they are is unknown"));
+
+    // A removed node's: the way that works is offered.
+    let mut scene = Scene::new();
+    scene.cluster.remove(5);
+    scene.machine(5).processes = Fact::Known(Vec::new());
+    holds(&mut scene, 5, &["CURRENT", "precious"]);
+    let text = said(&scene, 5, OldData::Refuse);
+    assert!(text.contains("(kwscale: --wipe-old-data)"), "{text}");
+    assert_eq!(said(&scene, 5, OldData::MoveAside), "");
+    let Fact::Known(space) = &mut scene.machine(5).file_systems[0].space else { panic!() };
+    space.mount = "/data/n5".into();
+    let text = said(&scene, 5, OldData::Refuse);
+    assert!(!text.contains("wipe"), "neither may be: {text}");
+    holds(&mut scene, 5, &["CURRENT"]);
+    let text = said(&scene, 5, OldData::Refuse);
+    assert!(text.contains("--wipe-old-data=delete"), "{text}");
+    assert_eq!(said(&scene, 5, OldData::Delete), "");
+    holds(&mut scene, 5, &["precious"]);
+    let text = said(&scene, 5, OldData::Refuse);
+    assert!(text.contains("none of KWDB's") && !text.contains("wipe"), "{text}");
+}
+
+#[test]
 fn what_lies_about() {
     let mut scene = Scene::new();
     let left = Leftover { path: "/tmp/kaiwudb_certs".into(), mode: 0o755, owner: "root".into() };

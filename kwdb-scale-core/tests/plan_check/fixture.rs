@@ -231,6 +231,7 @@ pub(crate) fn inventory(hosts: impl IntoIterator<Item = u32>) -> Inventory {
     Inventory {
         control: Some(host(1)),
         authority: None,
+        authority_elsewhere: false,
         hosts: hosts
             .map(|n| (host(n), InventoryHost { address: address(n), sql_address: None, brpc_address: None }))
             .collect(),

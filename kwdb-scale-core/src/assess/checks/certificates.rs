@@ -288,13 +288,81 @@ fn has_peers(machine: &Machine) -> bool {
     matches!(machine.installed, Fact::Known(Some(_))) && matches!(machine.peers, Fact::Known(Some(_)))
 }
 
-pub(super) fn last_holder(cx: &Context<'_>) -> Vec<Problem> {
-    let leaving: Vec<&HostName> = cx.leaving.iter().filter_map(|n| cx.host_of(n)).collect();
-    let known = |host: &HostName| cx.obs.hosts.get(host).and_then(Fact::known);
+/// The hosts of leaving nodes.
+fn leaving<'a>(cx: &Context<'a>) -> Vec<&'a HostName> {
+    cx.leaving.iter().filter_map(|n| cx.host_of(n)).collect()
+}
+
+/// What is known of hosts that no node leaves.
+fn staying<'a>(cx: &Context<'a>) -> Vec<(&'a HostName, &'a HostFacts)> {
+    let leaving = leaving(cx);
     let stay = cx.obs.hosts.iter().filter(|(host, _)| !leaving.contains(host));
-    let others: Vec<(&HostName, &HostFacts)> =
-        stay.filter_map(|(host, facts)| Some((host, facts.known()?))).collect();
-    let mut found = Vec::new();
+    stay.filter_map(|(host, facts)| Some((host, facts.known()?))).collect()
+}
+
+/// Whether something says of the authority's key that it is not lost with hosts that leave unseen.
+fn is_kept(cx: &Context<'_>) -> bool {
+    let inventory = &cx.request.inventory;
+    let mut known = cx.obs.hosts.values().filter_map(Fact::known).peekable();
+    // Where no host is known it cannot be told whether the cluster has an authority.
+    let insecure = known.peek().is_some() && !known.any(|facts| facts.secure);
+    let others = staying(cx);
+    let holds = |facts: &HostFacts| {
+        let damaged = directory(facts).is_some_and(|dir| dir.key_damage("ca").is_some());
+        !damaged && authority_keys(facts).iter().any(|key| key.sum.known().is_some())
+    };
+    // What a look did not find where it is configured to lie is not there.
+    let declared = inventory.authority.as_ref().is_some_and(|host| {
+        let seen = others.iter().find(|(other, _)| *other == host);
+        !leaving(cx).contains(&host) && seen.is_none_or(|(_, facts)| !authority_keys(facts).is_empty())
+    });
+    insecure || inventory.authority_elsewhere || declared || others.iter().any(|(_, facts)| holds(facts))
+}
+
+/// Hosts of leaving nodes that could not be looked at, and why, of which nobody says that they do not hold the only key of the
+/// authority. Those of nodes that are down, or the others.
+fn unseen<'a>(cx: &Context<'a>, down: bool) -> Vec<(&'a HostName, &'a str)> {
+    if is_kept(cx) {
+        return Vec::new();
+    }
+    let nodes = cx.leaving.iter().filter(|n| (n.is_live == Fact::Known(false)) == down);
+    let hosts = nodes.filter_map(|n| cx.host_of(n));
+    // The one that is configured to hold it has a finding of its own.
+    hosts
+        .filter(|host| cx.request.inventory.authority.as_ref() != Some(*host))
+        .filter_map(|host| Some((host, cx.obs.hosts.get(host)?.why_unknown()?)))
+        .collect()
+}
+
+/// A dead machine may be gone for good: its node has to stay removable.
+pub(super) fn unseen_dead(cx: &Context<'_>) -> Vec<Problem> {
+    let unseen = unseen(cx, true).into_iter();
+    unseen.map(|(host, why)| of_unseen(host, why).cure(
+        "if the machine can be started again, save its ca.key first; without the key no certificate can be issued any more",
+    )).collect()
+}
+
+fn of_unseen(host: &HostName, why: &str) -> Problem {
+    Problem::new(format!(
+        "host {host} leaves, and whether it holds the only private key of the cluster's CA is unknown: {why}"
+    ))
+    .evidence([
+        "no host that stays is known to hold it, and the configuration does not say where it lies".to_owned(),
+    ])
+}
+
+pub(super) fn last_holder(cx: &Context<'_>) -> Vec<Problem> {
+    let leaving = leaving(cx);
+    let known = |host: &HostName| cx.obs.hosts.get(host).and_then(Fact::known);
+    let others = staying(cx);
+    let mut found: Vec<Problem> = unseen(cx, false)
+        .into_iter()
+        .map(|(host, why)| {
+            of_unseen(host, why)
+                .cure("let the host be looked at, or say where the key lies in the description (kwscale: [certificates] with ca_key, and ca_host where that is a host)")
+                .retry(Retry::WhenFactChanges(format!("host {host}")))
+        })
+        .collect();
     for host in &leaving {
         let retry = || Retry::WhenFactChanges("holders of the CA's key and of the NODE file".to_owned());
         let Some(facts) = known(host) else {
@@ -305,7 +373,7 @@ pub(super) fn last_holder(cx: &Context<'_>) -> Vec<Problem> {
                     Problem::new(format!(
                         "host {host} leaves, and by the configuration the private key of the cluster's CA lies there; whether another host has it is unknown: {why}"
                     ))
-                    .cure("let the host be looked at, or copy the key to a host that stays and configure that one")
+                    .cure("let the host be looked at, or copy the key to a host of the description that stays and configure that one")
                     .retry(retry()),
                 );
             }
@@ -319,7 +387,7 @@ pub(super) fn last_holder(cx: &Context<'_>) -> Vec<Problem> {
                         key.path
                     ))
                     .evidence(lines)
-                    .cure("copy ca.key and ca.crt to a safe place that stays, such as the certificate directory of the control host: without it no certificate can be issued any more")
+                    .cure("copy ca.key and ca.crt, readable for the login there, to the certificate directory of the host of a member that stays, or of the control host if the description names one (kwscale: control_host); a copy that lies elsewhere does not count. Without the key no certificate can be issued any more")
                     .retry(retry()),
                 );
             }

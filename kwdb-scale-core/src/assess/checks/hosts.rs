@@ -61,19 +61,14 @@ pub(super) fn store_empty(cx: &Context<'_>) -> Vec<Problem> {
         }
         let old = OldDataOf::on(cx.obs, cx.request, host);
         if let Some(old) = &old {
-            found.extend(not_theirs(cx, host, old));
+            found.extend(not_theirs(cx, host, old, cx.request.options.old_data));
         }
         for store in &facts.stores {
             match &store.content {
                 Fact::Known(StoreContent::Absent | StoreContent::Empty) => {}
                 // Judged above: the request clears it.
                 Fact::Known(StoreContent::InUse(_)) if old.is_some() => {}
-                Fact::Known(StoreContent::InUse(files)) => found.push(
-                    Problem::new(format!("store {} of host {host} holds a node's files", store.path))
-                        .evidence([format!("found: {}", first_names(files))])
-                        .cure("clear the directory when its data is needed no more (kwscale: --wipe-old-data): a node comes back only as a new one")
-                        .retry(Retry::WhenFactChanges(format!("store of host {host}"))),
-                ),
+                Fact::Known(StoreContent::InUse(files)) => found.push(in_use(cx, host, store, files)),
                 Fact::Unknown(why) => {
                     let problem =
                         Problem::unknown(&format!("what store {} of host {host} holds is", store.path), why)
@@ -84,6 +79,55 @@ pub(super) fn store_empty(cx: &Context<'_>) -> Vec<Problem> {
         }
     }
     found
+}
+
+/// A store that holds something, where nobody asked for it to be cleared.
+fn in_use(cx: &Context<'_>, host: &HostName, store: &StoreFacts, names: &[String]) -> Problem {
+    let Some(strange) = strange(cx, host, store) else {
+        return strangers(host, store, names);
+    };
+    let what = match strange.is_empty() {
+        true => vec![format!("found: {}", first_names(names))],
+        false => vec![
+            format!("found: {}", first_names(names)),
+            format!("none of them a store's: {}", first_names(&strange)),
+        ],
+    };
+    // What is offered must not be refused when it is asked for.
+    let clears = |fate| {
+        OldDataOf::there(cx.obs, cx.request, host)
+            .is_some_and(|old| not_theirs(cx, host, &old, fate).is_empty())
+    };
+    let how = if clears(OldData::MoveAside) {
+        "clear the directory when its data is needed no more (kwscale: --wipe-old-data)"
+    } else if clears(OldData::Delete) {
+        "clear the directory when its data is needed no more (kwscale: --wipe-old-data=delete)"
+    } else {
+        "look whose data it is; clear the directory by hand when it is needed no more, or name an empty one"
+    };
+    Problem::new(format!("store {} of host {host} holds a node's files", store.path))
+        .evidence(what)
+        .cure(format!("{how}: a node comes back only as a new one"))
+        .retry(Retry::WhenFactChanges(format!("store of host {host}")))
+}
+
+/// What lies in a store that no store of KWDB has; `None` when nothing else does.
+fn strange(cx: &Context<'_>, host: &HostName, store: &StoreFacts) -> Option<Vec<String>> {
+    let Fact::Known(StoreContent::InUse(names)) = &store.content else { return Some(Vec::new()) };
+    let strange: Vec<String> =
+        names.iter().filter(|n| is_foreign(cx.obs, host, &store.path, n)).cloned().collect();
+    (strange.len() < names.len()).then_some(strange)
+}
+
+/// A store directory that holds no node's files, but somebody's.
+fn strangers(host: &HostName, store: &StoreFacts, names: &[String]) -> Problem {
+    Problem::new(format!(
+        "store {} of host {host} is not empty, and what it holds is none of KWDB's",
+        store.path
+    ))
+    .evidence([format!("found: {}", first_names(names))])
+    .cure("move it away by hand, or name an empty directory as the store")
+    .retry(Retry::WhenFactChanges(format!("store of host {host}")))
 }
 
 /// A container that does not run cannot be entered, and one that runs is no host for a new node.
@@ -108,9 +152,11 @@ pub(crate) struct OldDataOf<'a> {
 impl<'a> OldDataOf<'a> {
     /// `None` when there is nothing to clear, or the request clears nothing.
     pub(crate) fn on(obs: &'a Observation, request: &Request, host: &HostName) -> Option<Self> {
-        if request.options.old_data == OldData::Refuse {
-            return None;
-        }
+        if request.options.old_data == OldData::Refuse { None } else { Self::there(obs, request, host) }
+    }
+
+    /// Whether or not the request clears it.
+    fn there(obs: &'a Observation, request: &Request, host: &HostName) -> Option<Self> {
         let facts = obs.hosts.get(host)?.known()?;
         let in_use: Vec<&StoreFacts> = facts
             .stores
@@ -123,20 +169,30 @@ impl<'a> OldDataOf<'a> {
     }
 }
 
-/// Why the data on a host must not be cleared.
-fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Problem> {
+/// Why the data on a host must not be cleared in that way.
+fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>, fate: OldData) -> Vec<Problem> {
     let retry = || Retry::WhenFactChanges(format!("store of host {host}"));
     let paths: Vec<&str> = old.in_use.iter().map(|s| s.path.as_str()).collect();
     let mut found = Vec::new();
     if old.nodes.is_empty() {
-        found.push(
-            Problem::new(format!(
-                "{} of host {host} holds a node's files, and no removed node had its address: whose they are is unknown",
-                paths.join(", ")
-            ))
-            .cure("look whose data it is; if it is needed no more, clear the directory by hand")
-            .retry(retry()),
-        );
+        let (of_node, others): (Vec<&StoreFacts>, Vec<&StoreFacts>) =
+            old.in_use.iter().partition(|store| strange(cx, host, store).is_some());
+        for store in others {
+            if let Fact::Known(StoreContent::InUse(names)) = &store.content {
+                found.push(strangers(host, store, names));
+            }
+        }
+        let paths: Vec<&str> = of_node.iter().map(|s| s.path.as_str()).collect();
+        if !paths.is_empty() {
+            found.push(
+                Problem::new(format!(
+                    "{} of host {host} holds a node's files, and no removed node had its address: whose they are is unknown",
+                    paths.join(", ")
+                ))
+                .cure("look whose data it is; if it is needed no more, clear the directory by hand")
+                .retry(retry()),
+            );
+        }
     }
     for path in paths.iter().filter(|p| !may_be_cleared(p)) {
         found.push(
@@ -163,7 +219,7 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Pro
                 .retry(retry()),
             );
         }
-        if cx.request.options.old_data == OldData::Delete {
+        if fate == OldData::Delete {
             let foreign: Vec<String> =
                 names.iter().filter(|n| is_foreign(cx.obs, host, path, n)).cloned().collect();
             if !foreign.is_empty() {
@@ -180,7 +236,7 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Pro
             }
         }
     }
-    if cx.request.options.old_data == OldData::MoveAside {
+    if fate == OldData::MoveAside {
         for path in paths.iter().filter(|p| is_mounted(cx.obs, host, p)) {
             found.push(
                 Problem::new(format!(
