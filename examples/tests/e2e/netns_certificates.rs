@@ -251,6 +251,22 @@ pub(crate) fn issued_and_carried(case: &Case) {
     fs::copy(key("n1"), key("n2")).unwrap();
     let said = scene.kwscale(&["plan", "scale-in", "n1"]).exit(0);
     assert!(!format!("{}{}", said.stdout, said.stderr).contains("ca-key-last"));
+
+    // One that nobody can look at may hold it, where nobody says where the key lies and no host that stays is seen to have it.
+    let text = fs::read_to_string(scene.lab.cluster_file()).unwrap();
+    let silent: String = text
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("ca_") && *line != "[certificates]\n")
+        .collect();
+    let file = scene.lab.inside("silent.toml").display().to_string();
+    fs::write(&file, silent).unwrap();
+    scene.lab.lab("stop-sshd", &["n1"]);
+    let said = scene.lab.with(&file, &["plan", "scale-in", "n1"]).exit(0);
+    assert!(!format!("{}{}", said.stdout, said.stderr).contains("ca-key-last"));
+    fs::remove_file(key("n2")).unwrap();
+    let words = ["ca-key-last", "whether it holds the only private key", "[certificates]"];
+    scene.lab.with(&file, &["plan", "scale-in", "n1"]).exit(3).says(&words);
+    fs::remove_file(&file).unwrap();
     down(scene.lab);
 }
 
