@@ -4,6 +4,7 @@
 mod certs;
 #[path = "../support/machine.rs"]
 mod machine;
+mod owners;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -246,102 +247,6 @@ fn unit(active: &str, main_pid: Option<u32>) -> Unit {
 fn joins(addresses: &[&str]) -> Option<StartLine> {
     let join = addresses.iter().copied().map(Address::new).collect();
     Some(StartLine { start_mode: Some(StartMode::MultiReplica), join })
-}
-
-#[test]
-fn a_unit_whose_node_would_be_none_of_the_cluster() {
-    let mut scene = Scene::new();
-    scene.cluster.host_mut(NEW).by_service = true;
-    scene.machine(NEW).owner = Owner::Systemd { unit: "kwbase-6".into() };
-    let own = address(NEW);
-    let own = own.as_str();
-    let member = address(2);
-    for good in [&[member.as_str()][..], &[own, member.as_str()], &["db.example:26257"], &[own, "10.0.0.77"]]
-    {
-        scene.machine(NEW).unit = Fact::Known(Some(Unit { starts: joins(good), ..unit("inactive", None) }));
-        assert!(!scene.assess(scale_out(&[NEW])).refused(), "{good:?}");
-    }
-    let mut refuses = |starts: Option<StartLine>, words: &[&str]| {
-        scene.machine(NEW).unit = Fact::Known(Some(Unit { starts, ..unit("inactive", None) }));
-        scene.refuses("process-owner", words);
-    };
-    refuses(None, &["unit kwbase-6 of host h6 does not tell its command line"]);
-    refuses(joins(&[]), &["has no --join", "add --join with live members"]);
-    refuses(joins(&[own, "0.0.0.0:26257"]), &["where no member lives", own]);
-    let single = StartLine { start_mode: Some(StartMode::SingleReplica), ..joins(&["a:1"]).unwrap() };
-    refuses(Some(single), &["does not run kwbase start, as the cluster does"]);
-    refuses(Some(StartLine { start_mode: None, ..joins(&["a:1"]).unwrap() }), &["does not run kwbase start"]);
-}
-
-#[test]
-fn a_store_that_the_user_of_the_unit_may_not_write() {
-    let rights = |mode, owner: &str, group: &str| {
-        let rights = Some(Rights { mode, owner: owner.into(), group: group.into() });
-        Writable { directory: STORE.into(), writable: Fact::Known(true), rights }
-    };
-    let mut scene = Scene::new();
-    scene.cluster.host_mut(NEW).by_service = true;
-    for good in [rights(0o700, "kaiwudb", "x"), rights(0o770, "root", "data"), rights(0o777, "root", "root")]
-    {
-        scene.machine(NEW).writable = vec![good];
-        assert!(!scene.assess(scale_out(&[NEW])).refused());
-    }
-    for bad in
-        [rights(0o700, "nobody", "nogroup"), rights(0o755, "root", "root"), rights(0o500, "kaiwudb", "x")]
-    {
-        scene.machine(NEW).writable = vec![bad.clone()];
-        let owner = bad.rights.unwrap().owner;
-        scene.refuses("host-writable", &["by kaiwudb, as whom kaiwudb.service runs", STORE, &owner]);
-    }
-    // Nobody starts the node by the unit.
-    scene.cluster.host_mut(NEW).by_service = false;
-    assert!(!scene.assess(scale_out(&[NEW])).refused());
-}
-
-#[test]
-fn what_owns_a_leaving_node() {
-    const LEAVING: u32 = 5;
-    let refusal = |scene: &mut Scene| -> Option<String> {
-        let found = scene.assess(scale_in(&[LEAVING]));
-        let refusals: Vec<_> = found.refusals().map(|f| (f.check.clone(), f.message.clone())).collect();
-        assert!(refusals.iter().all(|(check, _)| check == "process-owner"), "{refusals:?}");
-        refusals.into_iter().next().map(|(_, message)| message)
-    };
-    let mut scene = Scene::new();
-    scene.cluster.host_mut(LEAVING).by_service = true;
-    let machine = scene.machine(LEAVING);
-    machine.owner = Owner::Systemd { unit: "kwbase-5".into() };
-    let own = process("/data/n5");
-    let unit = unit("active", Some(own.pid));
-    machine.unit = Fact::Known(Some(unit.clone()));
-    machine.processes = Fact::Known(vec![own.clone()]);
-    assert_eq!(refusal(&mut scene), None);
-    scene.machine(LEAVING).unit =
-        Fact::Known(Some(Unit { active: "inactive".into(), main_pid: None, ..unit.clone() }));
-    assert!(refusal(&mut scene).unwrap().contains("unit kwbase-5 of host h5 is inactive"));
-
-    // The unit of another node of the machine.
-    let other = NodeProcess { pid: 99, ..process("/data/other") };
-    let by_other = Fact::Known(Some(Unit { main_pid: Some(other.pid), ..unit }));
-    scene.machine(LEAVING).unit = by_other;
-    scene.machine(LEAVING).processes = Fact::Known(vec![own, other.clone()]);
-    assert!(refusal(&mut scene).unwrap().contains("runs another node, that of --store=/data/other"));
-    // Where no process has the store of the description, that may be written in another way.
-    scene.machine(LEAVING).processes = Fact::Known(vec![other]);
-    assert_eq!(refusal(&mut scene), None);
-
-    let machine = scene.machine(LEAVING);
-    machine.owner = Owner::Container { engine: "docker".into(), name: "kw5".into() };
-    let returns = Some("unit kw5.service owns it; name that unit".into());
-    let container = Container {
-        engine: "docker".into(),
-        state: "running".into(),
-        image: "kwdb".into(),
-        returns,
-        starts: None,
-    };
-    machine.container = Fact::Known(Some(container));
-    assert!(refusal(&mut scene).unwrap().ends_with("again after its stop: unit kw5.service owns it"));
 }
 
 #[test]
