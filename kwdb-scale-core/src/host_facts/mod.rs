@@ -226,10 +226,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// As whom the unit starts the node, where a unit does and says it.
+    /// As whom the unit starts the node, where a unit does and says it by name: files are told with names.
     pub(crate) fn service_user(&self) -> Option<&str> {
         let unit = self.unit.known()?.as_ref().filter(|_| !matches!(self.owner, Owner::Container { .. }))?;
-        unit.user.as_deref().filter(|_| !self.inside)
+        unit.user.as_deref().filter(|user| !self.inside && !user.bytes().all(|b| b.is_ascii_digit()))
     }
 
     /// Of which unit [`unit`](Self::unit) tells.

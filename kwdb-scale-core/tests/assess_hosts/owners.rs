@@ -47,7 +47,11 @@ fn a_store_that_the_user_of_the_unit_may_not_write() {
         let owner = bad.rights.unwrap().owner;
         scene.refuses("host-writable", &["by kaiwudb, as whom kaiwudb.service runs", STORE, &owner]);
     }
+    // A number may be anybody's name.
+    scene.machine(NEW).unit = Fact::Known(Some(Unit { user: Some("1001".into()), ..unit("inactive", None) }));
+    assert!(!scene.assess(scale_out(&[NEW])).refused());
     // Nobody starts the node by the unit.
+    scene.machine(NEW).unit = Fact::Known(Some(unit("inactive", None)));
     scene.cluster.host_mut(NEW).by_service = false;
     assert!(!scene.assess(scale_out(&[NEW])).refused());
 }
