@@ -8,11 +8,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host_facts::flag_values;
-use crate::kwbase::{CommandLine, KwbaseHost, quote};
+use crate::host_facts::{flag_values, store_path};
+use crate::kwbase::{CommandLine, KwbaseHost, Security, advertised, quote, with_port};
 use crate::ports::{PortError, PortErrorKind};
 use crate::topology::{Address, HostName, NodeId, StartMode};
 
@@ -236,6 +237,30 @@ pub struct StartLine {
     pub start_mode: Option<StartMode>,
     /// The addresses of `--join`, as they are written.
     pub join: Vec<Address>,
+    /// Paths of `--store`.
+    pub stores: Vec<String>,
+    /// `--insecure`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub insecure: bool,
+    /// `--certs-dir`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certs_dir: Option<String>,
+    /// What `--advertise-addr` and `--listen-addr` amount to; the host is empty where neither has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+}
+
+/// What the node that a unit or container starts must be, by the description of its host.
+pub(crate) struct Described<'a> {
+    /// `None`: not known.
+    pub(crate) mode: Option<&'a StartMode>,
+    pub(crate) secure: bool,
+    /// `None` where the paths of the command line are not those of the description, as of a container that no prefix
+    /// leads into.
+    pub(crate) stores: Option<Vec<&'a str>>,
+    /// The same.
+    pub(crate) certs_dir: Option<&'a str>,
+    pub(crate) address: Option<&'a Address>,
 }
 
 impl StartLine {
@@ -248,8 +273,16 @@ impl StartLine {
             .filter(|word| !word.is_empty())
             .collect();
         let modes = [StartMode::MultiReplica, StartMode::SingleReplica, StartMode::SingleNode];
-        let join = flag_values(&words, &["--join", "-j"]);
+        let values = |flags: &[&str]| flag_values(&words, flags);
+        let one = |flag: &str| values(&[flag]).pop();
+        let join = values(&["--join", "-j"]);
+        let at = |flag: &str| one(flag).map(Address::new);
+        let address = advertised(at("--advertise-addr").as_ref(), at("--listen-addr").as_ref());
         (!words.is_empty()).then(|| Self {
+            stores: values(&["--store", "-s"]).iter().map(|spec| store_path(spec)).collect(),
+            insecure: words.iter().any(|w| matches!(*w, "--insecure" | "--insecure=true")),
+            certs_dir: one("--certs-dir"),
+            address,
             start_mode: words.iter().find_map(|w| modes.iter().find(|m| m.as_str() == *w)).cloned(),
             join: join
                 .iter()
@@ -260,19 +293,46 @@ impl StartLine {
         })
     }
 
-    /// Why the node that it starts would not be one of the cluster, and the cure. `nobody` tells of an address whether
-    /// it is the node's own, or one at which no member lives.
+    /// Why the node that it starts would not be the one that is described, or none of the cluster, and the cure.
+    /// `nobody` tells of an address whether it is the node's own, or one at which no member lives.
     pub(crate) fn fault(
         &self,
-        mode: Option<&StartMode>,
+        described: &Described<'_>,
         nobody: impl Fn(&Address) -> bool,
     ) -> Option<(String, &'static str)> {
         const JOIN: &str = "add --join with live members to its command line";
-        if let Some(mode) = mode
+        const SAME: &str = "correct its command line, or the description of the host";
+        let bare = |path: &str| path.trim_end_matches('/').to_owned();
+        if let Some(mode) = described.mode
             && self.start_mode.as_ref() != Some(mode)
         {
             let what = format!("does not run kwbase {mode}, as the cluster does");
             return Some((what, "correct its command line"));
+        }
+        if self.insecure == described.secure {
+            let (runs, is) = if self.insecure { ("with", "secure") } else { ("without", "insecure") };
+            return Some((format!("runs kwbase {runs} --insecure, and the host is described as {is}"), SAME));
+        }
+        if let Some(known) = &described.stores {
+            // What lies in another store was not looked at.
+            let other = self.stores.iter().find(|store| !known.iter().any(|k| bare(k) == bare(store)));
+            let told = match other {
+                Some(other) => Some(format!("has --store={other}")),
+                None => self.stores.is_empty().then(|| "has no --store".to_owned()),
+            };
+            if let Some(told) = told {
+                return Some((format!("{told}, and the host is described with {}", known.join(", ")), SAME));
+            }
+        }
+        if let (Some(own), Some(known)) = (&self.certs_dir, described.certs_dir)
+            && bare(own) != bare(known)
+        {
+            return Some((format!("has --certs-dir={own}, and the host is described with {known}"), SAME));
+        }
+        if let (Some(own), Some(known)) = (&self.address, described.address)
+            && differ(own, known)
+        {
+            return Some((format!("advertises {own}, and the host is described at {known}"), SAME));
         }
         if self.join.is_empty() {
             return Some((
@@ -287,11 +347,33 @@ impl StartLine {
     }
 }
 
+/// Whether two addresses are surely not one: a name may stand for any number.
+fn differ(a: &Address, b: &Address) -> bool {
+    let ((a, a_port), (b, b_port)) = (with_port(a), with_port(b));
+    let number = |host: &str| host.parse::<IpAddr>().ok().filter(|ip| !ip.is_unspecified());
+    a_port != b_port || number(&a).zip(number(&b)).is_some_and(|(a, b)| a != b)
+}
+
 /// Refuses a unit or container whose own command line, as [`StartLine::read`] takes it, would not make a node join.
 pub(crate) fn fits(host: &KwbaseHost, mode: &StartMode, command: &str) -> Result<(), PortError> {
     let fault = match StartLine::read(command) {
         None => Some(("does not tell its command line".to_owned(), "name the unit or container of the node")),
-        Some(line) => line.fault(Some(mode), |address| host.is_own(address)),
+        Some(line) => {
+            // Paths of a container are those of the description where a prefix leads into it.
+            let same = !matches!(host.owner, Owner::Container { .. }) || !host.exec_prefix.is_empty();
+            let address = host.rpc_address();
+            let described = Described {
+                mode: Some(mode),
+                secure: host.secure(),
+                stores: same.then(|| host.stores.iter().map(|s| s.path.as_str()).collect()),
+                certs_dir: match &host.security {
+                    Security::Certs { certs_dir } if same => Some(certs_dir),
+                    _ => None,
+                },
+                address: address.as_ref(),
+            };
+            line.fault(&described, |address| host.is_own(address))
+        }
     };
     match fault {
         None => Ok(()),
@@ -305,7 +387,7 @@ pub(crate) fn fits(host: &KwbaseHost, mode: &StartMode, command: &str) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kwbase::Security;
+    use crate::kwbase::StoreSpec;
 
     fn host() -> HostName {
         HostName::new("n4")
@@ -351,22 +433,30 @@ mod tests {
         host.listen_addr = Some("0.0.0.0:26257".into());
         host.advertise_addr = Some("10.0.0.4".into());
         host.owner = unit();
+        host.stores = vec![StoreSpec::new("/d/")];
         let check = |command: &str| fits(&host, &StartMode::MultiReplica, command);
         for exec in [
-            "{ path=/k ; argv[]=/k/kwbase start --insecure --join 10.0.0.1:26257 ; ignore_errors=no }",
-            "{ path=/k ; argv[]=/k/kwbase start --join=10.0.0.4,[::1]:26258 ; ignore_errors=no }",
-            r#""/k/kwbase" ["start","--join=10.0.0.4:26257,10.0.0.1"]"#,
-            r#""/bin/sh" ["-c","exec /k/kwbase start --join \"10.0.0.1\""]"#,
-            "kwbase start -j a:1",
+            "{ path=/k ; argv[]=/k/kwbase start --insecure --store=/d --join 10.0.0.1:26257 ; ignore_errors=no }",
+            "{ path=/k ; argv[]=/k/kwbase start --insecure --listen-addr=0.0.0.0 --advertise-addr=10.0.0.4 -s /d --join=10.0.0.4,[::1]:26258 ; ignore_errors=no }",
+            r#""/k/kwbase" ["start","--insecure","--store=path=/d,attrs=ssd","--join=10.0.0.4:26257,10.0.0.1"]"#,
+            r#""/bin/sh" ["-c","exec /k/kwbase start --insecure --store /d --join \"10.0.0.1\""]"#,
+            "kwbase start --insecure --store=/d/ -j a:1",
         ] {
             check(exec).unwrap_or_else(|e| panic!("{exec}: {e}"));
         }
         for (command, words) in [
             ("", "does not tell"),
             ("kwbase start-single-replica --join a:1", "does not run kwbase start"),
-            ("kwbase start --insecure", "no --join"),
+            ("kwbase start --insecure --store=/d", "no --join"),
+            ("kwbase start --store=/d -j a:1", "without --insecure"),
+            ("kwbase start --insecure -j a:1", "has no --store"),
+            ("kwbase start --insecure -s /e -j a:1", "has --store=/e"),
             (
-                "{ argv[]=/k/kwbase start --join 10.0.0.4:26257 --join=0.0.0.0:26257 ; }",
+                "kwbase start --insecure -s /d --listen-addr=10.0.0.9:26257 -j a:1",
+                "advertises 10.0.0.9:26257",
+            ),
+            (
+                "{ argv[]=/k/kwbase start --insecure -s /d --join 10.0.0.4:26257 --join=0.0.0.0:26257 ; }",
                 "--join=10.0.0.4:26257,0.0.0.0:26257",
             ),
         ] {

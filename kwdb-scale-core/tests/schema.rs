@@ -199,7 +199,14 @@ fn observations() -> Vec<Observation> {
             state: "running".into(),
             image: "kwdb".into(),
             returns: Some("unit kw.service owns it".into()),
-            starts: Some(StartLine { start_mode: Some(StartMode::MultiReplica), join: vec!["n1".into()] }),
+            starts: Some(StartLine {
+                start_mode: Some(StartMode::MultiReplica),
+                join: vec!["n1".into()],
+                stores: vec!["/data".into()],
+                insecure: true,
+                certs_dir: Some("/certs".into()),
+                address: Some("n7:26257".into()),
+            }),
         }));
         told.writable[0].rights =
             Some(facts::Rights { mode: 0o755, owner: "root".into(), group: "root".into() });

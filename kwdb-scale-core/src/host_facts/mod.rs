@@ -12,7 +12,7 @@ pub(crate) mod read;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use read::flag_values;
+pub(crate) use read::{flag_values, store_path};
 
 pub use certificates::{AuthorityKey, CertificateDirectory, CertificateFile, KeyMatch};
 

@@ -561,7 +561,7 @@ pub(crate) fn flag_values(words: &[&str], flags: &[&str]) -> Vec<String> {
 }
 
 /// The path of a `--store`, which may be `path=…,attrs=…`.
-fn store_path(spec: &str) -> String {
+pub(crate) fn store_path(spec: &str) -> String {
     let path = spec.split(',').find_map(|part| part.strip_prefix("path="));
     path.or_else(|| spec.split(',').next()).unwrap_or(spec).trim_end_matches('/').to_owned()
 }

@@ -357,7 +357,7 @@ fn service_container_deploy_script_and_leftovers() {
     let machine = see();
     let starts = |join: &[&str]| {
         let join = join.iter().copied().map(Address::new).collect();
-        Some(StartLine { start_mode: Some(StartMode::MultiReplica), join })
+        Some(StartLine { start_mode: Some(StartMode::MultiReplica), join, ..StartLine::default() })
     };
     let active = Unit {
         active: "active".into(),

@@ -311,7 +311,7 @@ fn join_address(host: &str, port: u16) -> Address {
 }
 
 /// KWDB fills what is missing in an advertised address from the listening one.
-fn advertised(advertise: Option<&Address>, listen: Option<&Address>) -> Option<Address> {
+pub(crate) fn advertised(advertise: Option<&Address>, listen: Option<&Address>) -> Option<Address> {
     let parts = |a: &Address| {
         let (host, _) = with_port(a);
         (Some(host).filter(|h| !h.is_empty()), a.port())

@@ -34,8 +34,8 @@ pub use adapter::Kwbase;
 pub(crate) use adapter::first_found;
 pub use certificates::Authority;
 pub use command::{CommandError, CommandLine, StatusOptions, Wait};
-pub(crate) use host::with_port;
 pub use host::{HostError, KwbaseHost, Security, StoreSpec};
+pub(crate) use host::{advertised, with_port};
 
 /// Where the bare-metal packages put the program.
 pub const PROGRAM: &str = "/usr/local/kaiwudb/bin/kwbase";

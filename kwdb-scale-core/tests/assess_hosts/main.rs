@@ -246,7 +246,13 @@ fn unit(active: &str, main_pid: Option<u32>) -> Unit {
 
 fn joins(addresses: &[&str]) -> Option<StartLine> {
     let join = addresses.iter().copied().map(Address::new).collect();
-    Some(StartLine { start_mode: Some(StartMode::MultiReplica), join })
+    Some(StartLine {
+        start_mode: Some(StartMode::MultiReplica),
+        join,
+        stores: vec![STORE.into()],
+        insecure: true,
+        ..StartLine::default()
+    })
 }
 
 #[test]

@@ -24,6 +24,16 @@ fn a_unit_whose_node_would_be_none_of_the_cluster() {
     refuses(joins(&[own, "0.0.0.0:26257"]), &["where no member lives", own]);
     let single = StartLine { start_mode: Some(StartMode::SingleReplica), ..joins(&["a:1"]).unwrap() };
     refuses(Some(single), &["does not run kwbase start, as the cluster does"]);
+    let good = || joins(&["10.0.0.1:26257"]).unwrap();
+    let other =
+        |stores: &[&str]| StartLine { stores: stores.iter().map(|s| (*s).into()).collect(), ..good() };
+    refuses(Some(other(&[STORE, "/data/old"])), &["has --store=/data/old", STORE]);
+    refuses(Some(other(&[])), &["has no --store", STORE]);
+    refuses(Some(StartLine { insecure: false, ..good() }), &["without --insecure", "described as insecure"]);
+    for wrong in ["10.0.0.99:26257", "0.0.0.0:26999"] {
+        let line = StartLine { address: Some(wrong.into()), ..good() };
+        refuses(Some(line), &["advertises", wrong, own]);
+    }
     refuses(Some(StartLine { start_mode: None, ..joins(&["a:1"]).unwrap() }), &["does not run kwbase start"]);
 }
 

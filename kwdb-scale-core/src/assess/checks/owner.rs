@@ -1,12 +1,12 @@
 //! Checks on what owns the process of a node: a unit or a container, by whose name it is started and stopped.
 
-use super::{Problem, machine, means};
+use super::{Problem, certificates, machine, means};
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
 use crate::host_facts::{HostFacts, Machine, NodeProcess};
 use crate::kwbase::with_port;
 use crate::observation::Node;
-use crate::owner::{Owner, StartLine};
+use crate::owner::{Described, Owner, StartLine};
 use crate::request::Finish;
 use crate::topology::{Address, HostName, NodeClass};
 
@@ -64,14 +64,29 @@ fn another(facts: &HostFacts, main: u32) -> Option<&[String]> {
     processes.iter().any(|p| ours(&p)).then_some(&held.stores[..])
 }
 
-/// Why the node that one starts would not be one of the cluster, and the cure.
-fn astray(cx: &Context<'_>, host: &HostName, there: &There<'_>) -> Option<(String, &'static str)> {
+/// Why the node that one starts would not be the described one, or none of the cluster, and the cure.
+fn astray(
+    cx: &Context<'_>,
+    host: &HostName,
+    facts: &HostFacts,
+    there: &There<'_>,
+) -> Option<(String, &'static str)> {
     let Some(line) = there.starts else {
         return Some(("does not tell its command line".to_owned(), "name the unit or container of the node"));
     };
     let own = cx.request.inventory.hosts.get(host).map(|entry| &entry.address);
     let lives = |n: &&Node| n.class == NodeClass::Member && n.is_live != Fact::Known(false);
-    line.fault(cx.mode.known(), |address| {
+    let machine = facts.machine.as_deref();
+    // Paths of a container are those of the description where a prefix leads into it.
+    let same = machine.is_some_and(|m| m.inside || !matches!(m.owner, Owner::Container { .. }));
+    let described = Described {
+        mode: cx.mode.known(),
+        secure: facts.secure,
+        stores: same.then(|| facts.stores.iter().map(|s| s.path.as_str()).collect()),
+        certs_dir: certificates::directory(facts).filter(|_| same).map(|dir| dir.path.as_str()),
+        address: own,
+    };
+    line.fault(&described, |address| {
         let same = |other: &Address| with_port(other) == with_port(address);
         let nobody = matches!(address.host(), "0.0.0.0" | "::" | "") || own.is_some_and(same);
         let of = cx.obs.nodes.values().filter(|n| n.address.known().is_some_and(same));
@@ -117,7 +132,7 @@ pub(super) fn owners(cx: &Context<'_>) -> Vec<Problem> {
         let retry = || retry(new.host, owned.owner);
         found.extend(absent(new.host, &owned, &cure).map(|p| p.retry(retry())));
         let Fact::Known(Some(there)) = &owned.there else { continue };
-        if let Some((what, cure)) = astray(cx, new.host, there) {
+        if let Some((what, cure)) = astray(cx, new.host, new.facts, there) {
             let message = format!("{} of host {} {what}", owned.owner, new.host);
             found.push(Problem::new(message).cure(cure).retry(retry()));
         }
