@@ -238,7 +238,9 @@ if [ -n "$certs" ]; then
   for file in ca.crt client.root.crt client.root.key; do
     if [ -f "$certs/$file" ] && [ -r "$certs/$file" ]; then emit "C+$file"; else emit "C-$file"; fi
   done
-  if [ ! -e "$certs" ]; then
+  # A link to nothing is in the way of a directory as a file is.
+  if [ -L "$certs" ] && [ ! -e "$certs" ]; then emit 'Kcerts file'
+  elif [ ! -e "$certs" ]; then
     nearest "$certs"
     if [ -d "$near" ] && [ -x "$near" ]; then emit 'Kcerts absent'; else emit 'Kcerts denied'; fi
   elif [ ! -d "$certs" ]; then emit 'Kcerts file'

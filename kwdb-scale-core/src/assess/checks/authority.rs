@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Problem;
+use super::{Problem, certificates};
 use crate::assess::{Context, Retry};
 use crate::certs::{EXPIRES_SOON, brief};
 use crate::fact::Fact;
@@ -93,6 +93,13 @@ fn of_authority(cx: &Context<'_>, facts: &AuthorityFacts) -> Vec<Problem> {
                 .retry(retry()),
         );
     }
+    if let Some(damage) = key_damage(cx) {
+        found.push(
+            Problem::new(format!("the authority on {place} cannot sign certificates: {damage}"))
+                .cure("name the file that holds the private key of the cluster's ca.crt")
+                .retry(retry()),
+        );
+    }
     match &facts.can_sign {
         Fact::Known(true) => {}
         Fact::Known(false) => found.push(
@@ -113,6 +120,16 @@ fn of_authority(cx: &Context<'_>, facts: &AuthorityFacts) -> Vec<Problem> {
         );
     }
     found
+}
+
+/// What is wrong with the authority's key, where it lies in the certificate directory of a host that was looked at.
+fn key_damage(cx: &Context<'_>) -> Option<String> {
+    let holder = cx.request.inventory.authority.as_ref()?;
+    let facts = cx.obs.hosts.get(holder)?.known()?;
+    let dir = certificates::directory(facts)?;
+    let elsewhere = facts.machine.as_deref()?.authority_key.as_ref();
+    let here = elsewhere.is_none_or(|key| key.path == format!("{}/ca.key", dir.path.trim_end_matches('/')));
+    dir.key_damage("ca").filter(|_| here)
 }
 
 pub(super) fn key_travels(cx: &Context<'_>) -> Vec<Problem> {

@@ -57,8 +57,23 @@ pub(super) fn foreign<'a>(cx: &Context<'a>, fingerprint: &str) -> Option<(&'a Ho
     known.into_iter().next().filter(|_| !same)
 }
 
+/// Hosts onto which the plan cannot put certificates, because something else is where their directory is to be.
+fn in_the_way(cx: &Context<'_>) -> Vec<Problem> {
+    let wanted = if authority::wanted(cx) { joining(cx) } else { Vec::new() };
+    let blocked = wanted.into_iter().filter_map(|new| {
+        let dir = directory(new.facts).filter(|_| new.facts.secure)?;
+        let why = dir.fault.as_ref()?;
+        Some(
+            Problem::new(format!("certificates cannot be put onto host {}: {}: {why}", new.host, dir.path))
+                .cure("move it away: the directory is made where nothing is")
+                .retry(Retry::WhenFactChanges(format!("certificates of host {}", new.host))),
+        )
+    });
+    blocked.collect()
+}
+
 pub(super) fn usable(cx: &Context<'_>) -> Vec<Problem> {
-    let mut found = Vec::new();
+    let mut found = in_the_way(cx);
     for new in secure(cx) {
         let retry = || Retry::WhenFactChanges(format!("certificates of host {}", new.host));
         let cure = if new.facts.archive_only {
@@ -203,7 +218,10 @@ pub(super) fn replaced(cx: &Context<'_>) -> Vec<Problem> {
     if !authority::wanted(cx) {
         return Vec::new();
     }
-    damaged(joining(cx).into_iter().map(|new| (new.host, new.facts)))
+    // What is no directory is not replaced.
+    let sound =
+        joining(cx).into_iter().filter(|new| directory(new.facts).is_none_or(|dir| dir.fault.is_none()));
+    damaged(sound.map(|new| (new.host, new.facts)))
         .map(|(host, lines)| {
             Problem::new(format!(
                 "what lies in the certificate directory of host {host} is damaged, and is replaced"
