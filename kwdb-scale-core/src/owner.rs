@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::host_facts::{flag_values, store_path};
+use crate::host_facts::{flag_values, same_path, store_path};
 use crate::kwbase::{CommandLine, KwbaseHost, Security, advertised, quote, with_port};
 use crate::ports::{PortError, PortErrorKind};
 use crate::topology::{Address, HostName, NodeId, StartMode};
@@ -61,6 +61,12 @@ impl Owner {
             }
         }
         Ok(())
+    }
+
+    /// Whether paths on its command line are those of the host's description: those of a container are where a prefix
+    /// leads into it.
+    pub(crate) fn has_paths_of_host(&self, prefix: bool) -> bool {
+        prefix || !matches!(self, Self::Container { .. })
     }
 
     /// The name of the unit or container.
@@ -245,7 +251,7 @@ pub struct StartLine {
     /// `--certs-dir`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certs_dir: Option<String>,
-    /// What `--advertise-addr` and `--listen-addr` amount to; the host is empty where neither has one.
+    /// What `--advertise-addr` and `--listen-addr` amount to; `None` where neither names a host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
 }
@@ -293,16 +299,29 @@ impl StartLine {
         })
     }
 
-    /// Why the node that it starts would not be the one that is described, or none of the cluster, and the cure.
-    /// `nobody` tells of an address whether it is the node's own, or one at which no member lives.
+    /// Why the node that a unit or container starts by its command line, where that is told, would not be the one that
+    /// is described, or none of the cluster, and the cure. `nobody` tells of an address whether it is the node's own, or
+    /// one at which no member lives.
     pub(crate) fn fault(
+        line: Option<&Self>,
+        described: &Described<'_>,
+        nobody: impl Fn(&Address) -> bool,
+    ) -> Option<(String, &'static str)> {
+        match line {
+            Some(line) => line.differs(described, nobody),
+            None => {
+                Some(("does not tell its command line".to_owned(), "name the unit or container of the node"))
+            }
+        }
+    }
+
+    fn differs(
         &self,
         described: &Described<'_>,
         nobody: impl Fn(&Address) -> bool,
     ) -> Option<(String, &'static str)> {
         const JOIN: &str = "add --join with live members to its command line";
         const SAME: &str = "correct its command line, or the description of the host";
-        let bare = |path: &str| path.trim_end_matches('/').to_owned();
         if let Some(mode) = described.mode
             && self.start_mode.as_ref() != Some(mode)
         {
@@ -315,7 +334,7 @@ impl StartLine {
         }
         if let Some(known) = &described.stores {
             // What lies in another store was not looked at.
-            let other = self.stores.iter().find(|store| !known.iter().any(|k| bare(k) == bare(store)));
+            let other = self.stores.iter().find(|store| !known.iter().any(|k| same_path(k, store)));
             let told = match other {
                 Some(other) => Some(format!("has --store={other}")),
                 None => self.stores.is_empty().then(|| "has no --store".to_owned()),
@@ -325,7 +344,7 @@ impl StartLine {
             }
         }
         if let (Some(own), Some(known)) = (&self.certs_dir, described.certs_dir)
-            && bare(own) != bare(known)
+            && !same_path(own, known)
         {
             return Some((format!("has --certs-dir={own}, and the host is described with {known}"), SAME));
         }
@@ -356,25 +375,20 @@ fn differ(a: &Address, b: &Address) -> bool {
 
 /// Refuses a unit or container whose own command line, as [`StartLine::read`] takes it, would not make a node join.
 pub(crate) fn fits(host: &KwbaseHost, mode: &StartMode, command: &str) -> Result<(), PortError> {
-    let fault = match StartLine::read(command) {
-        None => Some(("does not tell its command line".to_owned(), "name the unit or container of the node")),
-        Some(line) => {
-            // Paths of a container are those of the description where a prefix leads into it.
-            let same = !matches!(host.owner, Owner::Container { .. }) || !host.exec_prefix.is_empty();
-            let address = host.rpc_address();
-            let described = Described {
-                mode: Some(mode),
-                secure: host.secure(),
-                stores: same.then(|| host.stores.iter().map(|s| s.path.as_str()).collect()),
-                certs_dir: match &host.security {
-                    Security::Certs { certs_dir } if same => Some(certs_dir),
-                    _ => None,
-                },
-                address: address.as_ref(),
-            };
-            line.fault(&described, |address| host.is_own(address))
-        }
+    let same = host.owner.has_paths_of_host(!host.exec_prefix.is_empty());
+    let address = host.rpc_address();
+    let described = Described {
+        mode: Some(mode),
+        secure: host.secure(),
+        stores: same.then(|| host.stores.iter().map(|s| s.path.as_str()).collect()),
+        certs_dir: match &host.security {
+            Security::Certs { certs_dir } if same => Some(certs_dir),
+            _ => None,
+        },
+        address: address.as_ref(),
     };
+    let line = StartLine::read(command);
+    let fault = StartLine::fault(line.as_ref(), &described, |address| host.is_own(address));
     match fault {
         None => Ok(()),
         Some((what, cure)) => Err(PortError::new(

@@ -125,10 +125,7 @@ impl Connection {
             Stream::Tcp(stream) => client::connect_stream(config, stream, client).await,
             Stream::Through(channel) => client::connect_stream(config, channel.into_stream(), client).await,
         };
-        let mut handle = handshake.map_err(|e| match e.turned_away() {
-            true => NotConnected::TurnedAway(e.into_port_error(&shown)),
-            false => NotConnected::Failed(e.into_port_error(&shown)),
-        })?;
+        let mut handle = handshake.map_err(|e| e.into_not_connected(&shown))?;
         log_in(&mut handle, host, keys).await?;
         tracing::debug!(host = shown, user = host.user, "connected");
         Ok(Arc::new(Self {

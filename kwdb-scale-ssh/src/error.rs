@@ -4,6 +4,8 @@ use std::io;
 
 use kwdb_scale_core::ports::{PortError, PortErrorKind};
 
+use crate::connection::NotConnected;
+
 pub(crate) fn config(message: impl Into<String>) -> PortError {
     PortError::new(PortErrorKind::Config, message)
 }
@@ -51,7 +53,7 @@ impl From<russh::Error> for HandshakeError {
 impl HandshakeError {
     /// Whether the server closed the connection without a word of the protocol against it, as sshd does when too many
     /// are logging in.
-    pub(crate) fn turned_away(&self) -> bool {
+    fn turned_away(&self) -> bool {
         match self {
             Self::Ssh(russh::Error::Disconnect) => true,
             Self::Ssh(russh::Error::IO(e)) => matches!(
@@ -63,14 +65,14 @@ impl HandshakeError {
     }
 
     /// Nothing was done on the host, whatever happened.
-    pub(crate) fn into_port_error(self, host: &str) -> PortError {
+    pub(crate) fn into_not_connected(self, host: &str) -> NotConnected {
         if self.turned_away() {
-            return unreachable(format!(
+            return NotConnected::TurnedAway(unreachable(format!(
                 "'{host}' closes the connection before the SSH handshake is done: too many may be logging in there \
                  (MaxStartups in its sshd_config), or it does not take this client's address"
-            ));
+            )));
         }
-        match self {
+        NotConnected::Failed(match self {
             Self::Refused(error) => error,
             Self::Ssh(error @ russh::Error::NoCommonAlgo { .. }) => PortError::new(
                 PortErrorKind::Unsupported,
@@ -88,6 +90,6 @@ impl HandshakeError {
             Self::Ssh(error) => {
                 unreachable(format!("the SSH handshake with '{host}' failed")).with_source(error)
             }
-        }
+        })
     }
 }

@@ -26,6 +26,11 @@ use crate::fact::Fact;
 use crate::owner::{Owner, StartLine};
 use crate::topology::{Address, HostName, StartMode};
 
+/// Whether two paths of directories are written alike.
+pub(crate) fn same_path(a: &str, b: &str) -> bool {
+    a.trim_end_matches('/') == b.trim_end_matches('/')
+}
+
 /// Where KWDB's installer keeps its record of the installation.
 pub const MODE_FILE: &str = "/etc/kaiwudb/info/MODE";
 /// Where KWDB's installer keeps the list of the other nodes.
@@ -154,7 +159,7 @@ pub struct HostFacts {
 impl HostFacts {
     /// Whether a path is one of the configured store directories.
     pub(crate) fn has_store(&self, path: &str) -> bool {
-        self.stores.iter().any(|s| s.path.trim_end_matches('/') == path.trim_end_matches('/'))
+        self.stores.iter().any(|s| same_path(&s.path, path))
     }
 
     /// Without the names that nobody needs of a host where no node shall join.

@@ -83,16 +83,13 @@ pub(super) fn store_empty(cx: &Context<'_>) -> Vec<Problem> {
 
 /// A store that holds something, where nobody asked for it to be cleared.
 fn in_use(cx: &Context<'_>, host: &HostName, store: &StoreFacts, names: &[String]) -> Problem {
-    let Some(strange) = strange(cx, host, store) else {
+    let Some(strange) = strange(cx, host, store, names) else {
         return strangers(host, store, names);
     };
-    let what = match strange.is_empty() {
-        true => vec![format!("found: {}", first_names(names))],
-        false => vec![
-            format!("found: {}", first_names(names)),
-            format!("none of them a store's: {}", first_names(&strange)),
-        ],
-    };
+    let mut what = vec![format!("found: {}", first_names(names))];
+    if !strange.is_empty() {
+        what.push(format!("none of them a store's: {}", first_names(&strange)));
+    }
     // What is offered must not be refused when it is asked for.
     let clears = |fate| {
         OldDataOf::there(cx.obs, cx.request, host)
@@ -112,8 +109,7 @@ fn in_use(cx: &Context<'_>, host: &HostName, store: &StoreFacts, names: &[String
 }
 
 /// What lies in a store that no store of KWDB has; `None` when nothing else does.
-fn strange(cx: &Context<'_>, host: &HostName, store: &StoreFacts) -> Option<Vec<String>> {
-    let Fact::Known(StoreContent::InUse(names)) = &store.content else { return Some(Vec::new()) };
+fn strange(cx: &Context<'_>, host: &HostName, store: &StoreFacts, names: &[String]) -> Option<Vec<String>> {
     let strange: Vec<String> =
         names.iter().filter(|n| is_foreign(cx.obs, host, &store.path, n)).cloned().collect();
     (strange.len() < names.len()).then_some(strange)
@@ -175,14 +171,15 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>, fate: OldD
     let paths: Vec<&str> = old.in_use.iter().map(|s| s.path.as_str()).collect();
     let mut found = Vec::new();
     if old.nodes.is_empty() {
-        let (of_node, others): (Vec<&StoreFacts>, Vec<&StoreFacts>) =
-            old.in_use.iter().partition(|store| strange(cx, host, store).is_some());
-        for store in others {
-            if let Fact::Known(StoreContent::InUse(names)) = &store.content {
-                found.push(strangers(host, store, names));
+        let mut paths = Vec::new();
+        for store in &old.in_use {
+            match &store.content {
+                Fact::Known(StoreContent::InUse(names)) if strange(cx, host, store, names).is_none() => {
+                    found.push(strangers(host, store, names));
+                }
+                _ => paths.push(store.path.as_str()),
             }
         }
-        let paths: Vec<&str> = of_node.iter().map(|s| s.path.as_str()).collect();
         if !paths.is_empty() {
             found.push(
                 Problem::new(format!(

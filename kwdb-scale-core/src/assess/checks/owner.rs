@@ -71,14 +71,9 @@ fn astray(
     facts: &HostFacts,
     there: &There<'_>,
 ) -> Option<(String, &'static str)> {
-    let Some(line) = there.starts else {
-        return Some(("does not tell its command line".to_owned(), "name the unit or container of the node"));
-    };
     let own = cx.request.inventory.hosts.get(host).map(|entry| &entry.address);
     let lives = |n: &&Node| n.class == NodeClass::Member && n.is_live != Fact::Known(false);
-    let machine = facts.machine.as_deref();
-    // Paths of a container are those of the description where a prefix leads into it.
-    let same = machine.is_some_and(|m| m.inside || !matches!(m.owner, Owner::Container { .. }));
+    let same = facts.machine.as_deref().is_some_and(|m| m.owner.has_paths_of_host(m.inside));
     let described = Described {
         mode: cx.mode.known(),
         secure: facts.secure,
@@ -86,7 +81,7 @@ fn astray(
         certs_dir: certificates::directory(facts).filter(|_| same).map(|dir| dir.path.as_str()),
         address: own,
     };
-    line.fault(&described, |address| {
+    StartLine::fault(there.starts, &described, |address| {
         let same = |other: &Address| with_port(other) == with_port(address);
         let nobody = matches!(address.host(), "0.0.0.0" | "::" | "") || own.is_some_and(same);
         let of = cx.obs.nodes.values().filter(|n| n.address.known().is_some_and(same));
@@ -96,13 +91,11 @@ fn astray(
 
 /// What is wrong with one that is not there.
 fn absent(host: &HostName, owned: &Owned<'_>, cure: &str) -> Option<Problem> {
-    let (owner, keeper) = (
-        owned.owner,
-        match owned.owner {
-            Owner::Container { .. } => "its engine",
-            Owner::Systemd { .. } | Owner::Quit => "systemd",
-        },
-    );
+    let owner = owned.owner;
+    let keeper = match owner {
+        Owner::Container { .. } => "its engine",
+        Owner::Systemd { .. } | Owner::Quit => "systemd",
+    };
     match &owned.there {
         Fact::Known(Some(_)) => None,
         Fact::Known(None) => Some(Problem::new(format!("host {host} has no {owner}")).cure(cure)),
@@ -114,7 +107,8 @@ fn absent(host: &HostName, owned: &Owned<'_>, cure: &str) -> Option<Problem> {
     }
 }
 
-/// What starts a new node must be there, and have it join a member; what holds a leaving node must run it and nothing else, and stay stopped later.
+/// What starts a new node must be there, and start the node that is described; what holds a leaving node must run it and
+/// nothing else, and stay stopped later.
 pub(super) fn owners(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     let retry = |host: &HostName, owner: &Owner| Retry::WhenFactChanges(format!("{owner} of host {host}"));
