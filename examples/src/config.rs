@@ -309,8 +309,8 @@ impl Config {
             hosts: self.hosts.iter().filter_map(entry).collect(),
             control: self.control_host.clone(),
             authority: self.certificates.as_ref().and_then(|c| c.ca_host.clone()),
-            authority_elsewhere: self.certs.is_none()
-                || self.certificates.as_ref().is_some_and(|c| c.ca_host.is_none()),
+            // An insecure cluster has none. Where [certificates] names one, it is looked at.
+            authority_elsewhere: self.certs.is_none(),
         }
     }
 }
@@ -343,10 +343,9 @@ mod tests {
             assert_eq!(config.shares_certificates(&HostName::new("n2")), None, "{own}");
         }
         let config = parse(&format!("{SECURE}[certificates]\nca_key = \"safe/ca.key\"\n")).unwrap();
-        // Of a host that nobody can look at it matters where the key is said to lie.
+        // Where a key is said to lie is looked at, not believed.
         let inventory = config.inventory();
-        assert_eq!((inventory.authority, inventory.authority_elsewhere), (None, true));
-        assert!(!parse(SECURE).unwrap().inventory().authority_elsewhere);
+        assert_eq!((inventory.authority, inventory.authority_elsewhere), (None, false));
         assert!(parse(MINIMAL).unwrap().inventory().authority_elsewhere, "it has no authority");
         let certificates = config.certificates.unwrap();
         assert_eq!(certificates.ca_key, Path::new("/c/safe/ca.key"));

@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 use x509_cert::der::asn1::OctetString;
 use x509_cert::der::{Decode, DecodePem, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
-use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, SubjectAltName, SubjectKeyIdentifier};
+use x509_cert::ext::pkix::{
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, SubjectAltName, SubjectKeyIdentifier,
+};
 
 use crate::canonical::hex;
 
@@ -32,6 +34,10 @@ pub struct Certificate {
     pub not_after: Timestamp,
     /// Whether it may sign others.
     pub is_ca: bool,
+    /// What it may be used for (extended key usage), as object identifiers; `None` where it does not say, which allows
+    /// everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purposes: Option<Vec<String>>,
     /// SHA-256 of its DER form, as 64 lower-case hex digits.
     pub fingerprint: String,
     subject_key: Option<String>,
@@ -73,6 +79,7 @@ impl Certificate {
         };
         let alternative = extension(oid("2.5.29.17")?).map(SubjectAltName::from_der).transpose()?;
         let constraints = extension(oid("2.5.29.19")?).map(BasicConstraints::from_der).transpose()?;
+        let purposes = extension(oid("2.5.29.37")?).map(ExtendedKeyUsage::from_der).transpose()?;
         let own = extension(oid("2.5.29.14")?).map(SubjectKeyIdentifier::from_der).transpose()?;
         let authority = extension(oid("2.5.29.35")?).map(AuthorityKeyIdentifier::from_der).transpose()?;
         let common = oid("2.5.4.3")?;
@@ -86,6 +93,7 @@ impl Certificate {
             not_before: timestamp(body.validity.not_before)?,
             not_after: timestamp(body.validity.not_after)?,
             is_ca: constraints.is_some_and(|c| c.ca),
+            purposes: purposes.map(|list| list.0.iter().map(ToString::to_string).collect()),
             fingerprint: hex(&Sha256::digest(read.to_der()?)),
             subject_key: own.map(|k| key(&k.0)),
             authority_key: authority.and_then(|k| k.key_identifier).map(|k| key(&k)),
@@ -105,6 +113,21 @@ impl Certificate {
                 n.eq_ignore_ascii_case(host) || under == Some(true)
             }),
         }
+    }
+
+    /// Whether a server may show it, by what it says of its purposes.
+    pub fn may_serve(&self) -> bool {
+        self.is_meant_for("1.3.6.1.5.5.7.3.1")
+    }
+
+    /// Whether a client may show it, by what it says of its purposes. A node is a client of the others, too.
+    pub fn may_log_in(&self) -> bool {
+        self.is_meant_for("1.3.6.1.5.5.7.3.2")
+    }
+
+    fn is_meant_for(&self, purpose: &str) -> bool {
+        const ANY: &str = "2.5.29.37.0";
+        self.purposes.as_ref().is_none_or(|list| list.iter().any(|p| p == purpose || p == ANY))
     }
 
     /// Whether it says that `authority` signed it: by the identifier of the key where both carry one, else by name.
@@ -155,6 +178,8 @@ mod tests {
         assert_eq!(node.names, ["n5.example.com", "localhost", "10.0.0.5", "127.0.0.1", "::1"]);
         assert!(node.not_after > node.not_before && ca.not_after > node.not_after);
         assert_eq!(node.fingerprint.len(), 64);
+        let may = |c: &Certificate| (c.may_serve(), c.may_log_in());
+        assert_eq!((may(&node), may(&root), may(&ca)), ((true, true), (false, true), (true, true)));
         assert_eq!(node, serde_json::from_str(&serde_json::to_string(&node).unwrap()).unwrap());
     }
 

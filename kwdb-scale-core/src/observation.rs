@@ -69,7 +69,8 @@ pub struct Observation {
     /// Which addresses answer from which hosts, for the hosts that shall join; empty when it was not tried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reach: Vec<Reach>,
-    /// Who issues certificates for hosts that join; `None` when the request does not ask for any.
+    /// Who issues certificates for hosts that join; `None` where the request does not [concern](crate::request::Request::concerns_authority)
+    /// them, or nobody is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<Fact<AuthorityFacts>>,
     /// With what nodes will be marked and stopped; `None` when nobody said, which is held for kwbase on hosts.

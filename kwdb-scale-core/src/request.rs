@@ -20,6 +20,14 @@ pub struct Request {
     pub options: Options,
 }
 
+impl Request {
+    /// Whether it matters who issues certificates: they are asked for, or nodes leave, whose hosts may hold the only key of the
+    /// cluster's authority.
+    pub fn concerns_authority(&self) -> bool {
+        !self.options.certificates.is_present() || !matches!(self.operation, Operation::ScaleOut { .. })
+    }
+}
+
 /// The kinds of membership change.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,8 +97,9 @@ pub struct Inventory {
     /// Where the private key of the cluster's authority lies, when the caller has configured it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<HostName>,
-    /// Whether by the caller's configuration that key lies on none of the hosts: on the caller's own machine, say, or there is
-    /// none, because the cluster is insecure. A leaving host that cannot be looked at is refused as long as it may hold the only one.
+    /// Whether the caller knows that this key lies on none of the hosts, or that there is none because the cluster is insecure. Believed
+    /// only where no [authority is looked at](crate::observation::Observation::authority). A leaving host that cannot be looked at is
+    /// refused as long as it may hold the only one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub authority_elsewhere: bool,
 }

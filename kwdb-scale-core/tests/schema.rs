@@ -21,11 +21,13 @@ use kwdb_scale_core::execute::{
     Act, ActResult, Cancel, Certification, End, JournalRecord, Progress, Record, StopReason, Stopped, journal,
 };
 use kwdb_scale_core::fact::Fact;
-use kwdb_scale_core::host_facts::ScriptFacts;
+use kwdb_scale_core::host_facts::{KeyMatch, ScriptFacts};
 use kwdb_scale_core::observation::{Observation, Reach, Service};
 use kwdb_scale_core::owner::{Owner, StartLine};
 use kwdb_scale_core::plan::{OldDirectory, OldEntry, Plan, PlanError, Step};
-use kwdb_scale_core::ports::{AuthorityFacts, HostFacts, Means, PortErrorKind, PortState, StoreContent};
+use kwdb_scale_core::ports::{
+    AuthorityFacts, HostFacts, KeyFile, Means, PortErrorKind, PortState, StoreContent,
+};
 use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Pace, Redistribution};
 use kwdb_scale_core::rows::{JobRow, RangeKind};
 use kwdb_scale_core::schema::ReadError;
@@ -231,7 +233,13 @@ fn observations() -> Vec<Observation> {
     observed.reach = ways.into_iter().map(way).collect();
     let authorities = [
         Fact::Known(fixture::authority()),
-        Fact::Known(AuthorityFacts { can_sign: Fact::unknown("denied"), ..fixture::authority() }),
+        Fact::Known(AuthorityFacts {
+            can_sign: Fact::unknown("denied"),
+            key: Some(Fact::Known(KeyMatch::Fits)),
+            build: Some(Fact::Known("V3.2.1".into())),
+            key_file: Some(KeyFile { host: host(1), path: "/etc/kaiwudb/certs/ca.key".into() }),
+            ..fixture::authority()
+        }),
         Fact::unknown("no route"),
     ];
     all.extend(authorities.map(|authority| Observation { authority: Some(authority), ..observed.clone() }));

@@ -138,6 +138,23 @@ pub(crate) fn certificates_are_made(case: &Case) {
         .says(&["not the one that the cluster trusts", "cure"]);
     scene.file(&scene.lab.inside("certs/no.key"), "");
     scene.kwscale(&["plan", "--certificates", "issue", "scale-out", "n4"]).exit(3).says(&["cannot be read"]);
+    // Nor where the key is another one, or nothing makes certificates there.
+    fs::copy(format!("{other}/ca.key"), scene.lab.inside("certs/other.key")).unwrap();
+    scene.file(&scene.lab.inside("certs/other.key"), "");
+    scene
+        .kwscale(&["check", "--certificates", "issue", "scale-out", "n4"])
+        .exit(3)
+        .says(&["certificates-authority", "its key is not that of its certificate"]);
+    fs::remove_file(scene.lab.inside("certs/other.key")).unwrap();
+    let file = scene.issuing();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("slow-kwbase", "no-kwbase")).unwrap();
+    scene.kwscale(&["check", "--certificates", "issue", "scale-out", "n4"]).exit(3).says(&[
+        "certificates-authority",
+        "no-kwbase: the program is not there",
+        "[certificates]",
+    ]);
+    scene.kwscale(&["check", "--certificates", "archive", "scale-out", "n4"]).exit(0);
     assert!(!n4.exists());
 
     // Issued where the key lies. What lay there, of another authority, is kept aside.

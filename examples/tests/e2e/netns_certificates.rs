@@ -259,13 +259,36 @@ pub(crate) fn issued_and_carried(case: &Case) {
         .filter(|line| !line.starts_with("ca_") && *line != "[certificates]\n")
         .collect();
     let file = scene.lab.inside("silent.toml").display().to_string();
-    fs::write(&file, silent).unwrap();
+    fs::write(&file, &silent).unwrap();
+    let holder = fs::read(key("n1")).unwrap();
     scene.lab.lab("stop-sshd", &["n1"]);
     let said = scene.lab.with(&file, &["plan", "scale-in", "n1"]).exit(0);
     assert!(!format!("{}{}", said.stdout, said.stderr).contains("ca-key-last"));
     fs::remove_file(key("n2")).unwrap();
     let words = ["ca-key-last", "whether it holds the only private key", "[certificates]"];
     scene.lab.with(&file, &["plan", "scale-in", "n1"]).exit(3).says(&words);
+
+    // That it lies on the operator's machine is looked at, not believed.
+    let safe = scene.lab.inside("safe");
+    let named = format!("{silent}\n[certificates]\nca_key = \"{}/ca.key\"\n", safe.display());
+    fs::write(&file, named).unwrap();
+    scene
+        .lab
+        .with(&file, &["plan", "scale-in", "n1"])
+        .exit(3)
+        .says(&["ca-key-last", "there is no such file"]);
+    fs::create_dir(&safe).unwrap();
+    let (dir, other) =
+        (format!("--certs-dir={}", safe.display()), format!("--ca-key={}/ca.key", safe.display()));
+    case.run(&scene.lab.kwbase(), &["cert", "create-ca", &dir, &other]).exit(0);
+    scene.lab.with(&file, &["plan", "scale-in", "n1"]).exit(3).says(&["ca-key-last", "trusts"]);
+    fs::copy(scene.lab.inside(&format!("hosts/n2/root{CERTS}/ca.crt")), safe.join("ca.crt")).unwrap();
+    let words = ["ca-key-last", "its key is not that of its certificate"];
+    scene.lab.with(&file, &["plan", "scale-in", "n1"]).exit(3).says(&words);
+    fs::write(safe.join("ca.key"), holder).unwrap();
+    let said = scene.lab.with(&file, &["plan", "scale-in", "n1"]).exit(0);
+    assert!(!format!("{}{}", said.stdout, said.stderr).contains("ca-key-last"));
+    fs::remove_dir_all(&safe).unwrap();
     fs::remove_file(&file).unwrap();
     down(scene.lab);
 }

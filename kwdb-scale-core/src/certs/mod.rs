@@ -39,6 +39,7 @@ pub use on_host::IssueOnHost;
 
 use crate::certificate::Certificate;
 use crate::fact::Fact;
+use crate::host_facts::KeyMatch;
 use crate::ports::{PortError, PortErrorKind};
 use crate::secret::Secret;
 use crate::topology::HostName;
@@ -75,6 +76,11 @@ pub struct IssuingAuthority {
     pub certificate: Certificate,
     /// Whether its private key can be read where the certificates are made.
     pub can_sign: Fact<bool>,
+    /// Whether that key is the certificate's; `None` where nobody compares them.
+    pub key: Option<Fact<KeyMatch>>,
+    /// Release of the `kwbase` with which it issues, unknown with a reason where that cannot run; `None` where it issues by
+    /// other means.
+    pub build: Option<Fact<String>>,
 }
 
 /// An order for certificates.
@@ -178,6 +184,7 @@ pub fn faults(
             let found = certificate.common_name.as_deref().unwrap_or("nobody");
             faults.push(format!("{file} is of '{}', not of '{user}'", found.escape_debug()));
         }
+        faults.extend(purpose_fault(file, certificate));
         if now.is_some_and(|now| certificate.not_after.duration_since(now) < EXPIRES_SOON) {
             faults.push(format!("{file} ends at {}", certificate.not_after));
         }
@@ -189,6 +196,18 @@ pub fn faults(
         }
     }
     faults
+}
+
+/// Why a certificate cannot be used as what its file's name says: TLS refuses it. In one line that names the file.
+pub(crate) fn purpose_fault(file: &str, certificate: &Certificate) -> Option<String> {
+    let serves = file != "node.crt" || certificate.may_serve();
+    let missing = match (serves, certificate.may_log_in()) {
+        (true, true) => return None,
+        (false, true) => "of a server",
+        (true, false) => "of a client",
+        (false, false) => "of a server and of a client",
+    };
+    Some(format!("{file} may not be used as that {missing} (extended key usage)"))
 }
 
 /// The first digits of a fingerprint, for people.

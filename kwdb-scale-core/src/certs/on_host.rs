@@ -12,6 +12,8 @@ use super::{
 };
 use crate::certificate::Certificate;
 use crate::fact::Fact;
+use crate::host_facts::probe::{COMMON, LOOKS};
+use crate::host_facts::read::looks;
 use crate::kwbase::{KwbaseHost, error};
 use crate::ports::{CommandOutput, HostTransport, PortError, PortErrorKind};
 use crate::secret::Secret;
@@ -19,15 +21,14 @@ use crate::topology::HostName;
 
 /// Everything that is done there, by a verb. Temporary things lie in a fresh directory that only its owner may enter,
 /// whose name begins with the order's tag; it goes when the script ends, however that is (but for SIGKILL). Answers are
-/// items that end with a NUL byte: `F<name>:<content>`, `K+` or `K-` (the key can be read), `L<path>`, `A<base64>`, and `E` at
-/// the end.
+/// items that end with a NUL byte: `F<name>:<content>`, `+` or `-` (the key can be read), what `probe::LOOKS` tells, `L<path>`,
+/// `A<base64>`, and `E` at the end.
 const SCRIPT: &str = r#"
 set -f
 umask 077
 verb=$1 tag=$2 key=$3 ca=$4
 shift 4
 temp=${TMPDIR:-/tmp}
-emit() { printf '%s\0' "$1"; }
 file() { printf 'F%s:' "$1" && dd bs=65536 count=1 2>/dev/null < "$2" && printf '\0'; }
 work() {
   dir=$(mktemp -d "$temp/kwdb-scale-$tag.XXXXXX") || exit 1
@@ -39,7 +40,9 @@ work() {
 case $verb in
   authority)
     [ ! -f "$ca" ] || file ca.crt "$ca" || exit 1
-    if [ -f "$key" ] && [ -r "$key" ]; then emit K+; else emit K-; fi ;;
+    if [ -f "$key" ] && [ -r "$key" ]; then emit +; else emit -; fi
+    pair "$ca" "$key"
+    version "$1" ;;
   issue)
     program=$1 life=$2 user=$3
     shift 3
@@ -120,7 +123,8 @@ impl<H: HostTransport + ?Sized> IssueOnHost<H> {
         args: &[&str],
         deadline: Duration,
     ) -> Result<Vec<String>, PortError> {
-        let fixed = ["sh", "-c", SCRIPT, "sh", what, tag, &self.ca_key, &self.ca_crt];
+        let script = format!("{COMMON}{LOOKS}{SCRIPT}");
+        let fixed = ["sh", "-c", &script, "sh", what, tag, &self.ca_key, &self.ca_crt];
         let argv = fixed.into_iter().chain(args.iter().copied()).map(str::to_owned);
         let line = self.host.script(what, argv);
         let output = self.transport.run(&self.host.name, &line.command(deadline)).await?;
@@ -189,7 +193,8 @@ impl<H: HostTransport + ?Sized> CertificateIssuer for IssueOnHost<H> {
     }
 
     async fn authority(&self, deadline: Duration) -> Result<IssuingAuthority, PortError> {
-        let items = self.run("authority", "none", &[], deadline).await?;
+        let program = &self.host.program;
+        let items = self.run("authority", "none", &[program], deadline).await?;
         let fail = |why: String| {
             let text =
                 format!("the authority's certificate {} on host {}: {why}", self.ca_crt, self.host.name);
@@ -205,7 +210,9 @@ impl<H: HostTransport + ?Sized> CertificateIssuer for IssueOnHost<H> {
         if !certificate.is_ca {
             return Err(fail("it may not sign others".to_owned()));
         }
-        Ok(IssuingAuthority { certificate, can_sign: Fact::Known(items.iter().any(|i| i == "K+")) })
+        let can_sign = Fact::Known(items.iter().any(|i| i == "+"));
+        let (build, key) = looks(program, &items);
+        Ok(IssuingAuthority { certificate, can_sign, key, build: Some(build) })
     }
 
     async fn issue(&self, order: &IssueOrder) -> Result<CertificateSet, PortError> {

@@ -51,6 +51,10 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
 
 #[async_trait]
 impl<H: HostTransport + ?Sized> CertificateControl for DeployScript<H> {
+    fn issues(&self) -> bool {
+        self.kwbase.issues()
+    }
+
     async fn authority(&self, members: &[HostName]) -> Result<AuthorityFacts, PortError> {
         let facts = self.kwbase.authority(members).await?;
         Ok(AuthorityFacts { archive_only: self.hosts.keys().cloned().collect(), ..facts })

@@ -25,7 +25,8 @@ pub struct ObserveOptions {
     pub request: Option<Request>,
     /// The caller's hosts.
     pub inventory: Inventory,
-    /// Looked at when the request asks for certificates; without one, such a request is refused.
+    /// Looked at when the request asks for certificates, which is refused without one, or removes nodes, whose hosts may hold
+    /// the authority's only key.
     pub certificates: Option<Arc<dyn CertificateControl>>,
 }
 
@@ -130,11 +131,11 @@ pub async fn observe(
         // With the first gateway's time before and after the others' theirs can be judged.
         replies.push(ask(facts, &primary, Query::Cluster).await);
     }
-    let (mut hosts, mut reached) = (BTreeMap::new(), Vec::new());
-    if let Some(lifecycle) = lifecycle {
+    let machines = async {
+        let Some(lifecycle) = lifecycle else { return (BTreeMap::new(), Vec::new()) };
         let of_interest = hosts_of_interest(&first, options);
         let names: Vec<HostName> = of_interest.joining.union(&of_interest.others).cloned().collect();
-        (hosts, reached) = join(
+        let (mut hosts, reached) = join(
             inspect(lifecycle, &names),
             reach(lifecycle, &first, &options.inventory, &of_interest.joining),
         )
@@ -144,19 +145,23 @@ pub async fn observe(
                 *facts = facts.clone().map(HostFacts::brief);
             }
         }
-    }
-    let mut observation = Observation::build(&primary, &replies, hosts);
-    observation.reach = reached;
-    observation.owned = lifecycle.map(NodeLifecycle::owned).unwrap_or_default();
-    if options.request.as_ref().is_some_and(|r| !r.options.certificates.is_present()) {
-        let members: Vec<HostName> = observation
+        (hosts, reached)
+    };
+    let authority = async {
+        options.request.as_ref().filter(|request| request.concerns_authority())?;
+        let members: Vec<HostName> = first
             .of_class(NodeClass::Member)
             .filter(|n| !avoid_ids.contains(&n.id))
             .filter_map(|n| options.inventory.host_at(n.address.known()?).cloned())
             .take(MEMBER_HOSTS)
             .collect();
-        observation.authority = Some(look_at_authority(options.certificates.as_deref(), &members).await);
-    }
+        look_at_authority(options.certificates.as_deref(), &members).await
+    };
+    let ((hosts, reached), authority) = join(machines, authority).await;
+    let mut observation = Observation::build(&primary, &replies, hosts);
+    observation.reach = reached;
+    observation.owned = lifecycle.map(NodeLifecycle::owned).unwrap_or_default();
+    observation.authority = authority;
     Ok(observation)
 }
 

@@ -183,7 +183,7 @@ pub(super) async fn perform_look(ports: &Ports, look: &Look) -> Looked {
     });
     looked.begun = join_all(begun).await;
     if let Some(members) = &look.authority {
-        looked.authority = Some(look_at_authority(ports.certificates.as_deref(), members).await);
+        looked.authority = look_at_authority(ports.certificates.as_deref(), members).await;
     }
     looked
 }
@@ -203,15 +203,13 @@ fn no_certificates() -> PortError {
     PortError::new(PortErrorKind::Config, text)
 }
 
+/// `None` where no authority is configured.
 pub(super) async fn look_at_authority(
     port: Option<&dyn CertificateControl>,
     members: &[HostName],
-) -> Fact<AuthorityFacts> {
-    let facts = match port {
-        Some(port) => port.authority(members).await,
-        None => Err(no_certificates()),
-    };
-    facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known)
+) -> Option<Fact<AuthorityFacts>> {
+    let facts = port.filter(|port| port.issues())?.authority(members).await;
+    Some(facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
 }
 
 fn counted(statuses: Vec<DecommissionStatus>) -> ActResult {

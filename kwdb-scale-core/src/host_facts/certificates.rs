@@ -158,12 +158,7 @@ pub(super) fn directory(
                 }
             },
             ("pair", Some(last)) => {
-                last.key = Some(match value {
-                    "yes" => Fact::Known(KeyMatch::Fits),
-                    "no" => Fact::Known(KeyMatch::Differs),
-                    "none" => Fact::Known(KeyMatch::NoKey),
-                    why => Fact::Unknown(text(why)),
-                });
+                last.key = Some(pair(value));
             }
             ("sum", Some(last)) => last.sha256 = Some(digest(value)),
             _ => {}
@@ -188,6 +183,16 @@ fn file(value: &str) -> Option<CertificateFile> {
         sha256: (name == "ca.key").then(|| Fact::unknown(unread)),
         name,
     })
+}
+
+/// Whether a key is that of a certificate.
+pub(super) fn pair(value: &str) -> Fact<KeyMatch> {
+    match value {
+        "yes" => Fact::Known(KeyMatch::Fits),
+        "no" => Fact::Known(KeyMatch::Differs),
+        "none" => Fact::Known(KeyMatch::NoKey),
+        why => Fact::Unknown(text(why)),
+    }
 }
 
 fn digest(value: &str) -> Fact<String> {

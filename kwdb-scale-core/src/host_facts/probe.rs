@@ -44,6 +44,35 @@ limits() {
 }
 "#;
 
+/// Whether a key is that of a certificate, and what a program says of its version.
+pub(crate) const LOOKS: &str = r#"
+pair() {
+  [ -f "$2" ] || return 0
+  if [ ! -r "$1" ] || [ ! -r "$2" ]; then emit 'Kpair it may not be read'
+  elif ! grep -q -e '-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----' < "$2"; then emit 'Kpair none'
+  elif ! command -v openssl >/dev/null 2>&1; then emit 'Kpair the host has no openssl'
+  else
+    of_certificate=$(bound openssl x509 -in "$1" -noout -pubkey 2>/dev/null </dev/null)
+    of_key=$(bound openssl pkey -in "$2" -pubout -passin pass: 2>/dev/null </dev/null)
+    if [ -z "$of_certificate" ]; then emit 'Kpair openssl does not read the certificate'
+    elif [ -z "$of_key" ]; then emit 'Kpair none'
+    elif [ "$of_certificate" = "$of_key" ]; then emit 'Kpair yes'
+    else emit 'Kpair no'; fi
+  fi
+}
+version() {
+  path=$1
+  case $path in */*) ;; *) path=$(command -v "$1" 2>/dev/null) || path= ;; esac
+  if [ -z "$path" ] || [ ! -e "$path" ]; then emit 'Kversion-state absent'
+  elif [ ! -f "$path" ] || [ ! -x "$path" ]; then emit 'Kversion-state denied'
+  else
+    said=$(bound "$path" version 2>&1 </dev/null)
+    emit "Kversion-state $?"
+    emit "Kversion $(printf '%s' "$said" | head -c 4096)"
+  fi
+}
+"#;
+
 /// The first reading of the clock.
 const CLOCK: &str = r#"emit "Kclock $(date +%s.%N)"
 "#;
@@ -194,20 +223,6 @@ sum() {
   else set -- ''; fi
   printf '%s' "${1%% *}"
 }
-pair() {
-  [ -f "$2" ] || return 0
-  if [ ! -r "$1" ] || [ ! -r "$2" ]; then emit 'Kpair it may not be read'
-  elif ! grep -q -e '-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----' < "$2"; then emit 'Kpair none'
-  elif ! command -v openssl >/dev/null 2>&1; then emit 'Kpair the host has no openssl'
-  else
-    of_certificate=$(bound openssl x509 -in "$1" -noout -pubkey 2>/dev/null </dev/null)
-    of_key=$(bound openssl pkey -in "$2" -pubout -passin pass: 2>/dev/null </dev/null)
-    if [ -z "$of_certificate" ]; then emit 'Kpair openssl does not read the certificate'
-    elif [ -z "$of_key" ]; then emit 'Kpair none'
-    elif [ "$of_certificate" = "$of_key" ]; then emit 'Kpair yes'
-    else emit 'Kpair no'; fi
-  fi
-}
 mine=
 trap '[ -z "$mine" ] || rm -f "$mine"; exit 1' HUP INT TERM
 program=$1 certs=$2 cakey=$3 stores=$4
@@ -225,15 +240,7 @@ for dir do
     if [ -d "$near" ] && [ -x "$near" ]; then emit Sabsent; else emit Sdenied; fi
   fi
 done
-path=$program
-case $path in */*) ;; *) path=$(command -v "$program" 2>/dev/null) || path= ;; esac
-if [ -z "$path" ] || [ ! -e "$path" ]; then emit 'Kversion-state absent'
-elif [ ! -f "$path" ] || [ ! -x "$path" ]; then emit 'Kversion-state denied'
-else
-  said=$(bound "$path" version 2>&1 </dev/null)
-  emit "Kversion-state $?"
-  emit "Kversion $(printf '%s' "$said" | head -c 4096)"
-fi
+version "$program"
 if [ -n "$certs" ]; then
   for file in ca.crt client.root.crt client.root.key; do
     if [ -f "$certs/$file" ] && [ -r "$certs/$file" ]; then emit "C+$file"; else emit "C-$file"; fi
@@ -390,7 +397,7 @@ impl Question {
         }
         argv.extend([engines, container, unit].map(str::to_owned));
         argv.extend(self.prefix.iter().cloned());
-        argv.extend(sh(&[INSIDE]));
+        argv.extend(sh(&[LOOKS, INSIDE]));
         argv.push(self.program.clone());
         argv.push(self.certs_dir.as_ref().map(bare).unwrap_or_default());
         argv.push(self.authority_key.clone().unwrap_or_default());

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::certificates::{authority_key, directory};
+use super::certificates::{KeyMatch, authority_key, directory, pair};
 use super::probe::Question;
 use super::{
     ClockOffset, Container, FileSystem, Installed, Leftover, Limit, Limits, Listener, Machine, NodeProcess,
@@ -180,7 +180,7 @@ fn read_items(
         },
     };
     Found {
-        build: build(question, &within, missing),
+        build: build(&question.program, &within, missing),
         stores,
         can_authenticate: match &machine.certificates {
             _ if !secure => Fact::Known(true),
@@ -305,8 +305,15 @@ fn listener(value: &str) -> Option<Listener> {
     Some(Listener { ip, port })
 }
 
-fn build(question: &Question, facts: &Facts<'_>, missing: &str) -> Fact<String> {
-    let program = &question.program;
+/// What `probe::LOOKS` told: the release of the program, and whether the key is the certificate's, where there is a key.
+pub(crate) fn looks(program: &str, items: &[String]) -> (Fact<String>, Option<Fact<KeyMatch>>) {
+    let items: Vec<&str> = items.iter().map(String::as_str).collect();
+    let facts = Facts::of(&items);
+    (build(program, &facts, SILENT), facts.one("pair").map(pair))
+}
+
+/// The release that a program tells of itself.
+fn build(program: &str, facts: &Facts<'_>, missing: &str) -> Fact<String> {
     let said = facts.one("version").unwrap_or_default();
     match facts.one("version-state") {
         None => Fact::unknown(missing),

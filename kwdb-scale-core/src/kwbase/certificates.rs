@@ -14,7 +14,7 @@ use crate::certs::{CertificateIssuer, Installation, IssueOrder, faults, node_nam
 use crate::fact::Fact;
 use crate::ports::{
     AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost, HostTransport,
-    PortError, PortErrorKind,
+    KeyFile, PortError, PortErrorKind,
 };
 use crate::request::Certificates;
 use crate::topology::{Address, HostName};
@@ -127,6 +127,10 @@ fn own_names(host: &KwbaseHost) -> Vec<String> {
 
 #[async_trait]
 impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
+    fn issues(&self) -> bool {
+        self.authority.is_some()
+    }
+
     async fn authority(&self, members: &[HostName]) -> Result<AuthorityFacts, PortError> {
         let authority = self.issuing()?;
         let found = authority.issuer.authority(LOOK).await?;
@@ -163,6 +167,12 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
             fingerprint: found.certificate.fingerprint,
             not_after: found.certificate.not_after,
             can_sign: found.can_sign,
+            key: found.key,
+            build: found.build,
+            key_file: authority
+                .issuer
+                .key_file()
+                .map(|(host, path)| KeyFile { host: host.clone(), path: path.to_owned() }),
             archive_only: BTreeSet::new(),
             trusted,
         })

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PortError;
 use crate::fact::Fact;
+use crate::host_facts::KeyMatch;
 use crate::request::Certificates;
 use crate::topology::HostName;
 
@@ -24,12 +25,31 @@ pub struct AuthorityFacts {
     pub not_after: Timestamp,
     /// Whether its private key can be read where the certificates are made.
     pub can_sign: Fact<bool>,
+    /// Whether that key is the certificate's; `None` where nobody compares them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Fact<KeyMatch>>,
+    /// Release of the `kwbase` with which certificates are [issued](Certificates::Issue), unknown with a reason where that
+    /// cannot run; `None` where they are issued by other means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Fact<String>>,
+    /// The file of its private key, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<KeyFile>,
     /// Fingerprint of the authority that each of these trusts, by a name for people: hosts of members, the operator.
     pub trusted: BTreeMap<String, Fact<String>>,
     /// Hosts whose certificates can only be made there, of the [archive](Certificates::Archive): `deploy.sh join` replaces
     /// whatever lies there by what it makes itself.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub archive_only: BTreeSet<HostName>,
+}
+
+/// A file with a private key.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct KeyFile {
+    /// The host, which need not be one of the caller's inventory: the caller's own machine has a name, too.
+    pub host: HostName,
+    /// Its path there.
+    pub path: String,
 }
 
 /// A host for which certificates are wanted.
@@ -96,6 +116,11 @@ pub struct CertificateFacts {
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait CertificateControl: Debug + Send + Sync {
+    /// Whether anything is configured that issues certificates; without it [`authority`](Self::authority) fails.
+    fn issues(&self) -> bool {
+        true
+    }
+
     /// Looks at the authority, and at what members trust on these of their hosts. Only reads. A member that cannot be
     /// asked is an unknown in the result.
     async fn authority(&self, members: &[HostName]) -> Result<AuthorityFacts, PortError>;

@@ -15,7 +15,9 @@ mod lifecycle;
 
 pub use crate::host_facts::{HostFacts, StoreContent, StoreFacts};
 pub use async_trait::async_trait;
-pub use certificates::{AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost};
+pub use certificates::{
+    AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost, KeyFile,
+};
 pub use clock::Clock;
 pub use control::{
     BegunMark, DecommissionControl, DecommissionStatus, Enqueued, Gateway, Means, ReplicateQueue,

@@ -6,7 +6,7 @@ use super::*;
 fn certificates_that_will_not_do() {
     type Change = fn(&mut CertificateDirectory);
     let remove: Change = |dir| dir.files.retain(|f| f.name != "node.crt");
-    let cases: [(Change, &str); 8] = [
+    let cases: [(Change, &str); 9] = [
         (remove, "there is no /etc/kaiwudb/certs/node.crt"),
         (|dir| dir.files.retain(|f| f.name != "node.key"), "there is no /etc/kaiwudb/certs/node.key"),
         (
@@ -24,6 +24,10 @@ fn certificates_that_will_not_do() {
         ),
         (|dir| certificate_of(dir, "node.crt").issuer = "CN=Else".into(), "but by CN=Else"),
         (|dir| dir.files[4].mode = 0o740, "node.key has mode 740"),
+        (
+            |dir| certificate_of(dir, "node.crt").purposes = Some(vec!["1.3.6.1.5.5.7.3.1".into()]),
+            "node.crt may not be used as that of a client",
+        ),
     ];
     for (change, words) in cases {
         let mut scene = Scene::secure();
@@ -272,31 +276,149 @@ fn a_leaving_host_that_nobody_could_look_at_may_hold_the_only_key() {
     assert_eq!(of(&scene, scale_in(&[5]), "ca-key-unseen"), None);
 }
 
+/// The authority of the scene's certificates, on h1, with its own key.
+fn looked_at(scene: &mut Scene) -> AuthorityFacts {
+    let own = certificate_of(scene.directory(1), "ca.crt").fingerprint.clone();
+    AuthorityFacts {
+        place: "host h1".into(),
+        fingerprint: own.clone(),
+        not_after: jiff::Timestamp::MAX,
+        can_sign: Fact::Known(true),
+        key: Some(Fact::Known(KeyMatch::Fits)),
+        build: Some(Fact::Known("V3.2.1".into())),
+        key_file: Some(KeyFile { host: host(1), path: "/etc/kaiwudb/certs/ca.key".into() }),
+        trusted: [("host h1".to_owned(), Fact::Known(own))].into(),
+        archive_only: Default::default(),
+    }
+}
+
+/// The refusals of the check, where the authority was looked at.
+fn refusals(scene: &Scene, authority: Fact<AuthorityFacts>, request: Request, check: &str) -> Vec<String> {
+    let mut observed = scene.cluster.observe();
+    observed.reach = scene.reach.clone();
+    observed.authority = Some(authority);
+    let found = assess(&observed, &request, &Policy::default());
+    found.refusals().filter(|f| f.check == check).map(ToString::to_string).collect()
+}
+
 #[test]
-fn an_authority_whose_key_is_anothers() {
-    let refusals = |key: KeyMatch| {
+fn an_authority_that_cannot_issue() {
+    type Change = fn(&mut AuthorityFacts);
+    let cases: [(Change, [&str; 2]); 5] = [
+        (|_| {}, ["", ""]),
+        (|f| f.key = Some(Fact::Known(KeyMatch::Differs)), ["its key is not that of its certificate"; 2]),
+        (|f| f.key = Some(Fact::Known(KeyMatch::NoKey)), ["no private key in PEM form"; 2]),
+        (|f| f.can_sign = Fact::Known(false), ["cannot be read on host h1"; 2]),
+        // With the archive they are made on the new host.
+        (
+            |f| f.build = Some(Fact::unknown("kwbase: the program is not there")),
+            ["cannot be made on host h1: kwbase", ""],
+        ),
+    ];
+    for (change, expected) in cases {
+        for (method, words) in [Certificates::Issue, Certificates::Archive].into_iter().zip(expected) {
+            let mut scene = Scene::secure();
+            let mut facts = looked_at(&mut scene);
+            change(&mut facts);
+            let mut request = scene.cluster.request(scale_out(&[NEW]));
+            request.options.certificates = method;
+            let found = refusals(&scene, Fact::Known(facts), request, "certificates-authority");
+            match words {
+                "" => assert_eq!(found, [""; 0]),
+                words => assert!(found.len() == 1 && found[0].contains(words), "{words}: {found:?}"),
+            }
+        }
+    }
+    let scene = Scene::secure();
+    let mut request = scene.cluster.request(scale_out(&[NEW]));
+    request.options.certificates = Certificates::Issue;
+    let found = assess(&scene.cluster.observe(), &request, &Policy::default());
+    assert!(found.refusals().any(|f| f.to_string().contains("nothing is configured that issues them")));
+}
+
+#[test]
+fn the_authority_that_was_looked_at_counts_as_far_as_it_is_proven() {
+    type Change = fn(&mut AuthorityFacts);
+    let operators: Change =
+        |f| f.key_file = Some(KeyFile { host: "kwscale".into(), path: "/safe/ca.key".into() });
+    let cases: [(Change, &str); 7] = [
+        (|_| {}, ""),
+        // An embedder's issuer, whose key is in no file.
+        (|f| (f.key, f.key_file) = (None, None), ""),
+        (|f| f.can_sign = Fact::Known(false), "cannot be read on host h1"),
+        (|f| f.key = Some(Fact::Known(KeyMatch::Differs)), "its key is not that of its certificate"),
+        (|f| f.key = Some(Fact::unknown("the host has no openssl")), "the host has no openssl"),
+        (|f| f.fingerprint = "ee".repeat(32), "host h1 trusts"),
+        (|f| f.trusted = [("host h1".to_owned(), Fact::unknown("no route"))].into(), "host h1: no route"),
+    ];
+    let mut key = file("ca.key", 0o600, None);
+    key.sha256 = Some(Fact::Known("a".repeat(64)));
+    for (change, words) in cases {
+        for unseen in [true, false] {
+            let mut scene = Scene::secure();
+            let mut facts = looked_at(&mut scene);
+            operators(&mut facts);
+            change(&mut facts);
+            if unseen {
+                scene.cluster.hosts.insert(host(5), Fact::unknown("nobody answers"));
+            } else {
+                scene.directory(5).files.push(key.clone());
+            }
+            // What the caller says does not count where somebody looked.
+            scene.cluster.inventory.authority_elsewhere = true;
+            let request = scene.cluster.request(scale_in(&[5]));
+            let found = refusals(&scene, Fact::Known(facts), request, "ca-key-last");
+            match words {
+                "" => assert_eq!(found, [""; 0]),
+                words => assert!(found.len() == 1 && found[0].contains(words), "{words}: {found:?}"),
+            }
+        }
+    }
+    let mut scene = Scene::secure();
+    scene.directory(5).files.push(key);
+    let request = || scene.cluster.request(scale_in(&[5]));
+    let found = refusals(&scene, Fact::unknown("no such file"), request(), "ca-key-last");
+    assert!(found.len() == 1 && found[0].contains("no such file"), "{found:?}");
+    // Its file lies on the host that leaves, or may be the very same one.
+    for (holder, path, words) in [
+        (host(5), "/root/ca/ca.key", "lies on host h5, which leaves"),
+        ("kwscale".into(), "/etc/kaiwudb/certs/ca.key", "may be the same file"),
+    ] {
+        let mut facts = looked_at(&mut Scene::secure());
+        facts.key_file = Some(KeyFile { host: holder, path: path.into() });
+        let found = refusals(&scene, Fact::Known(facts), request(), "ca-key-last");
+        assert!(found.len() == 1 && found[0].contains(words), "{found:?}");
+    }
+}
+
+#[test]
+fn a_certificate_of_root_that_nobody_can_log_in_with() {
+    type Change = fn(&mut CertificateDirectory);
+    let cases: [(Change, &str); 4] = [
+        (|dir| certificate_of(dir, "client.root.crt").issuer = "CN=Else".into(), "but by CN=Else"),
+        (
+            |dir| certificate_of(dir, "client.root.crt").not_after = jiff::Timestamp::UNIX_EPOCH,
+            "client.root.crt ended at 1970",
+        ),
+        (
+            |dir| certificate_of(dir, "client.root.crt").purposes = Some(vec!["1.3.6.1.5.5.7.3.1".into()]),
+            "client.root.crt may not be used as that of a client",
+        ),
+        (
+            |dir| {
+                let mut other = dir.file("ca.crt").unwrap().clone();
+                other.name = "ca-client.crt".into();
+                dir.files.push(other);
+                certificate_of(dir, "ca-client.crt").subject = "CN=Clients".into();
+            },
+            "by the authority of ca-client.crt there",
+        ),
+    ];
+    for (change, words) in cases {
         let mut scene = Scene::secure();
-        scene.cluster.inventory.authority = Some(host(1));
-        let ca = scene.directory(1).files.iter_mut().find(|f| f.name == "ca.crt").unwrap();
-        ca.key = Some(Fact::Known(key));
-        let Some(Fact::Known(certificate)) = &ca.certificate else { panic!("{ca:?}") };
-        let own = certificate.fingerprint.clone();
-        let mut observed = scene.cluster.observe();
-        observed.reach = scene.reach.clone();
-        observed.authority = Some(Fact::Known(AuthorityFacts {
-            place: "host h1".into(),
-            fingerprint: own.clone(),
-            not_after: jiff::Timestamp::MAX,
-            can_sign: Fact::Known(true),
-            trusted: [("host h1".to_owned(), Fact::Known(own))].into(),
-            archive_only: Default::default(),
-        }));
-        let mut request = scene.cluster.request(scale_out(&[NEW]));
-        request.options.certificates = Certificates::Issue;
-        let found = assess(&observed, &request, &Policy::default());
-        found.refusals().map(ToString::to_string).collect::<Vec<_>>()
-    };
-    assert_eq!(refusals(KeyMatch::Fits), [""; 0]);
-    let refused = refusals(KeyMatch::Differs);
-    assert!(refused.len() == 1 && refused[0].contains("ca.key is not the key of ca.crt"), "{refused:?}");
+        change(scene.directory(NEW));
+        scene.warns("host-credentials", &["h6", words, "create-client root"]);
+        let found = scene.assess(scale_out(&[NEW]));
+        assert!(!found.findings.iter().any(|f| f.check == "host-certificates-end"), "{words}");
+    }
 }

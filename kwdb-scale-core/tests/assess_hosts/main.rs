@@ -15,8 +15,8 @@ use kwdb_scale_core::host_facts::*;
 use kwdb_scale_core::observation::{Reach, Service};
 use kwdb_scale_core::owner::{Owner, StartLine};
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_core::ports::{AuthorityFacts, PortState};
-use kwdb_scale_core::request::{Certificates, OldData, Operation};
+use kwdb_scale_core::ports::{AuthorityFacts, KeyFile, PortState};
+use kwdb_scale_core::request::{Certificates, OldData, Operation, Request};
 use kwdb_scale_core::topology::{Address, StartMode};
 use machine::*;
 use support::*;
@@ -390,6 +390,9 @@ fn archives_on_hosts_of_the_script() {
             fingerprint: own.clone(),
             not_after: jiff::Timestamp::MAX,
             can_sign: Fact::Known(true),
+            key: None,
+            build: None,
+            key_file: None,
             trusted: [("host h1".to_owned(), Fact::Known(own.clone()))].into(),
             archive_only: [host(NEW)].into(),
         }));

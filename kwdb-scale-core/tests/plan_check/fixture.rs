@@ -416,6 +416,9 @@ pub(crate) fn authority() -> AuthorityFacts {
         fingerprint,
         not_after: "2099-01-01T00:00:00Z".parse().unwrap(),
         can_sign: Fact::Known(true),
+        key: None,
+        build: None,
+        key_file: None,
         trusted: trusted.into(),
         archive_only: ["h7".into()].into(),
     }

@@ -58,6 +58,10 @@ fn fingerprint(security: &Security) -> Fact<String> {
 
 #[async_trait]
 impl CertificateControl for SimCertificates {
+    fn issues(&self) -> bool {
+        matches!(self.0.cluster().config().security, Security::Ca(_))
+    }
+
     async fn authority(&self, members: &[HostName]) -> Result<AuthorityFacts, PortError> {
         self.0.advance(CALL);
         let security = self.0.cluster().config().security.clone();
@@ -73,6 +77,9 @@ impl CertificateControl for SimCertificates {
             fingerprint: fingerprint_,
             not_after: self.0.now() + Duration::from_secs(10 * 365 * 86_400),
             can_sign: Fact::Known(true),
+            key: None,
+            build: None,
+            key_file: None,
             trusted,
             archive_only: BTreeSet::new(),
         })

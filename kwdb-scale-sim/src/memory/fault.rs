@@ -287,6 +287,10 @@ impl<T: NodeLifecycle + ?Sized> NodeLifecycle for Faulty<T> {
 
 #[async_trait]
 impl<T: CertificateControl + ?Sized> CertificateControl for Faulty<T> {
+    fn issues(&self) -> bool {
+        self.inner.issues()
+    }
+
     async fn authority(&self, members: &[HostName]) -> Result<AuthorityFacts, PortError> {
         through!(self, Authority, self.inner.authority(members).await)
     }

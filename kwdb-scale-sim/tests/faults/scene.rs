@@ -300,6 +300,10 @@ impl Guard {
 
 #[async_trait]
 impl CertificateControl for Guard {
+    fn issues(&self) -> bool {
+        self.certificates.issues()
+    }
+
     async fn authority(&self, members: &[HostName]) -> Result<AuthorityFacts, PortError> {
         self.certificates.authority(members).await
     }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Problem, certificates};
+use super::Problem;
 use crate::assess::{Context, Retry};
 use crate::certs::{EXPIRES_SOON, brief};
 use crate::fact::Fact;
+use crate::host_facts::KeyMatch;
 use crate::ports::AuthorityFacts;
 use crate::request::Certificates;
 
@@ -52,7 +53,11 @@ pub(super) fn authority(cx: &Context<'_>) -> Vec<Problem> {
     let cure = "configure who issues certificates and where the authority's key lies, or put the certificates on the \
                 host yourself and ask for none";
     match &cx.obs.authority {
-        None => vec![Problem::unknown(&format!("{RETRY} is"), "it was not looked at").cure(cure)],
+        None => {
+            let message =
+                format!("certificates are asked for ({method}), and nothing is configured that issues them");
+            vec![Problem::new(message).cure(cure)]
+        }
         Some(Fact::Unknown(why)) => {
             let message = format!("certificates are asked for ({method}), and they cannot be made: {why}");
             vec![Problem::new(message).cure(cure).retry(Retry::WhenFactChanges(RETRY.to_owned()))]
@@ -61,18 +66,65 @@ pub(super) fn authority(cx: &Context<'_>) -> Vec<Problem> {
     }
 }
 
+/// Who trusts the authority, and who another.
+struct Trust {
+    others: Vec<String>,
+    unknown: Vec<String>,
+    same: bool,
+}
+
+fn trust(facts: &AuthorityFacts) -> Trust {
+    let mut trust = Trust { others: Vec::new(), unknown: Vec::new(), same: false };
+    for (who, trusts) in &facts.trusted {
+        match trusts {
+            Fact::Known(fingerprint) if *fingerprint == facts.fingerprint => trust.same = true,
+            Fact::Known(fingerprint) => trust.others.push(format!("{who} trusts {}", brief(fingerprint))),
+            Fact::Unknown(why) => trust.unknown.push(format!("{who}: {why}")),
+        }
+    }
+    trust
+}
+
+/// What surely is wrong with its key.
+fn key_damage(facts: &AuthorityFacts) -> Option<&'static str> {
+    match facts.key {
+        Some(Fact::Known(KeyMatch::Differs)) => Some("its key is not that of its certificate"),
+        Some(Fact::Known(KeyMatch::NoKey)) => {
+            Some("its key is no private key in PEM form, or it is cut off or has a passphrase")
+        }
+        Some(Fact::Known(KeyMatch::Fits) | Fact::Unknown(_)) | None => None,
+    }
+}
+
+/// Why the authority that was looked at is not proven to be the cluster's with its private key; empty when it is.
+pub(super) fn unproven(facts: &AuthorityFacts) -> Vec<String> {
+    let place = &facts.place;
+    let Trust { others, unknown, same } = trust(facts);
+    let mut lines: Vec<String> =
+        others.iter().map(|line| format!("the authority on {place}: {line}")).collect();
+    if !same && others.is_empty() {
+        lines.extend(unknown.iter().map(|line| format!("the authority on {place}: {line}")));
+        if unknown.is_empty() {
+            lines.push(format!("the authority on {place} was compared with nobody's"));
+        }
+    }
+    lines.extend(key_damage(facts).map(|why| format!("the authority on {place}: {why}")));
+    match &facts.can_sign {
+        Fact::Known(true) => {}
+        Fact::Known(false) => lines.push(format!("the authority's private key cannot be read on {place}")),
+        Fact::Unknown(why) => lines.push(format!("the authority's private key on {place}: {why}")),
+    }
+    if let (Some(Fact::Unknown(why)), Fact::Known(true)) = (&facts.key, &facts.can_sign) {
+        lines.push(format!("whether the key on {place} is that of the authority's certificate: {why}"));
+    }
+    lines
+}
+
 fn of_authority(cx: &Context<'_>, facts: &AuthorityFacts) -> Vec<Problem> {
     let mut found = Vec::new();
     let place = &facts.place;
     let retry = || Retry::WhenFactChanges(RETRY.to_owned());
-    let (mut others, mut unknown, mut same) = (Vec::new(), Vec::new(), false);
-    for (who, trusts) in &facts.trusted {
-        match trusts {
-            Fact::Known(fingerprint) if *fingerprint == facts.fingerprint => same = true,
-            Fact::Known(fingerprint) => others.push(format!("{who} trusts {}", brief(fingerprint))),
-            Fact::Unknown(why) => unknown.push(format!("{who}: {why}")),
-        }
-    }
+    let Trust { others, unknown, same } = trust(facts);
     if !others.is_empty() {
         let message = format!(
             "the authority on {place} ({}) is not the one that the cluster trusts",
@@ -93,10 +145,17 @@ fn of_authority(cx: &Context<'_>, facts: &AuthorityFacts) -> Vec<Problem> {
                 .retry(retry()),
         );
     }
-    if let Some(damage) = key_damage(cx) {
+    if let Some(damage) = key_damage(facts) {
         found.push(
             Problem::new(format!("the authority on {place} cannot sign certificates: {damage}"))
                 .cure("name the file that holds the private key of the cluster's ca.crt")
+                .retry(retry()),
+        );
+    }
+    if let (Some(Fact::Unknown(why)), Certificates::Issue) = (&facts.build, cx.request.options.certificates) {
+        found.push(
+            Problem::new(format!("certificates cannot be made on {place}: {why}"))
+                .cure("name the kwbase that is there (kwscale: program in [certificates]), or ask for certificates of the method archive, which are made on the new host")
                 .retry(retry()),
         );
     }
@@ -120,16 +179,6 @@ fn of_authority(cx: &Context<'_>, facts: &AuthorityFacts) -> Vec<Problem> {
         );
     }
     found
-}
-
-/// What is wrong with the authority's key, where it lies in the certificate directory of a host that was looked at.
-fn key_damage(cx: &Context<'_>) -> Option<String> {
-    let holder = cx.request.inventory.authority.as_ref()?;
-    let facts = cx.obs.hosts.get(holder)?.known()?;
-    let dir = certificates::directory(facts)?;
-    let elsewhere = facts.machine.as_deref()?.authority_key.as_ref();
-    let here = elsewhere.is_none_or(|key| key.path == format!("{}/ca.key", dir.path.trim_end_matches('/')));
-    dir.key_damage("ca").filter(|_| here)
 }
 
 pub(super) fn key_travels(cx: &Context<'_>) -> Vec<Problem> {

@@ -1,15 +1,16 @@
-//! Checks on certificates: those with which a new node would start, and the keys of certificate authorities.
+//! Checks on certificates: those with which a new node would start, and who may read the keys of certificate authorities.
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::machine::{Joining, joining};
 use super::{Problem, authority, script};
 use crate::assess::{Context, Retry};
-use crate::certs::brief;
+use crate::certificate::Certificate;
+use crate::certs::{brief, purpose_fault};
 use crate::fact::Fact;
-use crate::host_facts::{CertificateDirectory, HostFacts, Machine, NODE_FILE};
+use crate::host_facts::{CertificateDirectory, HostFacts};
 use crate::topology::HostName;
 
 /// A certificate that ends sooner is a warning.
@@ -21,7 +22,8 @@ const OF_NODE: [&str; 2] = ["ca", "node"];
 const ALL: [&str; 3] = ["ca", "node", "client.root"];
 
 const CA: &str = "ca.crt";
-const CA_KEY: &str = "ca.key";
+const CLIENT_CA: &str = "ca-client.crt";
+const ROOT_CRT: &str = "client.root.crt";
 const NODE: &str = "node.crt";
 
 /// Secure hosts that shall join with the certificates that are there.
@@ -143,21 +145,50 @@ fn faults(cx: &Context<'_>, new: Joining<'_>, dir: &CertificateDirectory) -> Vec
             lines.push(format!("{NODE} is that of '{name}', and kwbase wants 'node'"));
         }
     }
-    for (name, certificate) in [(CA, &ca), (NODE, &node)] {
-        if let (Fact::Known(certificate), Fact::Known(now)) = (certificate, &cx.obs.server_time) {
-            if certificate.not_after <= *now {
-                lines.push(format!("{name} ended at {}", certificate.not_after));
-            } else if certificate.not_before > *now {
-                lines.push(format!("{name} is not valid before {}", certificate.not_before));
-            }
-        }
+    if let Fact::Known(node) = &node {
+        lines.extend(purpose_fault(NODE, node));
     }
+    lines.extend(
+        [(CA, &ca), (NODE, &node)].into_iter().filter_map(|(name, c)| out_of_date(cx, name, c.known()?)),
+    );
     // kwbase looks at the key of each certificate but the authorities'.
     let too_open = dir.files.iter().filter(|f| {
         let pair = f.name.strip_suffix(".key").filter(|stem| !stem.starts_with("ca"));
         pair.is_some_and(|stem| dir.file(&format!("{stem}.crt")).is_some()) && f.mode & 0o077 != 0
     });
     lines.extend(too_open.map(|f| format!("{} has mode {:03o}; kwbase wants 0700 or less", f.name, f.mode)));
+    lines
+}
+
+/// That a certificate is not valid now.
+fn out_of_date(cx: &Context<'_>, name: &str, certificate: &Certificate) -> Option<String> {
+    let now = cx.obs.server_time.known()?;
+    if certificate.not_after <= *now {
+        return Some(format!("{name} ended at {}", certificate.not_after));
+    }
+    (certificate.not_before > *now).then(|| format!("{name} is not valid before {}", certificate.not_before))
+}
+
+/// Why nobody can log in with root's certificate in the directory of a new host, as far as it was read, one a line.
+pub(super) fn root_faults(cx: &Context<'_>, dir: &CertificateDirectory) -> Vec<String> {
+    if dir.fault.is_some() {
+        // That is a finding of its own.
+        return Vec::new();
+    }
+    let mut lines = dir.damage(&["client.root"]);
+    let Fact::Known(root) = dir.certificate(ROOT_CRT) else { return lines };
+    // kwbase may have an authority of its own for clients.
+    let signer = [CLIENT_CA, CA].into_iter().find(|name| dir.file(name).is_some());
+    if let Some((name, Fact::Known(ca))) = signer.map(|name| (name, dir.certificate(name)))
+        && !root.names_as_issuer(ca)
+    {
+        lines.push(format!(
+            "{ROOT_CRT} was not issued by the authority of {name} there, but by {}",
+            root.issuer
+        ));
+    }
+    lines.extend(purpose_fault(ROOT_CRT, root));
+    lines.extend(out_of_date(cx, ROOT_CRT, root));
     lines
 }
 
@@ -169,8 +200,9 @@ pub(super) fn ending(cx: &Context<'_>) -> Vec<Problem> {
         let lines: Vec<String> = files
             .iter()
             .filter_map(|f| Some((f, f.certificate.as_ref()?.known()?.not_after)))
-            .filter(|(_, end)| end.duration_since(*now) < SOON)
-            .map(|(f, end)| format!("{}: {}", f.name, ends(end, *now)))
+            // One that has ended is a finding of its own.
+            .filter(|(_, end)| *end > *now && end.duration_since(*now) < SOON)
+            .map(|(f, end)| format!("{}: ends at {end}", f.name))
             .collect();
         if !lines.is_empty() {
             found.push(
@@ -180,15 +212,11 @@ pub(super) fn ending(cx: &Context<'_>) -> Vec<Problem> {
                     SOON.as_hours() / 24
                 ))
                 .evidence(lines)
-                .cure("issue new ones before they end: a node does not start with one that has ended"),
+                .cure("issue new ones before they end: a node does not start with one that has ended, and nobody logs in with one"),
             );
         }
     }
     found
-}
-
-fn ends(end: Timestamp, now: Timestamp) -> String {
-    if end <= now { format!("ended at {end}") } else { format!("ends at {end}") }
 }
 
 pub(super) fn open_keys(cx: &Context<'_>) -> Vec<Problem> {
@@ -210,7 +238,7 @@ pub(super) fn open_keys(cx: &Context<'_>) -> Vec<Problem> {
 }
 
 fn is_authority_key(name: &str) -> bool {
-    matches!(name, CA_KEY | "ca-client.key" | "ca-ui.key" | "tlcp_ca.key")
+    matches!(name, "ca.key" | "ca-client.key" | "ca-ui.key" | "tlcp_ca.key")
 }
 
 /// Damage on hosts that shall join, where it is replaced.
@@ -251,175 +279,6 @@ fn damaged<'a>(
         lines.extend(directory.key_damage("ca"));
         (!lines.is_empty()).then_some((host, lines))
     })
-}
-
-/// A file that may hold the private key of the cluster's authority.
-struct Key<'a> {
-    path: String,
-    sum: Fact<&'a str>,
-}
-
-/// Those of a host: of its certificate directory, and where the caller says that the key lies. An empty file is none.
-fn authority_keys(facts: &HostFacts) -> Vec<Key<'_>> {
-    let mut keys = Vec::new();
-    if let Some(dir) = directory(facts)
-        && let Some(file) = dir.file(CA_KEY).filter(|f| f.size > 0)
-    {
-        let sum = file.sha256.as_ref().map(Fact::as_ref);
-        let sum = sum.unwrap_or_else(|| Fact::unknown("it was not read"));
-        keys.push(Key { path: format!("{}/{CA_KEY}", dir.path), sum: sum.map(String::as_str) });
-    }
-    let configured = facts.machine.as_deref().and_then(|m| m.authority_key.as_ref());
-    if let Some(key) = configured.filter(|k| keys.iter().all(|other| other.path != k.path)) {
-        match &key.sha256 {
-            Fact::Known(Some(sum)) => keys.push(Key { path: key.path.clone(), sum: Fact::Known(sum) }),
-            Fact::Known(None) => {}
-            Fact::Unknown(why) => keys.push(Key { path: key.path.clone(), sum: Fact::Unknown(why.clone()) }),
-        }
-    }
-    keys
-}
-
-/// Why a key of a leaving host is not proven to be on one that stays; `None` when it is. A file of the same name is no
-/// copy unless it is equal.
-fn kept_nowhere(key: &Key<'_>, others: &[(&HostName, &HostFacts)]) -> Option<Vec<String>> {
-    let mut lines = Vec::new();
-    if let Fact::Unknown(why) = &key.sum {
-        lines.push(format!("{} there: {why}", key.path));
-    }
-    for (host, facts) in others {
-        for other in authority_keys(facts) {
-            match (&other.sum, &key.sum) {
-                (Fact::Known(theirs), Fact::Known(own)) if theirs == own => return None,
-                (Fact::Known(_), Fact::Known(_)) => {
-                    lines.push(format!("host {host}: {} is another file", other.path));
-                }
-                (Fact::Unknown(why), _) => lines.push(format!("host {host}: {}: {why}", other.path)),
-                (Fact::Known(_), Fact::Unknown(_)) => {}
-            }
-        }
-    }
-    Some(lines)
-}
-
-fn has_peers(machine: &Machine) -> bool {
-    matches!(machine.installed, Fact::Known(Some(_))) && matches!(machine.peers, Fact::Known(Some(_)))
-}
-
-/// The hosts of leaving nodes.
-fn leaving<'a>(cx: &Context<'a>) -> Vec<&'a HostName> {
-    cx.leaving.iter().filter_map(|n| cx.host_of(n)).collect()
-}
-
-/// What is known of hosts that no node leaves.
-fn staying<'a>(cx: &Context<'a>) -> Vec<(&'a HostName, &'a HostFacts)> {
-    let leaving = leaving(cx);
-    let stay = cx.obs.hosts.iter().filter(|(host, _)| !leaving.contains(host));
-    stay.filter_map(|(host, facts)| Some((host, facts.known()?))).collect()
-}
-
-/// Whether something says of the authority's key that it is not lost with hosts that leave unseen.
-fn is_kept(cx: &Context<'_>) -> bool {
-    let inventory = &cx.request.inventory;
-    let mut known = cx.obs.hosts.values().filter_map(Fact::known).peekable();
-    // Where no host is known it cannot be told whether the cluster has an authority.
-    let insecure = known.peek().is_some() && !known.any(|facts| facts.secure);
-    let others = staying(cx);
-    let holds = |facts: &HostFacts| {
-        let damaged = directory(facts).is_some_and(|dir| dir.key_damage("ca").is_some());
-        !damaged && authority_keys(facts).iter().any(|key| key.sum.known().is_some())
-    };
-    // What a look did not find where it is configured to lie is not there.
-    let declared = inventory.authority.as_ref().is_some_and(|host| {
-        let seen = others.iter().find(|(other, _)| *other == host);
-        !leaving(cx).contains(&host) && seen.is_none_or(|(_, facts)| !authority_keys(facts).is_empty())
-    });
-    insecure || inventory.authority_elsewhere || declared || others.iter().any(|(_, facts)| holds(facts))
-}
-
-/// Hosts of leaving nodes that could not be looked at, and why, of which nobody says that they do not hold the only key of the
-/// authority. Those of nodes that are down, or the others.
-fn unseen<'a>(cx: &Context<'a>, down: bool) -> Vec<(&'a HostName, &'a str)> {
-    if is_kept(cx) {
-        return Vec::new();
-    }
-    let nodes = cx.leaving.iter().filter(|n| (n.is_live == Fact::Known(false)) == down);
-    let hosts = nodes.filter_map(|n| cx.host_of(n));
-    // The one that is configured to hold it has a finding of its own.
-    hosts
-        .filter(|host| cx.request.inventory.authority.as_ref() != Some(*host))
-        .filter_map(|host| Some((host, cx.obs.hosts.get(host)?.why_unknown()?)))
-        .collect()
-}
-
-/// A dead machine may be gone for good: its node has to stay removable.
-pub(super) fn unseen_dead(cx: &Context<'_>) -> Vec<Problem> {
-    let unseen = unseen(cx, true).into_iter();
-    unseen.map(|(host, why)| of_unseen(host, why).cure(
-        "if the machine can be started again, save its ca.key first; without the key no certificate can be issued any more",
-    )).collect()
-}
-
-fn of_unseen(host: &HostName, why: &str) -> Problem {
-    Problem::new(format!(
-        "host {host} leaves, and whether it holds the only private key of the cluster's CA is unknown: {why}"
-    ))
-    .evidence([
-        "no host that stays is known to hold it, and the configuration does not say where it lies".to_owned(),
-    ])
-}
-
-pub(super) fn last_holder(cx: &Context<'_>) -> Vec<Problem> {
-    let leaving = leaving(cx);
-    let known = |host: &HostName| cx.obs.hosts.get(host).and_then(Fact::known);
-    let others = staying(cx);
-    let mut found: Vec<Problem> = unseen(cx, false)
-        .into_iter()
-        .map(|(host, why)| {
-            of_unseen(host, why)
-                .cure("let the host be looked at, or say where the key lies in the description (kwscale: [certificates] with ca_key, and ca_host where that is a host)")
-                .retry(Retry::WhenFactChanges(format!("host {host}")))
-        })
-        .collect();
-    for host in &leaving {
-        let retry = || Retry::WhenFactChanges("holders of the CA's key and of the NODE file".to_owned());
-        let Some(facts) = known(host) else {
-            if cx.request.inventory.authority.as_ref() == Some(*host) {
-                let why =
-                    cx.obs.hosts.get(*host).and_then(Fact::why_unknown).unwrap_or("it was not looked at");
-                found.push(
-                    Problem::new(format!(
-                        "host {host} leaves, and by the configuration the private key of the cluster's CA lies there; whether another host has it is unknown: {why}"
-                    ))
-                    .cure("let the host be looked at, or copy the key to a host of the description that stays and configure that one")
-                    .retry(retry()),
-                );
-            }
-            continue;
-        };
-        for key in authority_keys(facts) {
-            if let Some(lines) = kept_nowhere(&key, &others) {
-                found.push(
-                    Problem::new(format!(
-                        "host {host} leaves, and no other known host is proven to have its private key of the cluster's CA ({})",
-                        key.path
-                    ))
-                    .evidence(lines)
-                    .cure("copy ca.key and ca.crt, readable for the login there, to the certificate directory of the host of a member that stays, or of the control host if the description names one (kwscale: control_host); a copy that lies elsewhere does not count. Without the key no certificate can be issued any more")
-                    .retry(retry()),
-                );
-            }
-        }
-        let keeps = |facts: &HostFacts| facts.machine.as_deref().is_some_and(has_peers);
-        if keeps(facts) && !others.iter().any(|(_, other)| keeps(other)) {
-            found.push(
-                Problem::new(format!("host {host} leaves, and no other known host has {NODE_FILE}"))
-                    .cure("copy the installer's directory and /etc/kaiwudb/info to a node that stays: deploy.sh works from there")
-                    .retry(retry()),
-            );
-        }
-    }
-    found
 }
 
 /// What the checks of this file could not tell of a new host.

@@ -419,23 +419,26 @@ pub(super) fn credentials(cx: &Context<'_>) -> Vec<Problem> {
         // They are made before the node starts.
         return Vec::new();
     }
-    joining(cx)
-        .into_iter()
-        .filter(|(host, _)| !super::script::makes_certificates(cx, host))
-        .filter_map(|(host, facts)| match &facts.can_authenticate {
-            Fact::Known(true) => None,
-            Fact::Known(false) => {
-                let damage = super::certificates::directory(facts).map(|dir| dir.damage(&["client.root"]));
-                let cure = if facts.archive_only {
-                    "ask for certificates of the method archive (kwscale: --certificates archive)"
-                } else {
-                    "ask for certificates of the method issue (kwscale: --certificates issue), or put client.root.crt and client.root.key there before starting"
-                };
-                let message = format!("root's client certificate and key cannot be used on host {host}");
-                Some(Problem::new(message).evidence(damage.unwrap_or_default()).cure(cure))
-            }
-            Fact::Unknown(why) => {
-                Some(Problem::unknown(&format!("whether commands on host {host} can authenticate is"), why))
+    let joins = joining(cx).into_iter().filter(|(host, _)| !super::script::makes_certificates(cx, host));
+    joins
+        .filter_map(|(host, facts)| {
+            let dir = super::certificates::directory(facts).filter(|_| facts.secure);
+            let faults = dir.map(|dir| super::certificates::root_faults(cx, dir)).unwrap_or_default();
+            match &facts.can_authenticate {
+                Fact::Known(true) if faults.is_empty() => None,
+                Fact::Unknown(why) if faults.is_empty() => Some(Problem::unknown(
+                    &format!("whether commands on host {host} can authenticate is"),
+                    why,
+                )),
+                _ => {
+                    let cure = if facts.archive_only {
+                        "ask for certificates of the method archive (kwscale: --certificates archive)"
+                    } else {
+                        "ask for certificates of the method issue (kwscale: --certificates issue), or put client.root.crt and client.root.key of the cluster's CA there before starting (kwbase cert create-client root)"
+                    };
+                    let message = format!("root's client certificate and key cannot be used on host {host}");
+                    Some(Problem::new(message).evidence(faults).cure(cure))
+                }
             }
         })
         .collect()

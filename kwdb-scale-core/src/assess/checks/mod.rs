@@ -5,6 +5,7 @@ mod authority;
 mod capacity;
 mod certificates;
 mod cluster;
+mod holders;
 mod hosts;
 mod machine;
 mod means;
@@ -269,9 +270,9 @@ static CATALOGUE: &[Check] = table! {
         "a new host's clock differs by little from those of the members' hosts", "nodes end themselves at 80 % of --max-offset (500 ms)";
     "host-certificates-end", [WARN NO WARN NO], certificates::ending,
         "no certificate of a secure new host ends within 30 days", "a node does not start with one that has ended";
-    "ca-key-last", [NO REFUSE REFUSE NO], certificates::last_holder,
+    "ca-key-last", [NO REFUSE REFUSE NO], holders::last_holder,
         "no leaving node's host is the only proven holder of its CA's private key (in its certificate directory, or where it is configured to lie) or of the installer's NODE file, and none that could not be looked at may hold the only key", "only the initial deployment node has them (KWDB deployment pages)";
-    "ca-key-unseen", [NO WARN WARN NO], certificates::unseen_dead,
+    "ca-key-unseen", [NO WARN WARN NO], holders::unseen_dead,
         "no host of a dead leaving node that could not be looked at may hold the only private key of the CA", "unknown is never a pass; a dead machine may be gone for good";
     "ca-key-open", [WARN WARN WARN NO], certificates::open_keys,
         "no CA's private key can be read by everybody on a host", "KWDB page tells to chmod it for the transfer";

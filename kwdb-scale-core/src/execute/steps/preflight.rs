@@ -35,7 +35,7 @@ pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
     let mut look = super::view::ask(state, at, &full_survey(), &view_survey());
     let plan = &state.ledger.plan;
     look.hosts = hosts(plan);
-    if !plan.request.options.certificates.is_present() && !plan.change.add.is_empty() {
+    if plan.request.concerns_authority() {
         look.authority = Some(plan.gateways.iter().filter_map(|g| g.host.clone()).take(2).collect());
     }
     look
