@@ -24,11 +24,16 @@ const OWN_NAME: &str = "kwdb-scale";
 const WATCH_MARGIN: Duration = Duration::from_secs(2);
 
 /// First part: who we are. `$n` is the mark, `$l` the leader of the session, `$g` the process group or 0 where it is
-/// not ours alone.
+/// not ours alone. Where we are the leader it is enough that a group of our number exists: nobody else can have made it. To
+/// read it from /proc costs a system call for each byte.
 const IDENTITY: &str = r#"n=$1 l=$2; shift 2
 g=
+if [ "$l" = $$ ]; then
+if kill -0 "-$l" 2>/dev/null; then g=$l; fi
+else
 [ -r /proc/$$/stat ] && read -r g </proc/$$/stat && g=${g##*) } && g=${g#* * } && g=${g%% *}
 [ -n "$g" ] || g=$(ps -o pgid= -p $$ 2>/dev/null | tr -d ' ')
+fi
 [ "$g" = "$l" ] || g=0
 "#;
 
@@ -61,7 +66,7 @@ HELDc=0
 while [ $c -lt "$w" ] && kill -0 $$ 2>/dev/null; do sleep 1; c=$((c+1)); done
 if kill -0 $$; then
 t=$$; [ "$g" = 0 ] || t=-$g
-kill -s TERM -- $t; sleep 1; kill -s KILL -- $t
+kill -TERM $t; sleep 1; kill -KILL $t
 fi
 ) </dev/null >/dev/null 2>&1 &
 "#;
@@ -78,10 +83,10 @@ const START_STDERR: &str = r#"printf '%s\n' "$n" >&2
 
 /// `$1`: process, `$2`: its group or 0.
 const END: &str = r#"t=$1; [ "$2" = 0 ] || t=-$2
-kill -s TERM -- $t
+kill -TERM $t
 c=0
 while [ $c -lt 10 ] && kill -0 "$1"; do sleep 0.1; c=$((c+1)); done
-kill -s KILL -- $t
+kill -KILL $t
 "#;
 
 /// A word that no output holds by accident, for one command.

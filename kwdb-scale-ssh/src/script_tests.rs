@@ -79,6 +79,52 @@ fn a_shell_text_runs_as_in_a_shell_of_its_own() {
     }
 }
 
+/// What `sh` is differs between systems: the texts must do on each of them.
+#[test]
+fn whatever_sh_is_a_command_is_known_by_its_group_and_ended_with_it() {
+    let here = |program: &str| {
+        let path = std::env::var("PATH").unwrap();
+        path.split(':').map(|dir| format!("{dir}/{program}")).find(|file| std::path::Path::new(file).exists())
+    };
+    let dir = std::env::temp_dir().join(format!("kwdb-scale-shells-{}", std::process::id()));
+    for shell in ["dash", "bash", "zsh", "busybox"] {
+        let Some(file) = here(shell) else { continue };
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::symlink(file, dir.join("sh")).unwrap();
+        let path = format!("PATH={}:{}; ", dir.display(), std::env::var("PATH").unwrap());
+        let backstop = Backstop::Watcher(Duration::from_secs(60));
+        let argv = words(&["sh", "-c", "sleep 50 & echo $!; kill -0 $! && echo lives; wait"]);
+        let (text, held) =
+            run("MARK", &Privilege::AsIs, &argv, &BTreeMap::new(), Input::Empty, backstop).unwrap();
+        assert!(held);
+        let mut child = Command::new("sh");
+        child.args(["-c", &format!("{path}{text}")]).process_group(0);
+        let mut child =
+            child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut line = || {
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+            line
+        };
+        let Some((Said::Start(process), _)) = find(line().as_bytes(), "MARK") else {
+            let mut more = String::new();
+            let _ = std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut more);
+            panic!("{shell}: {more}")
+        };
+        assert_eq!((process.pid, process.group), (child.id(), child.id()), "{shell}");
+        let sleeper: u32 = line().trim().parse().unwrap();
+        assert_eq!(line(), "lives\n", "{shell}");
+        let ended = login("sh", &format!("{path}{}", end("MARK", &Privilege::AsIs, process).unwrap()));
+        assert!(ended.status.success() || ended.status.signal().is_some(), "{shell}: {ended:?}");
+        assert!(child.wait().unwrap().signal().is_some(), "{shell}");
+        let state = std::fs::read_to_string(format!("/proc/{sleeper}/stat")).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "{shell}: {state}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 #[test]
 fn a_group_that_is_not_ours_alone_is_not_told() {
     let output = Command::new("sh").args(["-c", &format!("( {} )", plain(&["true"]))]).output().unwrap();
