@@ -145,7 +145,10 @@ impl SshHost {
             return Err(config(format!("'{}' has port 0", self.address)));
         }
         if self.logins.is_empty() {
-            return Err(config(format!("no way to log in to '{}' is given", self.shown())));
+            return Err(config(format!(
+                "no way to log in to '{}' is given: name a key file that is there (IdentityFile), or an agent (SSH_AUTH_SOCK, IdentityAgent)",
+                self.shown()
+            )));
         }
         if let Some(user) = self.privilege.user()
             && (user.is_empty()

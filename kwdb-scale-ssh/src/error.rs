@@ -1,6 +1,7 @@
 //! Errors of this crate, and those of russh made into the ports' one error.
 
-use std::io;
+use std::error::Error;
+use std::{fmt, io};
 
 use kwdb_scale_core::ports::{PortError, PortErrorKind};
 
@@ -29,12 +30,62 @@ where
 
 /// Makes the error of a local file that the configuration names.
 pub(crate) fn local_file(what: impl Into<String>, error: io::Error) -> PortError {
-    let kind = match error.kind() {
+    PortError::new(local_file_kind(&error), what).with_source(error)
+}
+
+/// Its kind.
+pub(crate) fn local_file_kind(error: &io::Error) -> PortErrorKind {
+    match error.kind() {
         io::ErrorKind::NotFound => PortErrorKind::NotFound,
         io::ErrorKind::PermissionDenied => PortErrorKind::Denied,
         _ => PortErrorKind::Config,
-    };
-    PortError::new(kind, what).with_source(error)
+    }
+}
+
+/// What is wrong, where a caller may have to know more than the kind tells.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum SshFault {
+    /// No host of the ssh_config can be resolved: `ssh` cannot be run, does not end, or does not take the file.
+    SshConfig,
+}
+
+impl SshFault {
+    /// That of an error of this crate, or of what caused it.
+    pub fn of(error: &PortError) -> Option<Self> {
+        let mut next: Option<&(dyn Error + 'static)> = error.source();
+        while let Some(cause) = next {
+            if let Some(marked) = cause.downcast_ref::<Marked>() {
+                return Some(marked.fault);
+            }
+            next = cause.source();
+        }
+        None
+    }
+
+    /// A cause that reads as before, and by which the fault is known.
+    pub(crate) fn caused_by(self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Marked {
+        Marked { fault: self, cause: cause.into() }
+    }
+}
+
+/// A cause with its fault.
+#[derive(Debug)]
+pub(crate) struct Marked {
+    fault: SshFault,
+    cause: Box<dyn Error + Send + Sync>,
+}
+
+impl fmt::Display for Marked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(f)
+    }
+}
+
+impl Error for Marked {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.source()
+    }
 }
 
 /// The error that russh hands through from our side of a handshake: russh's own, or a refusal of the host's key.

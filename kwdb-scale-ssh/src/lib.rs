@@ -68,6 +68,7 @@
 //! | [`Privilege`] | as whom: the user who logs in, or through `sudo` with or without a password |
 //! | [`Answer`] | what to type when a command on a terminal, or a login, asks |
 //! | [`SshConfig`] | hosts of a person's ssh_config |
+//! | [`SshFault`] | what is wrong, where the kind of an error does not tell enough |
 //! | [`SshLimits`] | handshakes and sessions at once, time to connect, keepalive |
 //!
 //! # What a host needs
@@ -114,6 +115,7 @@ mod stream;
 mod transport;
 
 pub use config::{Agent, Answer, KeyFile, Login, Privilege, SshHost, SshLimits};
+pub use error::SshFault;
 pub use host_keys::HostKeyPolicy;
 pub use ssh_config::SshConfig;
 pub use transport::SshTransport;

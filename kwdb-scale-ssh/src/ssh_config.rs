@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use kwdb_scale_core::ports::{PortError, PortErrorKind};
@@ -11,7 +11,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::config::{Agent, KeyFile, SshHost};
-use crate::error::{blocking, config, local_file};
+use crate::error::{SshFault, blocking, config, local_file_kind};
 use crate::host_keys::HostKeyPolicy;
 
 /// `ssh -G` reads files only, but a `Match exec` may run anything.
@@ -61,7 +61,8 @@ impl SshConfig {
     /// The host that `ssh NAME` would connect to. More ways to log in can be added to it.
     ///
     /// Fails with [`NotFound`](PortErrorKind::NotFound) where `ssh` is not installed, and with
-    /// [`Config`](PortErrorKind::Config) where it does not like its configuration.
+    /// [`Config`](PortErrorKind::Config) where it does not like its configuration. Whether that is so for every host alike is
+    /// told by [`SshFault::of`].
     pub async fn host(&self, name: &str) -> Result<SshHost, PortError> {
         self.resolve(&Target::parse(name)?, 0).await
     }
@@ -91,6 +92,24 @@ impl SshConfig {
     }
 
     async fn ask(&self, target: &Target) -> Result<String, PortError> {
+        let output = self.resolved(target).await?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let text = String::from_utf8_lossy(&output.stderr);
+        let reason = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("no reason given");
+        let error =
+            config(format!("'{} -G' cannot resolve '{}': {reason}", self.program.display(), target.host));
+        // What it does not like may be this name alone.
+        let other = Target { user: None, host: "localhost".to_owned(), port: None };
+        match self.resolved(&other).await?.status.success() {
+            true => Err(error),
+            false => Err(error.with_source(SshFault::SshConfig.caused_by(reason.to_owned()))),
+        }
+    }
+
+    /// What `ssh -G` says of it.
+    async fn resolved(&self, target: &Target) -> Result<Output, PortError> {
         let mut command = Command::new(&self.program);
         command.arg("-G");
         if let Some(file) = &self.file {
@@ -104,16 +123,16 @@ impl SshConfig {
         }
         command.arg("--").arg(&target.host).stdin(Stdio::null()).kill_on_drop(true);
         let shown = self.program.display();
-        let output = timeout(DEADLINE, command.output())
-            .await
-            .map_err(|_| PortError::new(PortErrorKind::Deadline, format!("'{shown} -G' does not end")))?
-            .map_err(|e| local_file(format!("'{shown}', which reads the ssh_config, cannot be run"), e))?;
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let reason = text.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or("no reason given");
-            return Err(config(format!("'{shown} -G' cannot resolve '{}': {reason}", target.host)));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        let output = timeout(DEADLINE, command.output()).await.map_err(|_| {
+            let text = format!("'{shown} -G' does not end");
+            PortError::new(PortErrorKind::Deadline, text.clone())
+                .with_source(SshFault::SshConfig.caused_by(text))
+        })?;
+        output.map_err(|e| {
+            let what = format!("'{shown}', which reads the ssh_config, cannot be run");
+            let kind = local_file_kind(&e);
+            PortError::new(kind, what).with_source(SshFault::SshConfig.caused_by(e))
+        })
     }
 }
 
@@ -177,7 +196,7 @@ impl Settings {
             let program = command.split_whitespace().next().unwrap_or_default();
             return Err(PortError::new(
                 PortErrorKind::Unsupported,
-                format!("'{name}' is reached by a ProxyCommand ('{program} …'): use ProxyJump"),
+                format!("'{name}' is reached by a ProxyCommand ('{program} …'): write a ProxyJump instead"),
             ));
         }
         let address = self.one("hostname").unwrap_or(name);

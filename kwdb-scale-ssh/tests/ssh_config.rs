@@ -5,7 +5,7 @@
 mod sshd;
 
 use kwdb_scale_core::ports::{Command, HostTransport as _, PortErrorKind};
-use kwdb_scale_ssh::SshConfig;
+use kwdb_scale_ssh::{SshConfig, SshFault};
 use sshd::{Sshd, installed, n1, sh, transport, user};
 
 #[tokio::test]
@@ -75,9 +75,12 @@ Host *
         ("commanded", PortErrorKind::Unsupported),
         ("circle", PortErrorKind::Config),
         ("-oProxyCommand=true", PortErrorKind::Config),
+        // Refused by ssh itself.
+        ("$x", PortErrorKind::Config),
     ] {
         let error = config.host(name).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{name}: {}", error.chain());
+        assert_eq!(SshFault::of(&error), None, "of this host alone: {}", error.chain());
     }
     let revoked = transport(config.host("revoked").await.unwrap());
     let error = revoked.run(&n1(), &Command::new(["true"])).await.unwrap_err();
@@ -102,6 +105,9 @@ Host *
     std::fs::write(&file, "NoSuchKeyword x\n").unwrap();
     let error = config.host("x").await.unwrap_err();
     assert!(error.kind() == PortErrorKind::Config && error.to_string().contains("line 1"), "{error}");
+    assert_eq!(SshFault::of(&error), Some(SshFault::SshConfig));
+    assert_eq!(error.chain(), error.to_string(), "the reason is told once");
     let error = SshConfig::in_file(&file).program("/nonexistent/ssh").host("x").await.unwrap_err();
     assert_eq!(error.kind(), PortErrorKind::NotFound, "{error}");
+    assert_eq!(SshFault::of(&error), Some(SshFault::SshConfig));
 }

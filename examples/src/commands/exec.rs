@@ -77,7 +77,7 @@ pub(crate) async fn exec(ui: &Ui, global: &Global, args: &ExecArgs) -> Result<Ex
                 worst = exit;
             }
         }
-        if exit == Exit::Refused && round < args.rounds {
+        if outcome.ends_here() && round < args.rounds {
             lost += 1;
         }
         if json { ui.print(outcome.json(round)) } else { outcome.print(ui) }
@@ -92,7 +92,7 @@ pub(crate) async fn exec(ui: &Ui, global: &Global, args: &ExecArgs) -> Result<Ex
 }
 
 /// A host's rounds, one after the other, which wait for no other host's. The last is the one in which the host could not
-/// be reached: each further one would cost its deadline again, and tell nothing new.
+/// be reached, or not be logged in to: each further one would cost its deadline again, and tell nothing new.
 fn rounds<'a>(
     fleet: &'a dyn HostTransport,
     host: HostName,
@@ -106,7 +106,7 @@ fn rounds<'a>(
                 return None;
             }
             let outcome = one(fleet, host, work).await;
-            let next = if outcome.exit() == Exit::Refused { rounds } else { round };
+            let next = if outcome.ends_here() { rounds } else { round };
             Some(((round, outcome), next + 1))
         }
     })
@@ -123,7 +123,7 @@ async fn one(fleet: &dyn HostTransport, host: HostName, work: &Work) -> Outcome 
 
 impl Outcome {
     /// A host that answers and whose command fails, or whose output is not all here, is 1, one that cannot be reached
-    /// is 3, and a key of ours that cannot be used is 2.
+    /// is 3, and a key of ours that cannot be used, or is not there, is 2.
     fn exit(&self) -> Exit {
         use PortErrorKind as Kind;
         match &self.result {
@@ -138,6 +138,11 @@ impl Outcome {
                 _ => Exit::Failed,
             },
         }
+    }
+
+    /// Whether further rounds would come to the same.
+    fn ends_here(&self) -> bool {
+        matches!(self.exit(), Exit::Refused | Exit::Usage)
     }
 
     /// Why it failed, and what helps; one line.
@@ -160,12 +165,11 @@ impl Outcome {
                         "an encrypted key is opened with KWSCALE_KEY_PASSPHRASE where --key names it, by an agent elsewhere"
                     }
                     // What was not trusted, not let in or not understood says itself what helps.
-                    Kind::Authentication | Kind::Config => return Some(plain(&why)),
+                    Kind::Authentication | Kind::Config | Kind::Unsupported => return Some(plain(&why)),
                     Kind::ConnectionLost => "it may have been done: look at the host before trying again",
                     Kind::Deadline => "give a longer --deadline, or something that ends",
                     Kind::NotFound => "make or install it there, or name another",
                     Kind::Denied => "allow it to that user on the host, or take another user",
-                    Kind::Unsupported => "update the host's SSH server",
                     _ => "correct what is named",
                 };
                 (why, cure)
@@ -311,7 +315,7 @@ async fn fleet(global: &Global, args: &ExecArgs) -> Result<(Arc<dyn HostTranspor
     let Some(file) = &args.hosts_file else {
         let config = Config::read(&global.cluster)
             .map_err(|e| Failure::usage(format!("{e}; or name a file of hosts with --hosts-file")))?;
-        let transport = Hosts::of(&config).await.map_err(|e| Failure::usage(e.chain()))?;
+        let transport = Hosts::each_of(&config).await.map_err(|e| Failure::usage(e.chain()))?;
         let names = config.hosts.iter().map(|host| host.name.clone()).collect();
         return Ok((Arc::new(transport), names));
     };
@@ -404,7 +408,7 @@ mod tests {
         let failure = error(PortErrorKind::Unreachable).failure().unwrap();
         assert!(failure.starts_with("why; cure: ") && !failure.contains('\n'), "{failure}");
         // These say it themselves.
-        for kind in [PortErrorKind::Authentication, PortErrorKind::Config] {
+        for kind in [PortErrorKind::Authentication, PortErrorKind::Config, PortErrorKind::Unsupported] {
             assert_eq!(error(kind).failure().unwrap(), "why");
         }
         let encrypted =

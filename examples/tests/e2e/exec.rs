@@ -330,6 +330,44 @@ pub(crate) fn exec_on_the_hosts_of_a_cluster(case: &Case) {
     let script = fleet.file("script", "echo \"${SSH_CONNECTION:+over ssh}\"\n");
     let out = case.kwscale(&["--cluster", &cluster, "exec", "--script", &script]).exit(0);
     assert!(out.stdout.contains("far: over ssh\n") && out.stdout.contains("near: \n"), "{}", out.stdout);
+    // A host that cannot be reached as its ssh_config says fails by itself, and no other with it.
+    let text = fs::read_to_string(fleet.path("ssh_config")).unwrap();
+    let more = "Host proxied\n  ProxyCommand nc %h %p\nHost keyless\n  IdentityFile /nonexistent/key\nHost wrong\n  \
+                ProxyJump wrong\nHost proxied keyless wrong\n  HostName 127.0.0.1\n  IdentityAgent none\n";
+    fleet.file("ssh_config", format!("{text}{more}"));
+    let mut text = fs::read_to_string(&cluster).unwrap();
+    for (name, port) in [("proxied", 3), ("keyless", 4), ("wrong", 5)] {
+        text.push_str(&format!("{}transport = \"ssh\"\n", host(name, port)));
+    }
+    fleet.file("cluster.toml", text);
+    let exec = |more: &[&str]| {
+        let mut args = vec!["--cluster", &cluster, "exec", "--script", &script, "--rounds", "2"];
+        args.extend(more);
+        case.kwscale(&args)
+    };
+    let out = exec(&[]).exit(3).says(&["failed on 3 of 5 hosts", "no further round on 3 of 5 hosts"]);
+    let ran = ["far: over ssh\n", "near: \n"].map(|line| out.stdout.matches(line).count());
+    assert_eq!((ran, out.stdout.lines().count()), ([2, 2], 4), "{}", out.stdout);
+    for (name, why) in [("proxied", "ProxyJump"), ("keyless", "IdentityFile"), ("wrong", "in a circle")] {
+        let told = out.stderr.lines().filter(|l| l.starts_with(&format!("kwscale: {name}: ")));
+        let told: Vec<&str> = told.collect();
+        assert!(told.len() == 1 && told[0].contains(why) && !told[0].contains("SSH server"), "{told:?}");
+    }
+    let exits = |out: &Out| {
+        let of = |line: Value| (line["host"].as_str().unwrap().to_owned(), line["exit"].as_i64().unwrap());
+        lines(out).into_iter().map(of).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let expected = [("far", 0), ("keyless", 2), ("near", 0), ("proxied", 3), ("wrong", 2)];
+    assert_eq!(
+        exits(&exec(&["--json"]).exit(3)),
+        expected.map(|(name, exit)| (name.to_owned(), exit)).into()
+    );
+    // What goes through one of them needs all of them.
+    case.kwscale(&["--cluster", &cluster, "hosts"]).exit(2).says(&["keyless", "IdentityFile"]);
+    // What is wrong for all of them is told once, and nothing runs.
+    fleet.file("ssh_config", format!("Host other\n  NoSuchKeyword x\n{more}"));
+    let out = exec(&[]).exit(2).says(&["NoSuchKeyword"]);
+    assert!(out.stdout.is_empty() && !out.stderr.contains("hosts"), "{} {}", out.stdout, out.stderr);
     case.kwscale(&["--cluster", &fleet.path("none.toml"), "exec", "--script", &script])
         .exit(2)
         .says(&["none.toml", "--hosts-file"]);
