@@ -48,6 +48,8 @@ pub(crate) fn local_file_kind(error: &io::Error) -> PortErrorKind {
 pub enum SshFault {
     /// No host of the ssh_config can be resolved: `ssh` cannot be run, does not end, or does not take the file.
     SshConfig,
+    /// A key file is encrypted and no passphrase was given, or the one that was given does not open it.
+    Passphrase,
 }
 
 impl SshFault {

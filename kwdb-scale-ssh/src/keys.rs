@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::config::KeyFile;
 use crate::ecdsa::with_short_number;
-use crate::error::{blocking, config, local_file};
+use crate::error::{SshFault, blocking, config, local_file};
 
 /// The keys of a transport's connections. Opening an encrypted one takes a good part of a second by design, and the hosts
 /// of a fleet mostly share one.
@@ -63,14 +63,20 @@ fn read_key(file: KeyFile, before: Option<Opened>) -> Result<Opened, PortError> 
     let open = |e| with_short_number(text.expose(), passphrase.map(Secret::expose)).ok_or(e);
     let key = russh::keys::decode_secret_key(text.expose(), passphrase.map(Secret::expose));
     let key = key.or_else(open).map_err(|e| {
-        let why = match (&e, passphrase) {
-            (russh::keys::Error::KeyIsEncrypted, None) => "it is encrypted: give its passphrase",
-            (_, Some(_)) => "the passphrase is wrong, or it is no private key: correct one or the other",
-            (_, None) => {
-                "it is no private key, or one of an unknown type: name a private key (not the .pub file)"
+        let cannot = |why: &str| config(format!("the key file '{shown}' cannot be used: {why}"));
+        match (&e, passphrase) {
+            (russh::keys::Error::KeyIsEncrypted, None) => {
+                cannot("it is encrypted: give its passphrase").with_source(SshFault::Passphrase.caused_by(e))
             }
-        };
-        config(format!("the key file '{shown}' cannot be used: {why}")).with_source(e)
+            (_, Some(_)) => {
+                cannot("the passphrase is wrong, or it is no private key: correct one or the other")
+                    .with_source(SshFault::Passphrase.caused_by(e))
+            }
+            (_, None) => cannot(
+                "it is no private key, or one of an unknown type: name a private key (not the .pub file)",
+            )
+            .with_source(e),
+        }
     })?;
     Ok(Opened { key: Arc::new(key), text, file })
 }
@@ -122,6 +128,14 @@ mod tests {
         // The passphrase is part of what was asked for.
         let wrong = keys.open(&KeyFile::new(&path).passphrase(Secret::new("other"))).await.unwrap_err();
         assert!(wrong.to_string().contains("passphrase is wrong"), "{wrong}");
+        assert_eq!(SshFault::of(&wrong), Some(SshFault::Passphrase));
+        let none = keys.open(&KeyFile::new(&path)).await.unwrap_err();
+        assert_eq!(SshFault::of(&none), Some(SshFault::Passphrase), "{none}");
+        // What is no key is not encrypted, whatever it is called.
+        let words = dir.path().join("passphrase");
+        std::fs::write(&words, "passphrase\n").unwrap();
+        let none = keys.open(&KeyFile::new(&words)).await.unwrap_err();
+        assert_eq!((SshFault::of(&none), none.kind()), (None, PortErrorKind::Config), "{none}");
         let second = write(&path, "secret");
         let (three, _) = keys.open(&file).await.unwrap();
         assert_eq!(three.public_key().key_data(), second.public_key().key_data());

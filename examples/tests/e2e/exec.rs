@@ -182,8 +182,11 @@ pub(crate) fn exec_tells_what_failed(case: &Case) {
     with_key(fleet.path("stranger")).exit(3).says(&["did not let", "stranger", "give a user"]);
     sshd::key(fleet.server.dir.path(), "locked", "ed25519", "secret");
     with_key(fleet.path("locked")).exit(2).says(&["encrypted", "KWSCALE_KEY_PASSPHRASE"]);
-    let out = with_key(fleet.file("no-key", "words\n")).exit(2).says(&["no-key", "name a private key"]);
-    assert!(!out.stderr.contains("cure: ") && !out.stderr.contains("known_hosts"), "{}", out.stderr);
+    // By what is wrong with it, not by what it is called.
+    for name in ["no-key", "passphrase"] {
+        let out = with_key(fleet.file(name, "words\n")).exit(2).says(&[name, "name a private key"]);
+        assert!(!out.stderr.contains("cure: ") && !out.stderr.contains("known_hosts"), "{}", out.stderr);
+    }
     with_key(fleet.path("none")).exit(2).says(&["key file", "none", "name a file"]);
     fleet.exec_known(&good, &fleet.path("none"), &["--command", "true"]).exit(2).says(&[
         "known_hosts",
