@@ -228,6 +228,7 @@ pub(crate) fn secure_out_and_in_by_sudo(case: &Case) {
     had[4].extend(listed.into_iter().map(|name| format!("/etc/kaiwudb/certs/{name}")));
     gone(case, &lab, &had);
     archives_are_known_before_old_data_goes(&lab);
+    undone_while_the_script_goes_on(case, &lab);
     down(lab);
 }
 
@@ -264,4 +265,38 @@ fn archives_are_known_before_old_data_goes(lab: &TestLab<'_>) {
     let (plan, again) = (lab.path("again.json"), ["--wipe-old-data", "scale-out", "n5"]);
     let args = [&["plan", "-o", &plan, "--wait-healthy", "90s", "--certificates", "archive"], &again[..]];
     lab.kwscale(&args.concat()).exit(0).says(&["old data"]);
+}
+
+/// Sends a signal to what runs the script on n5, and not to the script.
+fn signal_the_join(lab: &TestLab<'_>, signal: &str) {
+    let script = r#"
+for process in /proc/[0-9]*; do
+  case $(tr '\0' ' ' 2>/dev/null <"$process/cmdline") in
+    *SIGNAL_TO*) ;;
+    *kwdb-scale.join.out*) kill -"$1" "${process#/proc/}" ;;
+  esac
+done
+: SIGNAL_TO"#;
+    on(lab, "n5", &["sh", "-c", script, "sh", signal]);
+}
+
+/// The node has joined, and what runs the script has not tidied up yet: an undo leaves that to it, and waits.
+fn undone_while_the_script_goes_on(case: &Case, lab: &TestLab<'_>) {
+    let plan = lab.path("again.json");
+    let made: serde_json::Value = serde_json::from_str(&fs::read_to_string(&plan).unwrap()).unwrap();
+    let consent = format!("clear-{}", made["id"].as_str().unwrap());
+    killed(case, lab, &["apply", &plan, "--yes", "--consent", &consent], "deploy.sh join");
+    signal_the_join(lab, "STOP");
+    case.until("the node has joined", 60, || lab.status().members().len() == 5);
+    let kept = lab.inside("hosts/n5/root/etc/kaiwudb/before-join");
+    let mut undo = lab.start(&["resume", "--undo", "--yes"]);
+    case.until("it is waited for", 60, || {
+        assert!(undo.runs() && kept.exists(), "it was not waited for:\n{}", undo.stderr());
+        undo.stderr().contains("deploy.sh join on host n5")
+    });
+    signal_the_join(lab, "CONT");
+    undo.end(case).exit(0).says(&["stays a member"]);
+    assert!(!kept.exists());
+    only_its_holder_has_the_key(lab);
+    only_sshd_and(case, lab, "n5", true);
 }

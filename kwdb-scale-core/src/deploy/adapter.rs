@@ -156,6 +156,12 @@ impl<H: HostTransport + ?Sized> DeployScript<H> {
         Ok(paths.map(|path| format!("{} on host {}", path.escape_debug(), host.name)).collect())
     }
 
+    /// A `deploy.sh join` that goes on on a host, with what ours does after it.
+    pub(super) async fn joining(&self, deploy: &DeployHost) -> Result<Option<String>, PortError> {
+        let running = running(deploy, ScriptCommand::Join);
+        self.kwbase.goes_on(self.kwbase.known(&deploy.name)?, "deploy.sh join", &running).await
+    }
+
     /// Starts a script of ours detached, which prints into a file.
     async fn detached(
         &self,
@@ -505,12 +511,9 @@ impl<H: HostTransport + ?Sized> NodeLifecycle for DeployScript<H> {
     async fn work_under_way(&self, begun: &BegunWork) -> Result<Option<String>, PortError> {
         if let BegunWork::Start(host) = begun
             && let Some(deploy) = self.hosts.get(host)
+            && let Some(found) = self.joining(deploy).await?
         {
-            let running = running(deploy, ScriptCommand::Join);
-            let known = self.kwbase.known(host)?;
-            if let Some(found) = self.kwbase.goes_on(known, "deploy.sh join", &running).await? {
-                return Ok(Some(found));
-            }
+            return Ok(Some(found));
         }
         self.kwbase.work_under_way(begun).await
     }

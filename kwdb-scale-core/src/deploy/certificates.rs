@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::DeployHost;
 use super::adapter::{DeployScript, LOOK};
 use crate::certs::{archive, brief, find_archive, put_archive, remove_archive, remove_half};
+use crate::fact::Fact;
 use crate::kwbase::{KwbaseHost, Security};
 use crate::ports::{
     AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost, HostTransport,
@@ -65,6 +66,11 @@ impl<H: HostTransport + ?Sized> CertificateControl for DeployScript<H> {
             return self.kwbase.look(job).await;
         };
         let of = (job.tag.as_str(), job.authority.as_str());
+        // First of all: what is found after its end is left for good.
+        let joining = match self.joining(deploy).await {
+            Ok(found) => found.map(Fact::Known),
+            Err(e) => Some(Fact::Unknown(e.chain())),
+        };
         let found = find_archive(self.transport(), &machine, deploy.ca_dir(), of, LOOK).await?;
         let mut leftovers = found.leftovers;
         leftovers.extend(self.kwbase.issuing()?.issuer.leftovers(&job.tag, LOOK).await?);
@@ -74,6 +80,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for DeployScript<H> {
             faults: found.faults,
             leftovers,
             remains: self.remains(deploy, false).await?,
+            joining,
             missing: None,
             kept: format!("{}/etc/kaiwudb/before-join on host {}", deploy.root, job.host),
         })

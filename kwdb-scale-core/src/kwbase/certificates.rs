@@ -195,6 +195,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
         leftovers.extend(self.issuing()?.issuer.leftovers(&job.tag, LOOK).await?);
         Ok(CertificateFacts {
             remains: Vec::new(),
+            joining: None,
             missing: look.missing.clone(),
             state: look.state,
             present: look.files.iter().map(|(name, _)| name.clone()).collect(),

@@ -105,6 +105,10 @@ pub struct CertificateFacts {
     /// authority's private key. Left as long as that join goes on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remains: Vec<String>,
+    /// The join by the host's own script that still goes on there, in words, or why that cannot be told; `None` when none
+    /// does. It tidies up by itself, and nothing is taken back under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joining: Option<Fact<String>>,
     /// Where the old certificates are kept, or would be.
     pub kept: String,
     /// The directory of the certificates where it is not there, or the topmost of those above it that are not.

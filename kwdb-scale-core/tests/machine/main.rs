@@ -9,6 +9,7 @@
     reason = "helpers of tests"
 )]
 
+mod joins;
 mod status;
 mod world;
 

@@ -10,8 +10,8 @@ use kwdb_scale_core::observation::{Observation, Reply, full_survey, view_survey}
 use kwdb_scale_core::plan::{Plan, plan};
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::ports::{
-    DecommissionStatus, Enqueued, Gateway, HostFacts, PortErrorKind, ProcessState, Readiness, StoreContent,
-    StoreFacts,
+    CertificateFacts, DecommissionStatus, Enqueued, Gateway, HostFacts, PortErrorKind, ProcessState,
+    Readiness, StoreContent, StoreFacts,
 };
 use kwdb_scale_core::request::{Inventory, InventoryHost, Operation, Options, Pace, Request};
 use kwdb_scale_core::rows::{
@@ -68,6 +68,10 @@ pub(crate) struct World {
     pub(crate) status: Option<BTreeMap<u32, u64>>,
     /// Members whose word on emptiness was asked for in one look.
     pub(crate) status_through: BTreeSet<Vec<u32>>,
+    /// What looks at certificates tell, one after the other, the last for ever.
+    pub(crate) certificates: Vec<CertificateFacts>,
+    /// The last of them that was told.
+    told: Option<CertificateFacts>,
     settings: BTreeMap<String, String>,
 }
 
@@ -97,6 +101,8 @@ impl World {
             asked: Vec::new(),
             status: Some(BTreeMap::new()),
             status_through: BTreeSet::new(),
+            certificates: Vec::new(),
+            told: None,
             settings: kwdb_scale_core::policy::SETTINGS
                 .iter()
                 .map(|s| ((*s).to_owned(), if s.ends_with("enabled") { "true" } else { "30m" }.to_owned()))
@@ -330,6 +336,14 @@ impl World {
         }
     }
 
+    fn certificates(&mut self) -> Fact<CertificateFacts> {
+        self.told = match self.certificates.len() {
+            0 | 1 => self.certificates.first().cloned(),
+            _ => Some(self.certificates.remove(0)),
+        };
+        Fact::from_option(self.told.clone(), "nobody looks")
+    }
+
     pub(crate) fn answer(&mut self, look: &Look) -> Looked {
         if !look.statuses.is_empty() {
             self.status_through.insert(look.statuses.iter().map(|(via, _)| via.node.0).collect());
@@ -364,6 +378,11 @@ impl World {
                     };
                     (act.clone(), fact)
                 })
+                .collect(),
+            certificates: look
+                .certificates
+                .iter()
+                .map(|job| (job.host.clone(), self.certificates()))
                 .collect(),
             ..Looked::default()
         }
@@ -408,6 +427,11 @@ impl World {
                 for n in nodes {
                     self.nodes.get_mut(&n.0).unwrap().bit = false;
                 }
+                ActResult::Done(String::new())
+            }
+            Act::RestoreCertificates { .. } => {
+                let under = self.told.as_ref().and_then(|told| told.joining.as_ref()?.known());
+                assert_eq!(under, None, "something was taken back under it");
                 ActResult::Done(String::new())
             }
             Act::Stop { node } => {

@@ -99,6 +99,7 @@ impl CertificateControl for SimCertificates {
         };
         Ok(CertificateFacts {
             remains: Vec::new(),
+            joining: None,
             missing: (!node && !root && !installed.made).then(|| host.certs_dir.clone()),
             state,
             present: if node || root { FILES.map(str::to_owned).to_vec() } else { Vec::new() },

@@ -14,7 +14,7 @@ use crate::ports::{CertificateState, CertifyHost};
 use crate::request::Certificates;
 use crate::topology::HostName;
 
-/// For a join whose node has joined to remove what it needed for that.
+/// For a join whose node has joined to remove what it needed for that, where its end cannot be seen.
 const TIDIES: SignedDuration = SignedDuration::from_secs(20);
 
 /// How long making and installing may take.
@@ -162,8 +162,8 @@ pub(super) fn judge_end(ctx: &mut Ctx<'_>) -> Option<Verdict> {
     let joined: Vec<Certification> = ctx.state.ledger.joined_by_archive().cloned().collect();
     for certification in joined {
         let host = &certification.host;
-        let remains = match ctx.looked.certificates.get(host) {
-            Some(Fact::Known(facts)) => facts.remains.clone(),
+        let (joining, remains) = match ctx.looked.certificates.get(host) {
+            Some(Fact::Known(facts)) => (facts.joining.clone(), facts.remains.clone()),
             Some(Fact::Unknown(why)) => {
                 let what = format!("a look at what the join left on host {host} ({why})");
                 return Some(super::patience(ctx, what));
@@ -173,9 +173,8 @@ pub(super) fn judge_end(ctx: &mut Ctx<'_>) -> Option<Verdict> {
         if remains.is_empty() {
             continue;
         }
-        // A join that goes on tidies up by itself.
-        if ctx.at.duration_since(ctx.entered()) < TIDIES {
-            return Some(Verdict::Wait(format!("the join on host {host} to tidy up")));
+        if let Some(waiting) = tidies(ctx, host, joining.as_ref()) {
+            return Some(waiting);
         }
         let act = Act::RestoreCertificates { job: certification.clone() };
         if matches!(&ctx.state.ledger.last, Some((last, ActResult::Done(_))) if *last == act) {
@@ -189,6 +188,16 @@ pub(super) fn judge_end(ctx: &mut Ctx<'_>) -> Option<Verdict> {
         return Some(super::attempt(ctx, act, &format!("tidying up after the join on host {host}")));
     }
     None
+}
+
+/// A join that goes on tidies up by itself, though its node has joined, and is waited for. Where that cannot be told, it
+/// has its time.
+fn tidies(ctx: &Ctx<'_>, host: &HostName, joining: Option<&Fact<String>>) -> Option<Verdict> {
+    match joining? {
+        Fact::Known(what) => Some(Verdict::Wait(format!("{what} to end"))),
+        Fact::Unknown(why) => (ctx.at.duration_since(ctx.entered()) < TIDIES)
+            .then(|| Verdict::Wait(format!("the join on host {host} to tidy up ({why})"))),
+    }
 }
 
 /// What an undo has to look at.
@@ -215,6 +224,9 @@ pub(super) fn judge_undo(ctx: &mut Ctx<'_>) -> Option<Verdict> {
         match ctx.looked.certificates.get(host) {
             // Where a node was started nothing changes but that the archive goes, and what a join left that was cut off.
             Some(Fact::Known(facts)) if started => {
+                if let Some(waiting) = tidies(ctx, host, facts.joining.as_ref()) {
+                    return Some(waiting);
+                }
                 let archive = !has_joined && facts.present.iter().any(|name| name == NAME);
                 if !archive && facts.remains.is_empty() {
                     continue;
