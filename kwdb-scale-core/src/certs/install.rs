@@ -2,8 +2,8 @@
 //!
 //! A new set is complete in a directory beside the certificate directory (`<dir>.new-<tag>`) before anything is
 //! replaced. Copies of what it replaces are made in there too. Then a file `commit` is made: until then nothing has
-//! changed, and from then on the change is finished by whoever comes next, so that an interruption leaves the old set
-//! or the new one, never a mixture that lasts. Whoever comes next waits for a run whose operator is gone and that goes on
+//! changed, and from then on the change is finished by whoever comes next, or taken back where that is asked for, so that an
+//! interruption leaves the old set or the new one, never a mixture that lasts. Whoever comes next waits for a run whose operator is gone and that goes on
 //! all the same: both would write into one directory. The copies are kept as `<dir>.old-<tag>`, with mode 0700.
 
 use std::sync::Arc;
@@ -142,7 +142,10 @@ case $verb in
     sync ;;
   restore)
     fresh=$1 keep=$2 made=$3
-    recover
+    alone
+    # Not finished first: what is in the way of that would be in the way of this.
+    if [ -e "$new/commit" ] && [ -d "$new/old" ] && [ ! -d "$old" ]; then mv -- "$new/old" "$old" || fail "$old cannot be made"; fi
+    rm -f -- "$new/commit" && rm -rf -- "$new" "$gone" || fail "$new or $gone cannot be removed"
     if [ -d "$old" ]; then
       for name in $set5 ca.key; do
         if [ -e "$old/$name" ]; then
@@ -153,7 +156,7 @@ case $verb in
         fi
       done
       mv -- "$old" "$gone" && rm -rf -- "$gone" || fail "$old cannot be removed"
-    elif [ "$fresh" = yes ]; then
+    elif [ "$fresh" = yes ] && [ -d "$dir" ]; then
       for name in $set5; do rm -f -- "$dir/$name" || fail "$dir/$name cannot be removed"; done
       [ "$keep" != yes ] || rm -f -- "$dir/ca.key" || fail "$dir/ca.key cannot be removed"
     fi
@@ -368,7 +371,8 @@ impl<H: HostTransport + ?Sized> Installation<'_, H> {
         self.run("commit", &[yes(drop_ca_key), yes(fresh)], None).await.map(|_| ())
     }
 
-    /// Puts the old set back. `fresh`: there was none; `made`: nor the directory.
+    /// Puts the old set back, also over a change that was committed and could not be finished. `fresh`: there was none;
+    /// `made`: nor the directory.
     pub(crate) async fn restore(
         &self,
         fresh: bool,

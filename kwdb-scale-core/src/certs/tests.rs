@@ -20,6 +20,8 @@ use crate::ports::{
 };
 use crate::topology::{Address, HostName};
 
+mod failing;
+
 const KEY: &str = "-----BEGIN RSA PRIVATE KEY-----\nc2VjcmV0\n-----END RSA PRIVATE KEY-----\n";
 const TAG: &str = "20260101T000000Z-1a2b3c4d-1";
 
@@ -411,6 +413,7 @@ async fn a_directory_that_was_made_goes_with_what_lay_in_it() {
                 fs::rename(new.join("ca.crt"), machine.dir().join("ca.crt")).unwrap();
             }
             if stop == "half undone" {
+                let _ = fs::create_dir(machine.dir());
                 there.restore(true, false, None).await.unwrap();
                 assert_eq!(fs::read_dir(machine.dir()).unwrap().count(), 0);
                 let _ = made.is_some() && before == "nothing" && fs::remove_dir(machine.dir()).is_ok();

@@ -117,6 +117,15 @@ impl<H: HostTransport + ?Sized> Kwbase<H> {
     }
 }
 
+/// Neither put in place nor taken back: what lies there is not known.
+fn half_done(installing: &PortError, back: &PortError) -> PortError {
+    let kind = match back.kind().is_transient() {
+        true => PortErrorKind::ConnectionLost,
+        false => PortErrorKind::Other,
+    };
+    PortError::new(kind, format!("{}; and it could not be taken back: {}", installing.chain(), back.chain()))
+}
+
 /// What a node of the host is called by its own description.
 fn own_names(host: &KwbaseHost) -> Vec<String> {
     let addresses =
@@ -227,8 +236,11 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
             Ok(()) => Ok(()),
             // The command failed, and its connection is there: what it changed is taken back at once.
             Err(e) if !e.kind().is_transient() => {
-                there.restore(job.fresh, self.issuing()?.keep_ca_key, job.made.as_deref()).await?;
-                Err(e)
+                let keep = self.issuing()?.keep_ca_key;
+                match there.restore(job.fresh, keep, job.made.as_deref()).await {
+                    Ok(()) => Err(e),
+                    Err(back) => Err(half_done(&e, &back)),
+                }
             }
             Err(e) => Err(e),
         }

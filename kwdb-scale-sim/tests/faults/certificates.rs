@@ -1,6 +1,6 @@
 //! Hosts that get their certificates by the operation: crashes, cancels, failures and interruptions of that.
 
-use kwdb_scale_core::execute::{Act, Cancel, End, Record, StopReason};
+use kwdb_scale_core::execute::{Act, Cancel, End, Record, StopReason, Stopped};
 use kwdb_scale_core::ports::PortErrorKind;
 use kwdb_scale_core::topology::HostName;
 use kwdb_scale_sim::memory::{Call, Fault, Which};
@@ -85,8 +85,30 @@ async fn one_truth_about_certificates_at_a_stop() {
             let End::Stopped(stopped) = end else { panic!("{what}: {end:?}") };
             let has = |line: &str| stopped.evidence.iter().any(|l| l == line);
             assert!(has(said) && !has(unsaid), "{what}: {stopped:?}");
+            assert_eq!(names_what_is_left(&stopped), is_cut, "{what}: {stopped:?}");
         }
     }
+}
+
+fn names_what_is_left(stopped: &Stopped) -> bool {
+    stopped
+        .evidence
+        .iter()
+        .any(|l| l.starts_with("left behind: /tmp/kwdb-scale-") && l.ends_with(" on host n1"))
+}
+
+/// An undo that cannot put the old set back names what temporary is left, in which private keys may be.
+#[tokio::test]
+async fn an_undo_that_fails_names_what_is_left() {
+    let scene = Scene::out_with_certificates(true).await;
+    let mut stage = scene.stage();
+    stage.world.cut_certificates(&HostName::new("n5"));
+    let book = Book::cancelling(&[(Moment::Record(4), Cancel::Undo)]);
+    let rule = (Call::RestoreCertificates, Which::All, Fault::Fail(PortErrorKind::Malformed));
+    let end = stage.run(&book, &[rule]).await.unwrap();
+    let End::Stopped(stopped) = end else { panic!("{end:?}") };
+    assert_eq!(stopped.reason, StopReason::ActFailed, "{stopped:?}");
+    assert!(names_what_is_left(&stopped), "{stopped:?}");
 }
 
 /// What lies there already, and is good, is left alone.

@@ -149,7 +149,20 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, host: &HostName, method: Certificates, au
         certification.fresh = facts.present.is_empty();
         certification.made = facts.missing;
     }
-    super::attempt(ctx, Act::Certify { job: certification }, &format!("making certificates for host {host}"))
+    let act = Act::Certify { job: certification };
+    with_leftovers(
+        super::attempt(ctx, act, &format!("making certificates for host {host}")),
+        &facts.leftovers,
+    )
+}
+
+/// A stop also tells what temporary is left: private keys may be in it.
+fn with_leftovers(mut verdict: Verdict, leftovers: &[String]) -> Verdict {
+    if let Verdict::Stop(stopped) = &mut verdict {
+        let told = leftovers.iter().map(|path| format!("left behind: {path}"));
+        stopped.evidence.extend(told);
+    }
+    verdict
 }
 
 /// What the end of an operation has to look at: hosts whose join had the archive.
@@ -257,7 +270,11 @@ pub(super) fn judge_undo(ctx: &mut Ctx<'_>) -> Option<Verdict> {
             ));
         }
         let what = format!("putting back the certificates of host {host}");
-        return Some(super::attempt(ctx, act, &what));
+        let leftovers = match ctx.looked.certificates.get(host) {
+            Some(Fact::Known(facts)) => facts.leftovers.as_slice(),
+            _ => &[],
+        };
+        return Some(with_leftovers(super::attempt(ctx, act, &what), leftovers));
     }
     None
 }
