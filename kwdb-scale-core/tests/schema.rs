@@ -181,6 +181,10 @@ fn observations() -> Vec<Observation> {
     ] {
         if let Fact::Known(mut facts) = fixture::free_host(n) {
             facts.stores[0].content = content;
+            if n > 7 {
+                let place = Fact::Known(vec!["/data/kwdb/tsdb".into()]);
+                facts.stores[0].mounts = if n == 8 { place } else { Fact::unknown("it did not say") };
+            }
             hosts.insert(host(n), Fact::Known(facts));
         }
     }

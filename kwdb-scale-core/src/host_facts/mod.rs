@@ -99,6 +99,35 @@ pub struct StoreFacts {
     pub path: String,
     /// What is in it.
     pub content: Fact<StoreContent>,
+    /// Where something is mounted: the directory itself, or places below it.
+    #[serde(default = "nothing_mounted", skip_serializing_if = "is_nothing_mounted")]
+    pub mounts: Fact<Vec<String>>,
+}
+
+fn nothing_mounted() -> Fact<Vec<String>> {
+    Fact::Known(Vec::new())
+}
+
+fn is_nothing_mounted(mounts: &Fact<Vec<String>>) -> bool {
+    mounts.known().is_some_and(Vec::is_empty)
+}
+
+impl StoreFacts {
+    /// A directory in which nothing is mounted.
+    pub fn new(path: impl Into<String>, content: Fact<StoreContent>) -> Self {
+        Self { path: path.into(), content, mounts: nothing_mounted() }
+    }
+
+    /// Whether it is known to be a mount point itself.
+    pub(crate) fn is_mounted(&self) -> bool {
+        self.mounts.known().is_some_and(|all| all.iter().any(|at| same_path(at, &self.path)))
+    }
+
+    /// The mount points that are known below it.
+    pub(crate) fn mounted_below(&self) -> impl Iterator<Item = &str> {
+        let all = self.mounts.known().into_iter().flatten();
+        all.map(String::as_str).filter(|at| !same_path(at, &self.path))
+    }
 }
 
 /// What a look at an installation tells whose script, KWDB's `deploy.sh`, adds and marks the node of the host.

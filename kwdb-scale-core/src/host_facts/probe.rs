@@ -19,6 +19,8 @@
 //! | `S<state>` | the next directory: `absent`, `dir`, `denied`, or `other` (neither absent nor a directory) |
 //! | `N<name>` | an entry of it; names that KWDB uses come first, and again among the others |
 //! | `M` | it holds more entries than are told |
+//! | `P` | what is mounted in it can be told |
+//! | `P<path>` | something is mounted there: the directory itself, or a place below |
 //! | `C+` or `C-<name>` | a file of the certificate directory can be read, or cannot |
 //! | `T`, `L<hex>` | the kernel's table of sockets could be read; an address and port in it that listens |
 //! | `E` | the end of the inner part; without it that part was cut off and counts for nothing |
@@ -70,6 +72,34 @@ version() {
     emit "Kversion-state $?"
     emit "Kversion $(printf '%s' "$said" | head -c 4096)"
   fi
+}
+"#;
+
+/// What is mounted at a directory, which is named by its physical path, and below it: each place is given to a function.
+/// Blanks are escaped in the kernel's table (`\040`). The clearing of old data asks it, too.
+pub(crate) const MOUNTS: &str = r#"
+unescape() {
+  plain='' escaped=$1
+  while :; do
+    case $escaped in
+    *\\*) plain=$plain${escaped%%\\*}; escaped=${escaped#*\\} ;;
+    *) plain=$plain$escaped; return ;;
+    esac
+    case $escaped in
+    040*) plain="$plain "; escaped=${escaped#040} ;;
+    011*) plain="$plain	"; escaped=${escaped#011} ;;
+    012*) plain="$plain
+"; escaped=${escaped#012} ;;
+    134*) plain=$plain\\; escaped=${escaped#134} ;;
+    *) plain=$plain\\ ;;
+    esac
+  done
+}
+mounts() {
+  while read -r mount parent device root point rest; do
+    unescape "$point"
+    case $plain/ in "${1%/}"/*) "$2" "$plain" ;; esac
+  done < /proc/self/mountinfo
 }
 "#;
 
@@ -180,8 +210,14 @@ emit "Z$code"
 /// What a node of the host will meet. Arguments: the program, the certificate directory or nothing, the file of the
 /// authority's private key or nothing, how many of the directories that follow must be empty, and the directories.
 const INSIDE: &str = r#"
+mounted() { emit "P$dir${1#"${here%/}"}"; }
 entries() (
-  cd "$1" || exit 1
+  cd -P "$1" || exit 1
+  if [ -r /proc/self/mountinfo ]; then
+    here=$PWD
+    emit P
+    mounts "$here" mounted
+  fi
   count=0
   for name in kwbase.start_mode CURRENT STORAGE_VERSION auxiliary logs tsdb raft .[!.]* ..?* *; do
     [ -e "$name" ] || [ -L "$name" ] || continue
@@ -397,7 +433,7 @@ impl Question {
         }
         argv.extend([engines, container, unit].map(str::to_owned));
         argv.extend(self.prefix.iter().cloned());
-        argv.extend(sh(&[LOOKS, INSIDE]));
+        argv.extend(sh(&[LOOKS, MOUNTS, INSIDE]));
         argv.push(self.program.clone());
         argv.push(self.certs_dir.as_ref().map(bare).unwrap_or_default());
         argv.push(self.authority_key.clone().unwrap_or_default());

@@ -216,6 +216,7 @@ fn listed(
     missing: &str,
 ) -> (Vec<StoreFacts>, Fact<bool>, Fact<Vec<Listener>>) {
     let mut contents: Vec<Fact<StoreContent>> = Vec::new();
+    let mut mounts: Vec<Fact<Vec<String>>> = Vec::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let (mut readable, mut unreadable) = (0, 0);
     let mut ports: Option<Vec<Listener>> = None;
@@ -226,6 +227,11 @@ fn listed(
         match tag {
             Some('S') => {
                 seen.clear();
+                // Only of a directory that can be entered it is asked.
+                mounts.push(match value {
+                    "dir" => Fact::unknown("the host has no /proc/self/mountinfo"),
+                    _ => Fact::Known(Vec::new()),
+                });
                 contents.push(match value {
                     "dir" => Fact::Known(StoreContent::Empty),
                     "absent" => Fact::Known(StoreContent::Absent),
@@ -239,6 +245,11 @@ fn listed(
                     *last = Fact::unknown("it holds more entries than can be listed");
                 }
             }
+            Some('P') => match mounts.last_mut() {
+                Some(Fact::Known(places)) => places.push(shown(value)),
+                Some(last) => *last = Fact::Known(Vec::new()),
+                None => {}
+            },
             Some('N') => {
                 let name = shown(value);
                 if !seen.insert(name.clone()) {
@@ -269,10 +280,11 @@ fn listed(
         ports.sort_unstable();
         ports.dedup();
     }
-    let mut contents = contents.into_iter();
+    let (mut contents, mut mounts) = (contents.into_iter(), mounts.into_iter());
     let stores = question.directories.iter().take(question.stores()).map(|(path, _)| StoreFacts {
         path: path.clone(),
         content: contents.next().unwrap_or_else(|| Fact::unknown(missing)),
+        mounts: mounts.next().unwrap_or_else(|| Fact::unknown(missing)),
     });
     let can = match (readable, unreadable) {
         (3, 0) => Fact::Known(true),

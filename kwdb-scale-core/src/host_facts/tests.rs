@@ -181,6 +181,57 @@ fn stores_as_real_shells_see_them() {
 }
 
 #[test]
+fn mounts_as_real_shells_see_them() {
+    let scratch = Scratch::new("mounts");
+    let odd = "a b\tc\\040d%s";
+    for dir in ["whole", "used/tsdb/deep", &format!("used/{odd}/x"), "used2/y", "plain"] {
+        scratch.dir(dir);
+    }
+    // What is mounted stands by the physical path.
+    std::os::unix::fs::symlink(scratch.path("used"), scratch.path("link")).unwrap();
+    let question = scratch.question(&["whole", "used", "link", "plain", "no/such"]);
+    for shell in shells() {
+        let argv = question.argv();
+        let mut words: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let inner = words.iter().rposition(|w| *w == "-c").unwrap() - 1;
+        words.splice(inner..=inner, shell.iter().copied());
+        let mount =
+            "for at do [ \"$at\" = -- ] && break; shift; mount -t tmpfs none \"$at\"; done; shift; \"$@\"";
+        let mounts =
+            ["whole", "used/tsdb/deep", &format!("used/{odd}"), "used2/y"].map(|at| scratch.path(at));
+        let mut command = Command::new("unshare");
+        command
+            .args(["-rm", "sh", "-ec", mount, "sh"])
+            .args(mounts)
+            .arg("--")
+            .args(&words)
+            .env("HOME", &scratch.0);
+        let output = command.stdin(Stdio::null()).output();
+        let Some(output) = output.ok().filter(|o| o.status.success()) else {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "there is no unshare, or it may not make a mount namespace"
+            );
+            println!("not run: no mount namespace can be made");
+            return;
+        };
+        let stores = read(&question, &String::from_utf8_lossy(&output.stdout), "", None).stores;
+        let found: Vec<Vec<String>> = stores.iter().map(|s| s.mounts.known().unwrap().clone()).collect();
+        let below = |at: &str| vec![format!("{at}/tsdb/deep"), format!("{at}/{}", "a b\\tc\\\\040d%s")];
+        let wanted = [
+            vec![scratch.path("whole")],
+            below(&scratch.path("used")),
+            below(&scratch.path("link")),
+            vec![],
+            vec![],
+        ];
+        assert_eq!(found, wanted, "{shell:?}");
+        assert!(stores[0].is_mounted() && stores[0].mounted_below().next().is_none());
+        assert!(!stores[1].is_mounted() && stores[1].mounted_below().count() == 2);
+    }
+}
+
+#[test]
 fn a_directory_that_may_not_be_read_is_unknown() {
     let scratch = Scratch::new("denied");
     let locked = scratch.dir("locked");

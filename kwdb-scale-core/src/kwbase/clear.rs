@@ -1,13 +1,15 @@
 //! Clearing what a removed node left on a host: a fixed shell script, and the reading of its answer.
 //!
 //! The script is a constant; paths reach it as positional arguments only: four for each directory (the directory,
-//! where it goes or nothing, the value of `--store` that names it, the SHA-256 of the sorted names that it may hold). It looks at every directory before it touches one.
+//! where it goes or nothing, the value of `--store` that names it, the SHA-256 of the sorted names that it may hold). It looks at every directory before it touches one:
+//! also at what is mounted below one. That cannot be deleted, and would be carried along by a move.
 //! What it says ends with a NUL byte and begins with a letter: `C` and what was done, `F` and why it failed, `E` at the
 //! end.
 
 use super::begun;
 use super::command::CommandLine;
 use super::host::{HostError, KwbaseHost};
+use crate::host_facts::probe::MOUNTS;
 use crate::plan::OldDirectory;
 use crate::ports::{CommandOutput, PortError, PortErrorKind};
 
@@ -37,15 +39,25 @@ look() {
   [ "$real" = "$1
 x" ] || fail "$1 leads to another place; name the place itself"
   if held "$1" "$3"; then fail "a process runs on $1; end it first"; fi
+  [ -r /proc/self/mountinfo ] || fail "what is mounted below $1 cannot be seen (/proc/self/mountinfo)"
+  top=$1 aside=$2
+  mounts "$1" mounted
   if [ -n "$2" ]; then movable "$1" "$2"; fi
   [ -n "$(names "$1")" ] || return 0
   sum=$(names "$1" | sort | sha256sum) || fail "what $1 holds cannot be compared (sha256sum)"
   [ "${sum%% *}" = "$4" ] || fail "$1 does not hold what the consent was given for; make another plan"
 }
+mounted() {
+  [ "$1" = "$top" ] || fail "something is mounted at $1; unmount it first"
+  [ -z "$aside" ] || immovable "$1"
+}
+immovable() {
+  fail "$1 is a mount point and cannot be moved; clear it by hand, or have it deleted"
+}
 movable() {
   if [ -e "$2" ] || [ -L "$2" ]; then fail "$2 is there already; move it away"; fi
   here=$(stat -c %d -- "$1") && above=$(stat -c %d -- "${1%/*}/") || fail "$1 cannot be looked at"
-  [ "$here" = "$above" ] || fail "$1 is a mount point and cannot be moved; clear it by hand, or have it deleted"
+  [ "$here" = "$above" ] || immovable "$1"
 }
 clear_one() {
   if [ -n "$2" ]; then
@@ -82,7 +94,8 @@ say E
 /// # Errors
 /// A directory that is none of the host's description.
 pub(super) fn command(host: &KwbaseHost, directories: &[OldDirectory]) -> Result<CommandLine, HostError> {
-    let mut argv: Vec<String> = ["sh", "-c", SCRIPT, begun::CLEAR].map(str::to_owned).to_vec();
+    let script = [MOUNTS, SCRIPT].concat();
+    let mut argv: Vec<String> = ["sh", "-c", &script, begun::CLEAR].map(str::to_owned).to_vec();
     for directory in directories {
         if !host.data_directories().contains(&directory.path.as_str()) {
             return Err(HostError {
@@ -127,7 +140,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
-    use std::process::{Command, Stdio};
+    use std::process::{Command, Output, Stdio};
 
     use super::*;
     use crate::kwbase::{Security, StoreSpec};
@@ -154,14 +167,38 @@ mod tests {
     fn run(host: &KwbaseHost, directories: &[OldDirectory]) -> Result<String, String> {
         let line = command(host, directories).unwrap();
         let output = Command::new(&line.argv()[0]).args(&line.argv()[1..]).output().unwrap();
+        read(host, &said(output)).map_err(|e| e.to_string())
+    }
+
+    fn said(output: Output) -> CommandOutput {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let output = CommandOutput {
+        CommandOutput {
             end: CommandEnd::Exit(output.status.code().unwrap()),
             stdout: text(&output.stdout),
             stderr: text(&output.stderr),
             truncated: false,
-        };
-        read(host, &output).map_err(|e| e.to_string())
+        }
+    }
+
+    /// The same after a shell has run `before` in a mount namespace of its own; `None` where there can be none.
+    fn run_mounted(
+        before: &str,
+        host: &KwbaseHost,
+        directories: &[OldDirectory],
+    ) -> Option<Result<String, String>> {
+        let line = command(host, directories).unwrap();
+        let shell = ["-rm", "sh", "-ec", &format!("{before}; \"$@\""), "sh"];
+        let can = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+        if !can.is_ok_and(|o| o.status.success()) {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "there is no unshare, or it may not make a mount namespace"
+            );
+            println!("not run: no mount namespace can be made");
+            return None;
+        }
+        let output = Command::new("unshare").args(shell).args(line.argv()).output().unwrap();
+        Some(read(host, &said(output)).map_err(|e| e.to_string()))
     }
 
     fn store(dir: &Path, name: &str) -> std::path::PathBuf {
@@ -237,6 +274,42 @@ mod tests {
         }
         let error = command(&host(&[&a]), &[directory(&b, None)]).unwrap_err();
         assert!(error.to_string().contains("is none of them"), "{error}");
+    }
+
+    #[test]
+    fn nothing_is_touched_when_something_is_mounted_below() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let (a, b) = (store(&dir, "a"), store(&dir, "b c"));
+        fs::create_dir_all(b.join("ts db/deep")).unwrap();
+        let mount = |at: &Path| format!("mount -t tmpfs none '{}'", at.display());
+        let aside = dir.join("aside");
+        let both = |aside: Option<&Path>| [directory(&a, None), directory(&b, aside)];
+        for (at, why) in [
+            (b.join("ts db"), "something is mounted at"),
+            (b.join("ts db/deep"), "something is mounted at"),
+            // Another directory's mount is none of theirs.
+            (store(&dir, "b"), ""),
+        ] {
+            for aside in [None, Some(&*aside)].into_iter().filter(|_| !why.is_empty()) {
+                let Some(done) = run_mounted(&mount(&at), &host(&[&a, &b]), &both(aside)) else { return };
+                let error = done.unwrap_err();
+                assert!(error.contains(&format!("{why} {}; unmount it first", at.display())), "{error}");
+                assert!(a.join("kwbase.start_mode").is_file() && b.join("kwbase.start_mode").is_file());
+            }
+            if why.is_empty() {
+                run_mounted(&mount(&at), &host(&[&a, &b]), &both(None)).unwrap().unwrap();
+                assert!(fs::read_dir(&a).unwrap().count() == 0 && fs::read_dir(&b).unwrap().count() == 0);
+            }
+        }
+        // A directory that is mounted over itself is on the file system of the one above.
+        let (a, b) = (store(&dir, "a"), store(&dir, "b c"));
+        let bind = format!("mount --bind '{0}' '{0}'", b.display());
+        let error = run_mounted(&bind, &host(&[&a, &b]), &both(Some(&aside))).unwrap().unwrap_err();
+        assert!(error.contains("is a mount point and cannot be moved"), "{error}");
+        assert!(a.join("kwbase.start_mode").is_file());
+        run_mounted(&bind, &host(&[&a, &b]), &both(None)).unwrap().unwrap();
+        assert_eq!(fs::read_dir(&b).unwrap().count(), 0);
     }
 
     #[test]

@@ -456,6 +456,38 @@ fn a_mount_point_is_not_moved_aside() {
         assert!(text.contains(word), "'{word}' is not in: {text}");
     }
     assert_eq!(said(&scene, OldData::Delete), "");
+
+    // One that is mounted over itself is on the file system of the directory above.
+    let Fact::Known(space) = &mut scene.machine(5).file_systems[0].space else { panic!() };
+    space.mount = "/".into();
+    let mut mounted = |mounts: Fact<Vec<String>>, old_data: OldData| {
+        scene.cluster.host_mut(5).stores[0].mounts = mounts;
+        said(&scene, old_data)
+    };
+    let at = |places: &[&str]| Fact::Known(places.iter().map(ToString::to_string).collect());
+    assert!(mounted(at(&["/data/n5"]), OldData::MoveAside).contains("is a mount point"));
+    assert_eq!(mounted(at(&["/data/n5"]), OldData::Delete), "");
+    // Below it neither is possible, and neither is offered.
+    for old_data in [OldData::MoveAside, OldData::Delete] {
+        let text = mounted(at(&["/data/n5/tsdb", "/data/n5/a/b"]), old_data);
+        for word in [
+            "/data/n5 of host h5 must not be cleared",
+            "below it",
+            "/data/n5/tsdb, /data/n5/a/b",
+            "unmount it",
+        ] {
+            assert!(text.contains(word), "'{word}' is not in: {text}");
+        }
+        assert!(!text.contains("wipe"), "{text}");
+        let text = mounted(Fact::unknown("the host has no /proc/self/mountinfo"), old_data);
+        assert!(
+            text.contains("what is mounted below /data/n5 of host h5 is unknown: the host has no"),
+            "{text}"
+        );
+    }
+    let text = mounted(at(&["/data/n5/tsdb"]), OldData::Refuse);
+    assert!(text.contains("holds a node's files") && !text.contains("wipe"), "{text}");
+    assert!(text.contains("mounted below it: /data/n5/tsdb"), "{text}");
 }
 
 #[test]

@@ -299,7 +299,7 @@ impl World {
         HostFacts {
             host: host.clone(),
             build: Fact::Known("V3.2.1".into()),
-            stores: vec![StoreFacts { path: "/data".into(), content: Fact::Known(content) }],
+            stores: vec![StoreFacts::new("/data", Fact::Known(content))],
             listening: Fact::Known(if node.is_some_and(|n| n.up) { vec![address(host)] } else { Vec::new() }),
             can_authenticate: Fact::Known(true),
             secure: false,

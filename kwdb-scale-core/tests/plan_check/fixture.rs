@@ -243,7 +243,7 @@ pub(crate) fn free_host(n: u32) -> Fact<HostFacts> {
     Fact::Known(HostFacts {
         host: host(n),
         build: Fact::Known("V3.2.1".into()),
-        stores: vec![StoreFacts { path: "/data/kwdb".into(), content: Fact::Known(StoreContent::Empty) }],
+        stores: vec![StoreFacts::new("/data/kwdb", Fact::Known(StoreContent::Empty))],
         listening: Fact::Known(Vec::new()),
         can_authenticate: Fact::Known(true),
         secure: false,

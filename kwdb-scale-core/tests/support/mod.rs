@@ -393,7 +393,7 @@ pub fn host_facts(node: u32, member: bool) -> HostFacts {
     HostFacts {
         host: host(node),
         build: Fact::Known("V3.2.1".into()),
-        stores: vec![StoreFacts { path: format!("/data/n{node}"), content: Fact::Known(content) }],
+        stores: vec![StoreFacts::new(format!("/data/n{node}"), Fact::Known(content))],
         listening: Fact::Known(if member { vec![address(node)] } else { Vec::new() }),
         can_authenticate: Fact::Known(true),
         secure: false,

@@ -237,7 +237,7 @@ impl NodeLifecycle for SimLifecycle {
                 true => StoreContent::Absent,
                 false => StoreContent::InUse(found.into_iter().map(str::to_owned).collect()),
             };
-            StoreFacts { path: path.clone(), content: Fact::Known(content) }
+            StoreFacts::new(path, Fact::Known(content))
         });
         let own = [Some(&host.address), host.sql_address.as_ref(), host.http_address.as_ref()];
         let listening = own.into_iter().flatten().filter(|a| cluster.listening(a)).cloned().collect();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Problem;
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
-use crate::host_facts::{DirectoryUse, first_names, is_of_a_store};
+use crate::host_facts::{DirectoryUse, FileSystem, first_names, is_of_a_store, same_path};
 use crate::observation::{Node, Observation};
 use crate::owner::Owner;
 use crate::ports::{HostFacts, StoreContent, StoreFacts};
@@ -89,6 +89,10 @@ fn in_use(cx: &Context<'_>, host: &HostName, store: &StoreFacts, names: &[String
     let mut what = vec![format!("found: {}", first_names(names))];
     if !strange.is_empty() {
         what.push(format!("none of them a store's: {}", first_names(&strange)));
+    }
+    let below: Vec<String> = store.mounted_below().map(str::to_owned).collect();
+    if !below.is_empty() {
+        what.push(format!("mounted below it: {}", first_names(&below)));
     }
     // What is offered must not be refused when it is asked for.
     let clears = |fate| {
@@ -201,6 +205,7 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>, fate: OldD
         );
     }
     for store in &old.in_use {
+        found.extend(mounted_below(host, store, fate).map(|problem| problem.retry(retry())));
         let Fact::Known(StoreContent::InUse(names)) = &store.content else { continue };
         let path = &store.path;
         let odd: Vec<String> =
@@ -234,7 +239,8 @@ fn not_theirs(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>, fate: OldD
         }
     }
     if fate == OldData::MoveAside {
-        for path in paths.iter().filter(|p| is_mounted(cx.obs, host, p)) {
+        for store in old.in_use.iter().filter(|store| is_mounted(cx.obs, host, store)) {
+            let path = &store.path;
             found.push(
                 Problem::new(format!(
                     "{path} of host {host} is a mount point, and cannot be moved aside as a whole"
@@ -271,15 +277,33 @@ pub(crate) fn is_foreign(obs: &Observation, host: &HostName, path: &str, name: &
 }
 
 /// Whether a store is known to be a file system of its own; where it is not, the act finds out.
-fn is_mounted(obs: &Observation, host: &HostName, path: &str) -> bool {
+fn is_mounted(obs: &Observation, host: &HostName, store: &StoreFacts) -> bool {
     let machine = obs.hosts.get(host).and_then(Fact::known).and_then(|facts| facts.machine.as_deref());
-    machine.is_some_and(|machine| {
-        machine.file_systems.iter().any(|f| {
-            f.directory == path
-                && f.space
-                    .known()
-                    .is_some_and(|s| s.mount.trim_end_matches('/') == path.trim_end_matches('/'))
-        })
+    let by_space = |f: &FileSystem| {
+        f.directory == store.path && f.space.known().is_some_and(|s| same_path(&s.mount, &store.path))
+    };
+    store.is_mounted() || machine.is_some_and(|machine| machine.file_systems.iter().any(by_space))
+}
+
+/// What is mounted below a store hinders either way: it cannot be deleted. It can be moved along, but at the next boot
+/// it is mounted where it was, over what the new node has there.
+fn mounted_below(host: &HostName, store: &StoreFacts, fate: OldData) -> Option<Problem> {
+    let path = &store.path;
+    if let Fact::Unknown(why) = &store.mounts {
+        return Some(Problem::unknown(&format!("what is mounted below {path} of host {host} is"), why));
+    }
+    let places: Vec<String> = store.mounted_below().map(str::to_owned).collect();
+    let why = match fate {
+        OldData::Delete => "what is mounted below it cannot be deleted",
+        OldData::MoveAside | OldData::Refuse => {
+            "what is mounted below it would be moved along, and be over the new node's files after the next boot"
+        }
+    };
+    (!places.is_empty()).then(|| {
+        Problem::new(format!("{path} of host {host} must not be cleared: {why}: {}", first_names(&places))).cure(
+            "look whose data that is, then unmount it and take it out of /etc/fstab; time-series data on a disk of its own lies \
+             outside the store (ts_store)",
+        )
     })
 }
 
