@@ -9,7 +9,7 @@ mod owners;
 mod support;
 
 use jiff::SignedDuration;
-use kwdb_scale_core::assess::{Assessment, Severity, assess};
+use kwdb_scale_core::assess::{Assessment, Finding, Severity, assess};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::host_facts::*;
 use kwdb_scale_core::observation::{Reach, Service};
@@ -513,9 +513,8 @@ fn a_store_holds_a_nodes_files_or_somebody_elses() {
         for words in ["store /data/n6 of host h6", "none of KWDB's", "found: precious", "empty directory"] {
             assert!(text.contains(words), "'{words}' is not in: {text}");
         }
-        // Where its deletion is asked for, that is refused in its own words too.
-        let wrong = text.contains("wipe") || text.contains("a node's files");
-        assert!(!wrong || old_data == OldData::Delete, "{text}");
+        assert!(!text.contains("wipe") && !text.contains("a node's files"), "{text}");
+        assert_eq!(text.lines().filter(|l| l.contains("host-store-empty")).count(), 1, "{text}");
     }
     // Whose they are nobody knows: what would be refused is not offered.
     holds(&mut scene, NEW, &["CURRENT", "precious"]);
@@ -547,6 +546,54 @@ fn a_store_holds_a_nodes_files_or_somebody_elses() {
     holds(&mut scene, 5, &["precious"]);
     let text = said(&scene, 5, OldData::Refuse);
     assert!(text.contains("none of KWDB's") && !text.contains("wipe"), "{text}");
+}
+
+#[test]
+fn what_is_said_of_old_data_is_one_story() {
+    let mut scene = Scene::new();
+    scene.cluster.remove(5);
+    scene.machine(5).processes = Fact::Known(Vec::new());
+    let all = |scene: &Scene, old_data: OldData| {
+        let mut observation = scene.cluster.observe();
+        observation.reach = scene.reach.clone();
+        let mut request = scene.cluster.request(scale_out(&[5]));
+        request.options.old_data = old_data;
+        let all = assess(&observation, &request, &Policy::default()).findings;
+        all.into_iter().filter(|f| f.check == "host-store-empty" || f.check == "old-data").collect::<Vec<_>>()
+    };
+    let checks = |found: &[Finding]| found.iter().map(|f| f.check.clone()).collect::<Vec<_>>();
+    let cures =
+        |found: &[Finding]| found.iter().filter_map(|f| f.cure.clone()).collect::<Vec<_>>().join("\n");
+    let found = all(&scene, OldData::Delete);
+    assert_eq!(checks(&found), ["old-data"]);
+    assert!(found[0].message.contains("is deleted"), "{}", found[0]);
+
+    // What none of KWDB's stores has hinders the deletion alone: the other way is offered, and nothing is said to be deleted.
+    let names = ["CURRENT", "precious"].map(str::to_owned).to_vec();
+    scene.cluster.host_mut(5).stores[0].content = Fact::Known(StoreContent::InUse(names));
+    let found = all(&scene, OldData::Delete);
+    assert_eq!(checks(&found), ["host-store-empty"]);
+    assert!(
+        cures(&found).ends_with("or have the directory moved aside (kwscale: --wipe-old-data)"),
+        "{found:?}"
+    );
+    assert_eq!(checks(&all(&scene, OldData::MoveAside)), ["old-data"]);
+
+    // Where the other way would be refused as well it is not offered, whatever refuses it.
+    let again = || Scene { cluster: scene.cluster.clone(), reach: scene.reach.clone() };
+    let (mut by_mount, mut below, mut odd, mut unproven) = (again(), again(), again(), again());
+    by_mount.cluster.host_mut(5).stores[0].mounts = Fact::Known(vec!["/data/n5".into()]);
+    below.cluster.host_mut(5).stores[0].mounts = Fact::Known(vec!["/data/n5/tsdb".into()]);
+    let names = ["CURRENT", "pre\\ncious"].map(str::to_owned).to_vec();
+    odd.cluster.host_mut(5).stores[0].content = Fact::Known(StoreContent::InUse(names));
+    unproven.cluster.views.clear();
+    for scene in [by_mount, below, odd, unproven] {
+        for old_data in [OldData::MoveAside, OldData::Delete] {
+            let found = all(&scene, old_data);
+            assert!(!found.is_empty() && found.iter().all(|f| f.check == "host-store-empty"), "{found:?}");
+            assert!(!cures(&found).contains("wipe"), "{found:?}");
+        }
+    }
 }
 
 #[test]

@@ -16,9 +16,10 @@ mod owner;
 mod ranges;
 mod script;
 mod settings;
+mod stores;
 mod zones;
 
-pub(crate) use hosts::{OldDataOf, is_foreign};
+pub(crate) use stores::{OldDataOf, is_foreign};
 
 use super::resolve::{ALREADY, HOSTS, TARGETS};
 use super::{Context, Finding, OperationKind, Retry, Severity};
@@ -218,9 +219,9 @@ static CATALOGUE: &[Check] = table! {
         "every new host could be looked at", "unknown is never a pass";
     "hosts-of-members", [WARN WARN WARN NO], hosts::others,
         "every host of a node, and the control host, could be looked at", "unknown is never a pass";
-    "host-store-empty", [REFUSE NO REFUSE NO], hosts::store_empty,
+    "host-store-empty", [REFUSE NO REFUSE NO], stores::store_empty,
         "the store of a new host is absent or empty", PAGE;
-    "old-data", [WARN NO WARN NO], hosts::old_data,
+    "old-data", [WARN NO WARN NO], stores::old_data,
         "what a removed node left on a new host, where the request clears it", PAGE;
     "host-version", [REFUSE NO REFUSE NO], hosts::version,
         "a new host has the cluster's release", "mixed releases are refused";
