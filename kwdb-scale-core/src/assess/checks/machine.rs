@@ -202,17 +202,20 @@ pub(super) fn writable(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     for new in joining(cx) {
         let machine = new.machine;
-        // A service starts the node as somebody else, for whom nothing was tried.
-        let user = new.facts.by_service.then(|| machine.service_user());
+        // A service starts the node as somebody else, for whom nothing was tried: the rights tell.
+        let user = machine.service_user().filter(|_| new.facts.by_service);
+        if new.facts.by_service && user.is_none() {
+            continue;
+        }
         let shut = |w: &&Writable| match user {
             None => w.writable == Fact::Known(false),
-            Some(user) => user.zip(w.rights.as_ref()).is_some_and(|(user, rights)| rights.shut_out(user)),
+            Some(user) => w.rights.as_ref().is_some_and(|rights| rights.shut_out(user)),
         };
         let rights = |w: &Writable| w.rights.as_ref().map(|r| format!(": {r}")).unwrap_or_default();
         let closed = machine.writable.iter().filter(|w| new.facts.has_store(&w.directory)).filter(shut);
         let lines: Vec<String> = closed.map(|w| format!("{}{}", w.directory, rights(w))).collect();
         if !lines.is_empty() {
-            let who = match user.flatten() {
+            let who = match user {
                 Some(user) => format!("{user}, as whom {} runs", machine.unit_name()),
                 None => machine.user.to_string(),
             };
