@@ -256,17 +256,48 @@ pub struct StartLine {
     pub address: Option<Address>,
 }
 
-/// What the node that a unit or container starts must be, by the description of its host.
-pub(crate) struct Described<'a> {
-    /// `None`: not known.
-    pub(crate) mode: Option<&'a StartMode>,
-    pub(crate) secure: bool,
-    /// `None` where the paths of the command line are not those of the description, as of a container that no prefix
-    /// leads into.
-    pub(crate) stores: Option<Vec<&'a str>>,
-    /// The same.
-    pub(crate) certs_dir: Option<&'a str>,
-    pub(crate) address: Option<&'a Address>,
+/// What the node that a unit or container starts must be, by the description of its host. A plan and the start both hold
+/// the command line against it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Described {
+    /// Paths of `--store`. None where the paths of the command line are not those of the description, as of a container
+    /// that no prefix leads into.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stores: Vec<String>,
+    /// `--certs-dir`; none on an insecure host, and where there are no stores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certs_dir: Option<String>,
+    /// The address at which others reach the node; `None` where its machine's name is in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
+    /// `--listen-addr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_addr: Option<Address>,
+}
+
+impl Described {
+    /// What a unit or container of `host` must start.
+    pub(crate) fn of(host: &KwbaseHost) -> Self {
+        let has_paths = host.owner.has_paths_of_host(!host.exec_prefix.is_empty());
+        let stores = host.stores.iter().filter(|_| has_paths);
+        Self {
+            stores: stores.map(|s| s.path.clone()).collect(),
+            certs_dir: match &host.security {
+                Security::Certs { certs_dir } if has_paths => Some(certs_dir.clone()),
+                _ => None,
+            },
+            address: host.rpc_address(),
+            listen_addr: host.listen_addr.clone(),
+        }
+    }
+
+    /// Whether nobody else can be met at an address: it is the node's own, or none that can be dialled.
+    fn is_own(&self, address: &Address) -> bool {
+        let wanted = with_port(address);
+        let own = [&self.address, &self.listen_addr];
+        matches!(wanted.0.as_str(), "" | "0.0.0.0" | "::")
+            || own.into_iter().flatten().any(|own| with_port(own) == wanted)
+    }
 }
 
 impl StartLine {
@@ -275,8 +306,8 @@ impl StartLine {
     pub(crate) fn read(command: &str) -> Option<Self> {
         let words: Vec<&str> = command
             .split(|c: char| c.is_whitespace() || "{}\";'\\".contains(c))
-            .map(|word| word.trim_matches(['[', ']', ',']))
-            .filter(|word| !word.is_empty())
+            // What is left of a JSON list between its words. An address may begin with a bracket.
+            .filter(|word| !word.chars().all(|c| "[],".contains(c)))
             .collect();
         let modes = [StartMode::MultiReplica, StartMode::SingleReplica, StartMode::SingleNode];
         let values = |flags: &[&str]| flag_values(&words, flags);
@@ -300,15 +331,17 @@ impl StartLine {
     }
 
     /// Why the node that a unit or container starts by its command line, where that is told, would not be the one that
-    /// is described, or none of the cluster, and the cure. `nobody` tells of an address whether it is the node's own, or
-    /// one at which no member lives.
+    /// is described, or none of the cluster, and the cure. `mode` is `None` where it is not known; `nobody` tells of an
+    /// address whether it is known that no member lives there.
     pub(crate) fn fault(
         line: Option<&Self>,
-        described: &Described<'_>,
+        described: &Described,
+        secure: bool,
+        mode: Option<&StartMode>,
         nobody: impl Fn(&Address) -> bool,
     ) -> Option<(String, &'static str)> {
         match line {
-            Some(line) => line.differs(described, nobody),
+            Some(line) => line.differs(described, secure, mode, nobody),
             None => {
                 Some(("does not tell its command line".to_owned(), "name the unit or container of the node"))
             }
@@ -317,22 +350,25 @@ impl StartLine {
 
     fn differs(
         &self,
-        described: &Described<'_>,
+        described: &Described,
+        secure: bool,
+        mode: Option<&StartMode>,
         nobody: impl Fn(&Address) -> bool,
     ) -> Option<(String, &'static str)> {
         const JOIN: &str = "add --join with live members to its command line";
         const SAME: &str = "correct its command line, or the description of the host";
-        if let Some(mode) = described.mode
+        if let Some(mode) = mode
             && self.start_mode.as_ref() != Some(mode)
         {
             let what = format!("does not run kwbase {mode}, as the cluster does");
             return Some((what, "correct its command line"));
         }
-        if self.insecure == described.secure {
+        if self.insecure == secure {
             let (runs, is) = if self.insecure { ("with", "secure") } else { ("without", "insecure") };
             return Some((format!("runs kwbase {runs} --insecure, and the host is described as {is}"), SAME));
         }
-        if let Some(known) = &described.stores {
+        let known = &described.stores;
+        if !known.is_empty() {
             // What lies in another store was not looked at.
             let other = self.stores.iter().find(|store| !known.iter().any(|k| same_path(k, store)));
             let told = match other {
@@ -343,12 +379,12 @@ impl StartLine {
                 return Some((format!("{told}, and the host is described with {}", known.join(", ")), SAME));
             }
         }
-        if let (Some(own), Some(known)) = (&self.certs_dir, described.certs_dir)
+        if let (Some(own), Some(known)) = (&self.certs_dir, &described.certs_dir)
             && !same_path(own, known)
         {
             return Some((format!("has --certs-dir={own}, and the host is described with {known}"), SAME));
         }
-        if let (Some(own), Some(known)) = (&self.address, described.address)
+        if let (Some(own), Some(known)) = (&self.address, &described.address)
             && differ(own, known)
         {
             return Some((format!("advertises {own}, and the host is described at {known}"), SAME));
@@ -360,7 +396,8 @@ impl StartLine {
             ));
         }
         let all = self.join.iter().map(Address::as_str).collect::<Vec<_>>().join(",");
-        self.join.iter().all(nobody).then(|| {
+        let alone = |address: &Address| described.is_own(address) || nobody(address);
+        self.join.iter().all(alone).then(|| {
             (format!("has --join={all}, where no member lives: its node would wait for one for ever"), JOIN)
         })
     }
@@ -375,20 +412,9 @@ fn differ(a: &Address, b: &Address) -> bool {
 
 /// Refuses a unit or container whose own command line, as [`StartLine::read`] takes it, would not make a node join.
 pub(crate) fn fits(host: &KwbaseHost, mode: &StartMode, command: &str) -> Result<(), PortError> {
-    let same = host.owner.has_paths_of_host(!host.exec_prefix.is_empty());
-    let address = host.rpc_address();
-    let described = Described {
-        mode: Some(mode),
-        secure: host.secure(),
-        stores: same.then(|| host.stores.iter().map(|s| s.path.as_str()).collect()),
-        certs_dir: match &host.security {
-            Security::Certs { certs_dir } if same => Some(certs_dir),
-            _ => None,
-        },
-        address: address.as_ref(),
-    };
     let line = StartLine::read(command);
-    let fault = StartLine::fault(line.as_ref(), &described, |address| host.is_own(address));
+    // Who lives now only a plan knows.
+    let fault = StartLine::fault(line.as_ref(), &Described::of(host), host.secure(), Some(mode), |_| false);
     match fault {
         None => Ok(()),
         Some((what, cure)) => Err(PortError::new(
@@ -448,6 +474,7 @@ mod tests {
         host.advertise_addr = Some("10.0.0.4".into());
         host.owner = unit();
         host.stores = vec![StoreSpec::new("/d/")];
+        host.ts_store = vec!["/ts".into()];
         let check = |command: &str| fits(&host, &StartMode::MultiReplica, command);
         for exec in [
             "{ path=/k ; argv[]=/k/kwbase start --insecure --store=/d --join 10.0.0.1:26257 ; ignore_errors=no }",
@@ -465,6 +492,8 @@ mod tests {
             ("kwbase start --store=/d -j a:1", "without --insecure"),
             ("kwbase start --insecure -j a:1", "has no --store"),
             ("kwbase start --insecure -s /e -j a:1", "has --store=/e"),
+            ("kwbase start --insecure -s /d -s /ts -j a:1", "has --store=/ts"),
+            ("kwbase start --insecure -s /d -j [::]:26257", "--join=[::]:26257, where no member lives"),
             (
                 "kwbase start --insecure -s /d --listen-addr=10.0.0.9:26257 -j a:1",
                 "advertises 10.0.0.9:26257",

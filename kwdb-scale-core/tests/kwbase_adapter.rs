@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::kwbase::{Kwbase, KwbaseHost, Security};
+use kwdb_scale_core::owner::{Described, Owner};
 use kwdb_scale_core::ports::{
     Command, CommandEnd, CommandOutput, DecommissionControl, DecommissionStatus, Gateway, HostTransport,
     MockHostTransport, NodeLifecycle, PortError, PortErrorKind, PortState, ProcessState, Spawned, StartNode,
@@ -518,6 +519,40 @@ async fn inside_a_container_everything_goes_through_the_prefix() {
     let facts = look(answer).inspect(&"c1".into()).await.unwrap();
     assert!(facts.build.known().is_none() && facts.stores[0].content.known().is_none());
     assert!(facts.listening.known().is_none());
+}
+
+/// A plan judges by what the start judges by: the stores, and not the directories that are looked at as stores are.
+#[tokio::test]
+async fn what_owns_a_node_is_told_with_the_description() {
+    let looks = async |owner: Owner, prefix: &[&str]| {
+        let mut mock = MockHostTransport::new();
+        let answer = "Kclock 1.0\0Kuser ops\0Kclock 1.1\0Z1\0";
+        mock.expect_run().return_once(move |_, _| Ok(ended(0, answer, "no")));
+        mock.expect_probe().returning(|_, _, _| Ok(PortState::Closed));
+        let mut host = host("n4");
+        host.security = Security::Certs { certs_dir: "/certs".into() };
+        host.ts_store = vec!["/ts".into()];
+        host.advertise_addr = Some("10.0.0.4".into());
+        host.owner = owner;
+        host.exec_prefix = prefix.iter().map(ToString::to_string).collect();
+        host.output_file = Some("/var/log/kw.start.log".into());
+        let kwbase = Kwbase::new(Arc::new(mock), [host]).unwrap();
+        kwbase.inspect(&"n4".into()).await.unwrap().machine.unwrap().described
+    };
+    let unit = Owner::Systemd { unit: "kw".into() };
+    let container = || Owner::Container { engine: "docker".into(), name: "kw".into() };
+    let whole = Described {
+        stores: vec!["/var/lib/kaiwudb".into()],
+        certs_dir: Some("/certs".into()),
+        address: Some("10.0.0.4:26257".into()),
+        listen_addr: Some("n4:26257".into()),
+    };
+    assert_eq!(looks(Owner::Quit, &[]).await, None);
+    assert_eq!(looks(unit, &[]).await, Some(whole.clone()));
+    assert_eq!(looks(container(), &["docker", "exec", "-i", "kw"]).await, Some(whole.clone()));
+    // Paths on the command line of a container into which nothing leads are its own.
+    let without = Described { stores: Vec::new(), certs_dir: None, ..whole };
+    assert_eq!(looks(container(), &[]).await, Some(without));
 }
 
 #[test]

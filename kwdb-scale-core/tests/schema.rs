@@ -23,7 +23,7 @@ use kwdb_scale_core::execute::{
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::host_facts::{KeyMatch, ScriptFacts};
 use kwdb_scale_core::observation::{Observation, Reach, Service};
-use kwdb_scale_core::owner::{Owner, StartLine};
+use kwdb_scale_core::owner::{Described, Owner, StartLine};
 use kwdb_scale_core::plan::{OldDirectory, OldEntry, Plan, PlanError, Step};
 use kwdb_scale_core::ports::{
     AuthorityFacts, HostFacts, KeyFile, Means, PortErrorKind, PortState, StoreContent,
@@ -217,6 +217,12 @@ fn observations() -> Vec<Observation> {
         told.writable[0].rights =
             Some(facts::Rights { mode: 0o755, owner: "root".into(), group: "root".into() });
         told.owner = Owner::Container { engine: "docker".into(), name: "kwdb6".into() };
+        told.described = Some(Described {
+            stores: vec!["/data".into()],
+            certs_dir: Some("/certs".into()),
+            address: Some("n7:26257".into()),
+            listen_addr: Some("0.0.0.0:26257".into()),
+        });
         let mut bare = machine::machine("/data/n7");
         bare.installed = Fact::Known(None);
         bare.unit = Fact::Known(None);

@@ -23,7 +23,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
-use crate::owner::{Owner, StartLine};
+use crate::owner::{Described, Owner, StartLine};
 use crate::topology::{Address, HostName, StartMode};
 
 /// Whether two paths of directories are written alike.
@@ -232,6 +232,9 @@ pub struct Machine {
     /// What owns the processes of the host's nodes, by the caller's configuration.
     #[serde(default, skip_serializing_if = "Owner::is_quit")]
     pub owner: Owner,
+    /// What the owner, where there is one, must start, by the caller's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub described: Option<Described>,
     /// The owner, where it is a unit, else the installer's [`UNIT`]; `None` when there is no such unit, or no systemd.
     pub unit: Fact<Option<Unit>>,
     /// The owner, where it is a container, else the installer's [`CONTAINER`]; `None` when there is no such container, or

@@ -27,7 +27,7 @@
 //! | `Z<code>` | the end, with the exit code of the inner part; an answer without it counts for nothing |
 
 use super::{CONTAINER, DirectoryUse, UNIT};
-use crate::owner::{Owner, RETURNS};
+use crate::owner::{Described, Owner, RETURNS};
 
 /// What every part begins with.
 pub(crate) const COMMON: &str = r#"
@@ -399,6 +399,8 @@ pub(crate) struct Question {
     pub(crate) prefix: Vec<String>,
     /// What owns the processes of the host's nodes: its unit or container is looked at, else the installer's.
     pub(crate) owner: Owner,
+    /// What that must start.
+    pub(crate) described: Option<Described>,
     /// The certificate directory of a secure host.
     pub(crate) certs_dir: Option<String>,
     /// The file of the authority's private key, where it is this host's.

@@ -157,6 +157,7 @@ fn read_items(
         unit: unit(&out, silent),
         container: container(question, &out, silent),
         owner: question.owner.clone(),
+        described: question.described.clone(),
         ports,
         file_systems: file_systems(question, &within, missing),
         writable: writable(question, &within, missing),

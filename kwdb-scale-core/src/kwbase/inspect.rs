@@ -7,6 +7,7 @@ use super::host::{KwbaseHost, Security};
 use crate::host_facts::probe::{Also, Question};
 use crate::host_facts::read::Found;
 use crate::host_facts::{DirectoryUse, HostFacts, Listener};
+use crate::owner::Described;
 use crate::topology::Address;
 
 const EXTERNAL: &str = "--external-io-dir=";
@@ -22,6 +23,7 @@ pub(super) fn question(host: &KwbaseHost, authority_key: Option<&str>, also: Opt
         program: host.program.clone(),
         prefix: host.prefix(),
         owner: host.owner.clone(),
+        described: (!host.owner.is_quit()).then(|| Described::of(host)),
         certs_dir: match &host.security {
             Security::Insecure => None,
             Security::Certs { certs_dir } => Some(certs_dir.clone()),

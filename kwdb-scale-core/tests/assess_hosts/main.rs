@@ -13,7 +13,7 @@ use kwdb_scale_core::assess::{Assessment, Finding, Severity, assess};
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::host_facts::*;
 use kwdb_scale_core::observation::{Reach, Service};
-use kwdb_scale_core::owner::{Owner, StartLine};
+use kwdb_scale_core::owner::{Described, Owner, StartLine};
 use kwdb_scale_core::policy::Policy;
 use kwdb_scale_core::ports::{AuthorityFacts, KeyFile, PortState};
 use kwdb_scale_core::request::{Certificates, OldData, Operation, Request};
@@ -213,6 +213,7 @@ fn something_runs_there() {
     // A container that owns the node is this host's also where a prefix leads into it, and has to be there.
     scene.cluster.host_mut(NEW).by_service = true;
     scene.machine(NEW).inside = true;
+    scene.machine(NEW).described = Some(described());
     scene.machine(NEW).installed = Fact::Known(None);
     let kw7 = Owner::Container { engine: "docker".into(), name: "kw7".into() };
     scene.machine(NEW).owner = kw7.clone();
@@ -242,6 +243,10 @@ fn unit(active: &str, main_pid: Option<u32>) -> Unit {
         user,
         starts: joins(&["10.0.0.1:26257"]),
     }
+}
+
+fn described() -> Described {
+    Described { stores: vec![STORE.into()], address: Some(address(NEW)), ..Described::default() }
 }
 
 fn joins(addresses: &[&str]) -> Option<StartLine> {

@@ -7,6 +7,7 @@ fn a_unit_whose_node_would_be_none_of_the_cluster() {
     let mut scene = Scene::new();
     scene.cluster.host_mut(NEW).by_service = true;
     scene.machine(NEW).owner = Owner::Systemd { unit: "kwbase-6".into() };
+    scene.machine(NEW).described = Some(described());
     let own = address(NEW);
     let own = own.as_str();
     let member = address(2);
@@ -35,6 +36,41 @@ fn a_unit_whose_node_would_be_none_of_the_cluster() {
         refuses(Some(line), &["advertises", wrong, own]);
     }
     refuses(Some(StartLine { start_mode: None, ..joins(&["a:1"]).unwrap() }), &["does not run kwbase start"]);
+    scene.machine(NEW).described = None;
+    scene.refuses("process-owner", &["was not held against the description", "look at the host again"]);
+}
+
+/// What the start would refuse the plan refuses, by the same description.
+#[test]
+fn a_unit_that_would_not_be_started_later() {
+    let mut scene = Scene::secure();
+    scene.cluster.host_mut(NEW).by_service = true;
+    scene.machine(NEW).owner = Owner::Systemd { unit: "kwbase-6".into() };
+    scene.machine(NEW).described = Some(Described {
+        certs_dir: Some("/etc/kaiwudb/certs".into()),
+        listen_addr: Some("192.168.0.6:26257".into()),
+        ..described()
+    });
+    // The directory of the time-series data is looked at as a store is, and is none.
+    let series = StoreFacts::new("/data/ts", Fact::Known(StoreContent::Empty));
+    scene.cluster.host_mut(NEW).stores.push(series);
+    let good = || StartLine { insecure: false, ..joins(&["10.0.0.1:26257"]).unwrap() };
+    let set = |scene: &mut Scene, line: StartLine| {
+        scene.machine(NEW).unit = Fact::Known(Some(Unit { starts: Some(line), ..unit("inactive", None) }));
+    };
+    let stores = |stores: &[&str]| stores.iter().map(|s| (*s).to_owned()).collect();
+    set(&mut scene, StartLine { certs_dir: Some("/etc/kaiwudb/certs/".into()), ..good() });
+    assert!(!scene.assess(scale_out(&[NEW])).refused());
+    set(&mut scene, StartLine { stores: stores(&[STORE, "/data/ts"]), ..good() });
+    scene.refuses("process-owner", &["has --store=/data/ts, and the host is described with /data/n6"]);
+    set(&mut scene, StartLine { join: vec!["192.168.0.6".into()], ..good() });
+    scene.refuses("process-owner", &["has --join=192.168.0.6, where no member lives"]);
+    // Certificates that are still to be made leave the directory as it is described.
+    scene.machine(NEW).certificates = Fact::Known(None);
+    set(&mut scene, StartLine { certs_dir: Some("/certs".into()), ..good() });
+    let found = scene.assess(scale_out(&[NEW])).findings;
+    let told: Vec<_> = found.iter().filter(|f| f.check == "process-owner").map(ToString::to_string).collect();
+    assert!(told.len() == 1 && told[0].contains("--certs-dir=/certs"), "{told:?}");
 }
 
 #[test]

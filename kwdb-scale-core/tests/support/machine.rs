@@ -84,6 +84,7 @@ pub(crate) fn machine(store: &str) -> Machine {
         })),
         container: Fact::Known(None),
         owner: Owner::Quit,
+        described: None,
         ports: Fact::Known(vec![Listener { ip: [127, 0, 0, 1].into(), port: 22 }]),
         file_systems: vec![FileSystem {
             directory: store.into(),

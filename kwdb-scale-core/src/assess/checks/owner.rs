@@ -1,12 +1,12 @@
 //! Checks on what owns the process of a node: a unit or a container, by whose name it is started and stopped.
 
-use super::{Problem, certificates, machine, means};
+use super::{Problem, machine, means};
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
 use crate::host_facts::{HostFacts, Machine, NodeProcess};
 use crate::kwbase::with_port;
 use crate::observation::Node;
-use crate::owner::{Described, Owner, StartLine};
+use crate::owner::{Owner, StartLine};
 use crate::request::Finish;
 use crate::topology::{Address, HostName, NodeClass};
 
@@ -65,27 +65,16 @@ fn another(facts: &HostFacts, main: u32) -> Option<&[String]> {
 }
 
 /// Why the node that one starts would not be the described one, or none of the cluster, and the cure.
-fn astray(
-    cx: &Context<'_>,
-    host: &HostName,
-    facts: &HostFacts,
-    there: &There<'_>,
-) -> Option<(String, &'static str)> {
-    let own = cx.request.inventory.hosts.get(host).map(|entry| &entry.address);
-    let lives = |n: &&Node| n.class == NodeClass::Member && n.is_live != Fact::Known(false);
-    let same = facts.machine.as_deref().is_some_and(|m| m.owner.has_paths_of_host(m.inside));
-    let described = Described {
-        mode: cx.mode.known(),
-        secure: facts.secure,
-        stores: same.then(|| facts.stores.iter().map(|s| s.path.as_str()).collect()),
-        certs_dir: certificates::directory(facts).filter(|_| same).map(|dir| dir.path.as_str()),
-        address: own,
+fn astray(cx: &Context<'_>, facts: &HostFacts, there: &There<'_>) -> Option<(String, &'static str)> {
+    let Some(described) = facts.machine.as_deref().and_then(|m| m.described.as_ref()) else {
+        let what = "was not held against the description of its host".to_owned();
+        return Some((what, "look at the host again"));
     };
-    StartLine::fault(there.starts, &described, |address| {
+    let lives = |n: &&Node| n.class == NodeClass::Member && n.is_live != Fact::Known(false);
+    StartLine::fault(there.starts, described, facts.secure, cx.mode.known(), |address| {
         let same = |other: &Address| with_port(other) == with_port(address);
-        let nobody = matches!(address.host(), "0.0.0.0" | "::" | "") || own.is_some_and(same);
         let of = cx.obs.nodes.values().filter(|n| n.address.known().is_some_and(same));
-        nobody || (of.clone().next().is_some() && !of.clone().any(|n| lives(&n)))
+        of.clone().next().is_some() && !of.clone().any(|n| lives(&n))
     })
 }
 
@@ -126,7 +115,7 @@ pub(super) fn owners(cx: &Context<'_>) -> Vec<Problem> {
         let retry = || retry(new.host, owned.owner);
         found.extend(absent(new.host, &owned, &cure).map(|p| p.retry(retry())));
         let Fact::Known(Some(there)) = &owned.there else { continue };
-        if let Some((what, cure)) = astray(cx, new.host, new.facts, there) {
+        if let Some((what, cure)) = astray(cx, new.facts, there) {
             let message = format!("{} of host {} {what}", owned.owner, new.host);
             found.push(Problem::new(message).cure(cure).retry(retry()));
         }
