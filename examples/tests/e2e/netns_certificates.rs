@@ -219,6 +219,16 @@ pub(crate) fn issued_and_carried(case: &Case) {
 
     // It does not come back with its old data, and that is moved only by the consent that the plan names.
     scene.kwscale(&["plan", "scale-out", "n5"]).exit(3).says(&["host-store-empty", "--wipe-old-data"]);
+    // What is mounted below is never cleared, and is named before anything is done.
+    let series = "/var/lib/kaiwudb/tsdb";
+    let mount = format!("mkdir -p {series} && mount -t tmpfs none {series} && echo done");
+    assert_eq!(on(&scene.lab, "n5", &["sh", "-c", &mount]), ["done"]);
+    for wipe in ["--wipe-old-data", "--wipe-old-data=delete"] {
+        let refused =
+            scene.kwscale(&["plan", "scale-out", "n5", wipe]).exit(3).says(&["below it", series, "unmount"]);
+        assert!(!refused.stdout.contains("old-data "), "{}", refused.stdout);
+    }
+    assert_eq!(on(&scene.lab, "n5", &["sh", "-c", &format!("umount {series} && echo done")]), ["done"]);
     let plan = scene.lab.plan(&["scale-out", "n5", "--wipe-old-data", "--no-await-balance"]);
     let shown =
         scene.kwscale(&["show", &plan]).exit(0).says(&["move /var/lib/kaiwudb to /var/lib/kaiwudb.node-5"]);
