@@ -102,6 +102,9 @@ pub struct StoreFacts {
     /// Where something is mounted: the directory itself, or places below it.
     #[serde(default = "nothing_mounted", skip_serializing_if = "is_nothing_mounted")]
     pub mounts: Fact<Vec<String>>,
+    /// The directory itself, where the path is a link or goes through one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leads_to: Option<String>,
 }
 
 fn nothing_mounted() -> Fact<Vec<String>> {
@@ -115,7 +118,7 @@ fn is_nothing_mounted(mounts: &Fact<Vec<String>>) -> bool {
 impl StoreFacts {
     /// A directory in which nothing is mounted.
     pub fn new(path: impl Into<String>, content: Fact<StoreContent>) -> Self {
-        Self { path: path.into(), content, mounts: nothing_mounted() }
+        Self { path: path.into(), content, mounts: nothing_mounted(), leads_to: None }
     }
 
     /// Whether it is known to be a mount point itself.

@@ -213,6 +213,7 @@ const INSIDE: &str = r#"
 mounted() { emit "P$dir${1#"${here%/}"}"; }
 entries() (
   cd -P "$1" || exit 1
+  [ "$PWD" = "$1" ] || emit "R$PWD"
   if [ -r /proc/self/mountinfo ]; then
     here=$PWD
     emit P

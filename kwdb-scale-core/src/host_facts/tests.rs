@@ -227,6 +227,8 @@ fn mounts_as_real_shells_see_them() {
             vec![],
         ];
         assert_eq!(found, wanted, "{shell:?}");
+        let leads: Vec<Option<&str>> = stores.iter().map(|s| s.leads_to.as_deref()).collect();
+        assert_eq!(leads, [None, None, Some(scratch.path("used").as_str()), None, None], "{shell:?}");
         assert!(stores[0].is_mounted() && stores[0].mounted_below().next().is_none());
         assert!(!stores[1].is_mounted() && stores[1].mounted_below().count() == 2);
     }

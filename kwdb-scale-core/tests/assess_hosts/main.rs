@@ -493,6 +493,16 @@ fn a_mount_point_is_not_moved_aside() {
     let text = mounted(at(&["/data/n5/tsdb"]), OldData::Refuse);
     assert!(text.contains("holds a node's files") && !text.contains("wipe"), "{text}");
     assert!(text.contains("mounted below it: /data/n5/tsdb"), "{text}");
+    mounted(at(&[]), OldData::Delete);
+
+    // What a link leads to is somebody's to judge.
+    scene.cluster.host_mut(5).stores[0].leads_to = Some("/big/n5".into());
+    for old_data in [OldData::MoveAside, OldData::Delete] {
+        let text = said(&scene, old_data);
+        assert!(text.contains("/data/n5 of host h5 leads to /big/n5") && !text.contains("wipe"), "{text}");
+    }
+    let text = said(&scene, OldData::Refuse);
+    assert!(text.contains("holds a node's files") && !text.contains("wipe"), "{text}");
 }
 
 #[test]

@@ -153,7 +153,7 @@ fn refusals(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>, fate: OldDat
     found
 }
 
-/// Data that is not known to be a removed node's, and directories that are not a node's own.
+/// Data that is not known to be a removed node's, directories that are not a node's own, and links.
 fn never_cleared(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     if old.nodes.is_empty() {
@@ -182,6 +182,14 @@ fn never_cleared(cx: &Context<'_>, host: &HostName, old: &OldDataOf<'_>) -> Vec<
                 "{path} of host {host} is no directory of a node's own; it is never cleared"
             ))
             .cure("give the node a directory of its own, or clear it by hand"),
+        );
+    }
+    for (path, real) in old.in_use.iter().filter_map(|store| Some((&store.path, store.leads_to.as_ref()?))) {
+        found.push(
+            Problem::new(format!(
+                "{path} of host {host} leads to {real}; what a link leads to is never cleared"
+            ))
+            .cure("name that directory itself as the store, or clear it by hand"),
         );
     }
     found
