@@ -285,7 +285,8 @@ fn undone_while_the_script_goes_on(case: &Case, lab: &TestLab<'_>) {
     let plan = lab.path("again.json");
     let made: serde_json::Value = serde_json::from_str(&fs::read_to_string(&plan).unwrap()).unwrap();
     let consent = format!("clear-{}", made["id"].as_str().unwrap());
-    killed(case, lab, &["apply", &plan, "--yes", "--consent", &consent], "deploy.sh join");
+    // Its own process: what runs it has its name, too.
+    killed(case, lab, &["apply", &plan, "--yes", "--consent", &consent], "/deploy.sh join --addr");
     signal_the_join(lab, "STOP");
     case.until("the node has joined", 60, || lab.status().members().len() == 5);
     let kept = lab.inside("hosts/n5/root/etc/kaiwudb/before-join");
@@ -294,6 +295,9 @@ fn undone_while_the_script_goes_on(case: &Case, lab: &TestLab<'_>) {
         assert!(undo.runs() && kept.exists(), "it was not waited for:\n{}", undo.stderr());
         undo.stderr().contains("deploy.sh join on host n5")
     });
+    signal_the_join(lab, "CONT");
+    // sudo stops when what it runs was stopped, and it may learn of that only now.
+    std::thread::sleep(std::time::Duration::from_secs(1));
     signal_the_join(lab, "CONT");
     undo.end(case).exit(0).says(&["stays a member"]);
     assert!(!kept.exists());
