@@ -262,9 +262,11 @@ pub(crate) enum Said {
     Nonsense,
 }
 
-/// Finds the marked line; `None` when it is not complete yet. Gives it and where it ends.
+/// Finds the marked line; `None` when it is not complete yet. Gives it and where it ends. On a terminal sudo's [`prompt`],
+/// which holds the mark, stands in the same output before it.
 pub(crate) fn find(bytes: &[u8], mark: &str) -> Option<(Said, usize)> {
-    let at = bytes.windows(mark.len()).position(|w| w == mark.as_bytes())?;
+    let begin = format!("{mark} ");
+    let at = bytes.windows(begin.len()).position(|w| w == begin.as_bytes())?;
     let rest = bytes.get(at + mark.len()..)?;
     let length = rest.iter().position(|b| *b == b'\n')?;
     let line = String::from_utf8_lossy(rest.get(..length)?);

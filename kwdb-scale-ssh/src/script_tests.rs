@@ -212,12 +212,16 @@ fn nonsense_is_not_a_process() {
         "MARK start 0 0\n",
         "MARK start x 2\n",
         "MARK start 5 1\n",
-        "MARK\n",
+        "MARK \n",
         "MARK else\n",
     ] {
         assert_eq!(find(line.as_bytes(), "MARK").unwrap().0, Said::Nonsense, "{line}");
     }
     assert_eq!(find(b"noise MARK start 5 5", "MARK"), None, "not complete");
+    let asked = format!("{}\r\nMARK start 5 5\r\nrest", prompt("MARK"));
+    let (said, at) = find(asked.as_bytes(), "MARK").unwrap();
+    assert_eq!((said, &asked[at..]), (Said::Start(Process { pid: 5, group: 5 }), "rest"));
+    assert_eq!(find(prompt("MARK").as_bytes(), "MARK"), None);
     assert_eq!(
         find(b"noise MARK start 5 0\nrest", "MARK"),
         Some((Said::Start(Process { pid: 5, group: 0 }), 21))

@@ -229,6 +229,7 @@ if [ "$ask" = yes ] && [ "$user" != trusted ]; then
 for try in 1 2 3; do
 printf %s "$prompt" >&2
 read -r given || exit 1
+[ ! -t 0 ] || echo
 [ "$given" = hunter2 ] && break
 [ $try = 3 ] && { echo 'sudo: 3 incorrect password attempts' >&2; exit 1; }
 echo 'Sorry, try again.' >&2
@@ -286,6 +287,11 @@ async fn privilege() {
         let log = sshd.path("log");
         let spawned = ssh.spawn(&n1(), &detached("exit 4", &log, PATIENCE)).await.unwrap();
         assert_eq!(spawned, Spawned::Ended(CommandEnd::Exit(4)));
+        let asks = command("echo \"$SUDO_AS\"; printf 'More: '; read -r more; echo \"got $more\"");
+        let answers = vec![Answer::new("More: ", Secret::new("of it"))];
+        let output = ssh.run_on_terminal(&n1(), &asks, answers).await.unwrap();
+        let expected = format!("{expected}\nMore: got of it\n");
+        assert_eq!(output.stdout, expected, "on a terminal: {privilege:?}");
         // Ended through sudo as well.
         let error = ssh.run(&n1(), &command("sleep 300").deadline(Duration::from_secs(1))).await.unwrap_err();
         assert!(error.to_string().contains("it was ended"), "{error}");
@@ -299,6 +305,8 @@ async fn privilege() {
     let error = ssh.run(&n1(), &command("true")).await.unwrap_err();
     assert_eq!(error.kind(), PortErrorKind::Authentication, "{}", error.chain());
     assert!(!error.chain().contains("hunter2"), "{}", error.chain());
+    let error = ssh.run_on_terminal(&n1(), &command("true"), vec![]).await.unwrap_err();
+    assert_eq!(error.kind(), PortErrorKind::Authentication, "{}", error.chain());
     let ssh = with(sudo(Some("forbidden"), None));
     let error = ssh.run(&n1(), &command(": hunter2")).await.unwrap_err();
     assert_eq!(error.kind(), PortErrorKind::Denied, "{}", error.chain());
