@@ -234,6 +234,13 @@ pub(crate) fn issued_and_carried(case: &Case) {
         scene.kwscale(&["show", &plan]).exit(0).says(&["move /var/lib/kaiwudb to /var/lib/kaiwudb.node-5"]);
     let token = shown.stdout.split_whitespace().find(|word| word.starts_with("clear-")).unwrap();
     scene.kwscale(&["apply", &plan, "--yes"]).exit(3).says(&["nothing was done", token]);
+    // What came there since is known before anything is done.
+    on(&scene.lab, "n5", &["touch", "/var/lib/kaiwudb/precious"]);
+    scene.kwscale(&["apply", &plan, "--yes", "--consent", token]).exit(3).says(&[
+        "nothing was done",
+        "host n5: /var/lib/kaiwudb holds what was not there when the consent was given: precious",
+    ]);
+    on(&scene.lab, "n5", &["rm", "/var/lib/kaiwudb/precious"]);
     let old = ["/var/lib/kaiwudb.node-5".to_owned(), START_LOG.to_owned()];
     assert!(!scene.came("n5").contains(&old[0]));
     scene.kwscale(&["apply", &plan, "--yes", "--consent", token]).exit(0).says(&["node 6 joined"]);

@@ -89,8 +89,8 @@ pub(super) fn judge(
     super::attempt(ctx, act, &format!("clearing old data on host {host}"))
 }
 
-/// Why a directory does not hold what the consent was given for.
-fn differs(directory: &OldDirectory, names: &[String], tried: bool) -> Option<String> {
+/// Why a directory does not hold what the consent was given for. `tried`: something may be missing by right.
+pub(super) fn differs(directory: &OldDirectory, names: &[String], tried: bool) -> Option<String> {
     let listed: BTreeSet<&String> = directory.entries.iter().map(|e| &e.name).collect();
     let there: BTreeSet<&String> = names.iter().collect();
     let some = |set: Vec<String>| (!set.is_empty()).then(|| first_names(&set));

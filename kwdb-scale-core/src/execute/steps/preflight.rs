@@ -7,10 +7,13 @@ use jiff::Timestamp;
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
 use super::super::record::StopReason;
+use super::clear::differs;
 use super::view::seen;
 use crate::assess::{Change, Severity, assess};
+use crate::fact::Fact;
+use crate::host_facts::StoreContent;
 use crate::observation::{Observation, full_survey, view_survey};
-use crate::plan::{Drift, Fingerprint, Plan};
+use crate::plan::{Drift, Fingerprint, OldDirectory, Plan, Step};
 use crate::topology::HostName;
 
 /// Looks that must find the plan unfit before it is refused: at the default pause of 2 s they span the 10 s by which
@@ -57,6 +60,7 @@ pub(in super::super) fn judge(ctx: &mut Ctx<'_>) -> Verdict {
         .iter()
         .filter(|f| f.severity == Severity::Refuse)
         .map(ToString::to_string)
+        .chain(old_data(&plan, ctx.obs))
         .collect();
     if drift.is_empty() && refusals.is_empty() && assessment.change == plan.change {
         return Verdict::Done("the plan fits the cluster; nothing drifted since it was made".into());
@@ -97,6 +101,22 @@ fn restarted(plan: &Plan, obs: &Observation) -> Vec<Drift> {
             })
         })
         .collect()
+}
+
+/// Old data that is not what the consent was given for. The step looks again, but others would be done before it.
+fn old_data(plan: &Plan, obs: &Observation) -> Vec<String> {
+    let mut lines = Vec::new();
+    for step in &plan.steps {
+        let Step::ClearData { host, directories, .. } = step else { continue };
+        let stores = obs.hosts.get(host).and_then(Fact::known).map(|facts| facts.stores.iter());
+        for store in stores.into_iter().flatten() {
+            let Fact::Known(StoreContent::InUse(names)) = &store.content else { continue };
+            let none = OldDirectory { path: store.path.clone(), aside: None, entries: Vec::new() };
+            let planned = directories.iter().find(|d| d.path == store.path).unwrap_or(&none);
+            lines.extend(differs(planned, names, false).map(|why| format!("host {host}: {why}")));
+        }
+    }
+    lines
 }
 
 fn text(change: &Change) -> String {
