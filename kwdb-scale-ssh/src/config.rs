@@ -204,7 +204,8 @@ impl From<Agent> for Login {
     }
 }
 
-/// A private key in a file: OpenSSH, PKCS#1, PKCS#8, SEC1 or PuTTY format.
+/// A private key in a file: OpenSSH, PKCS#1, PKCS#8, SEC1 or PuTTY format. Whether others may read the file is not judged,
+/// though `ssh` refuses such a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[must_use]
 pub struct KeyFile {

@@ -117,5 +117,7 @@ mod transport;
 pub use config::{Agent, Answer, KeyFile, Login, Privilege, SshHost, SshLimits};
 pub use error::SshFault;
 pub use host_keys::HostKeyPolicy;
+/// What passwords and passphrases are given in: it prints as `[redacted]`.
+pub use kwdb_scale_core::secret::Secret;
 pub use ssh_config::SshConfig;
 pub use transport::SshTransport;

@@ -105,7 +105,7 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, host: &HostName, method: Certificates, au
         let short = crate::certs::brief(authority);
         if facts.present.iter().any(|name| name == NAME) {
             return Verdict::Done(format!(
-                "host {host} has the archive of the cluster's authority ({short}), of which deploy.sh join makes certificates"
+                "host {host} was given the archive of the cluster's authority ({short}), of which deploy.sh join makes certificates"
             ));
         }
         return Verdict::Done(format!(
