@@ -128,7 +128,14 @@ fn of_machine(out: &mut Section, facts: &HostFacts, machine: &Machine) {
             Fact::Known(StoreContent::InUse(names)) => format!("in use ({})", first_names(names)),
             Fact::Unknown(why) => format!("unknown ({why})"),
         };
-        out.line("store", format!("{}: {content}", store.path));
+        let leads = store.leads_to.as_ref().map(|real| format!("; it leads to {real}"));
+        let mounts = match &store.mounts {
+            Fact::Known(places) if places.is_empty() => None,
+            Fact::Known(places) => Some(format!("; mounted there: {}", first_names(places))),
+            Fact::Unknown(why) => Some(format!("; what is mounted there is unknown: {why}")),
+        };
+        let more = [leads, mounts].into_iter().flatten().collect::<String>();
+        out.line("store", format!("{}: {content}{more}", store.path));
     }
     for file_system in &machine.file_systems {
         shown(out, "room", &file_system.space, |space| {

@@ -228,6 +228,7 @@ pub(crate) fn issued_and_carried(case: &Case) {
             scene.kwscale(&["plan", "scale-out", "n5", wipe]).exit(3).says(&["below it", series, "unmount"]);
         assert!(!refused.stdout.contains("old-data "), "{}", refused.stdout);
     }
+    scene.kwscale(&["hosts", "n5"]).exit(0).says(&["mounted there: /var/lib/kaiwudb/tsdb"]);
     assert_eq!(on(&scene.lab, "n5", &["sh", "-c", &format!("umount {series} && echo done")]), ["done"]);
     let plan = scene.lab.plan(&["scale-out", "n5", "--wipe-old-data", "--no-await-balance"]);
     let shown =
