@@ -361,6 +361,14 @@ fn what_start_refuses() {
     );
     assert!(in_use.err.contains(&expected), "{}", in_use.err);
 
+    // As a real V3.2.1 says it.
+    let foreign = with(&|a| {
+        let is_listen = a.starts_with("--listen-addr");
+        Some(if is_listen { "--listen-addr=203.0.113.77:26257".to_owned() } else { a.to_owned() })
+    });
+    let expected = "consider changing the port via --listen-addr: listen tcp 203.0.113.77:26257: bind: cannot assign requested address\n";
+    assert!(foreign.err.contains(expected), "{}", foreign.err);
+
     let store = bench.host(0).stores[0].display().to_string();
     let locked =
         with(&|a| Some(if a.starts_with("--store") { format!("--store={store}") } else { a.to_owned() }));

@@ -128,6 +128,11 @@ pub enum StartFailure {
         /// The flag to change, such as `--http-addr`, when it was named.
         flag: Option<String>,
     },
+    /// The machine on which it was started has no such address.
+    AddressNotLocal {
+        /// The flag with the address, such as `--listen-addr`, when it was named.
+        flag: Option<String>,
+    },
     /// `--brpc-addr` without a port.
     BrpcPort,
     /// The store belongs to another cluster.
@@ -158,6 +163,13 @@ impl StartFailure {
                 format!("the port of {flag} is in use: stop what listens there, or change {flag}")
             }
             Self::PortInUse { flag: None } => "a port is in use: stop what listens there, or change it".to_owned(),
+            Self::AddressNotLocal { flag } => {
+                let flag = flag.as_deref().unwrap_or("an address of its command line");
+                format!(
+                    "the machine has no such address as {flag} names: correct it, or how the host is reached (the node \
+                     may have been started on another machine)"
+                )
+            }
             Self::BrpcPort => "--brpc-addr has no port: give one, such as :27257".to_owned(),
             Self::OtherCluster => "the store belongs to another cluster: empty it, or name another".to_owned(),
             Self::StartModeFile => {
@@ -232,12 +244,20 @@ fn start_failure(text: &str) -> Option<StartFailure> {
     if let Some((_, rest)) = text.split_once("consider changing the port via ") {
         let flag =
             rest.split_whitespace().next().map(|f| f.trim_end_matches(['.', ',', ':', ')']).to_owned());
-        return Some(StartFailure::PortInUse { flag });
+        // kwbase gives this advice whatever hinders it.
+        return Some(if is_not_local(text) {
+            StartFailure::AddressNotLocal { flag }
+        } else {
+            StartFailure::PortInUse { flag }
+        });
     }
     if let Some((_, rest)) = text.split_once("unknown flag: ") {
         return Some(StartFailure::UnknownFlag(
             rest.split_whitespace().next().unwrap_or_default().to_owned(),
         ));
+    }
+    if is_not_local(text) {
+        return Some(StartFailure::AddressNotLocal { flag: None });
     }
     let table: [(&[&str], StartFailure); 7] = [
         (&["address already in use"], StartFailure::PortInUse { flag: None }),
@@ -255,6 +275,11 @@ fn start_failure(text: &str) -> Option<StartFailure> {
         (&["permission denied", "Permission denied", "read-only file system"], StartFailure::Permission),
     ];
     table.into_iter().find_map(|(needles, failure)| needles.iter().any(|n| has(n)).then_some(failure))
+}
+
+/// `EADDRNOTAVAIL`, which Go writes with a small letter and libc with a capital one.
+fn is_not_local(text: &str) -> bool {
+    text.contains("annot assign requested address")
 }
 
 /// The last `lines` lines of an output that say something, on one line each: without the banner of insecure mode,
@@ -346,6 +371,16 @@ mod tests {
             f("ERROR: consider changing the port via --http-addr: listen tcp: bind: address already in use"),
             Some(StartFailure::PortInUse { flag: Some("--http-addr".into()) })
         );
+        for said in ["cannot assign requested address", "Cannot assign requested address (os error 99)"] {
+            let text = format!(
+                "ERROR: consider changing the port via --listen-addr: listen tcp 10.0.0.7:26257: bind: {said}"
+            );
+            let failure = f(&text).unwrap();
+            assert_eq!(failure, StartFailure::AddressNotLocal { flag: Some("--listen-addr".into()) });
+            let advice = failure.advice();
+            assert!(advice.contains("no such address as --listen-addr names"), "{advice}");
+            assert!(!advice.contains("in use"), "{advice}");
+        }
         assert_eq!(f("--brpc-addr's port not specified"), Some(StartFailure::BrpcPort));
         assert_eq!(
             f("unknown flag: --use-raft-store"),

@@ -228,6 +228,7 @@ async fn bind(flag: &str, address: &str) -> Result<TcpListener, String> {
     bound.map_err(|error| {
         let text = match error.kind() {
             io::ErrorKind::AddrInUse => "bind: address already in use".to_owned(),
+            io::ErrorKind::AddrNotAvailable => "bind: cannot assign requested address".to_owned(),
             _ => error.to_string(),
         };
         format!("kwbase server exited with error: consider changing the port via {flag}: listen tcp {address}: {text}")
