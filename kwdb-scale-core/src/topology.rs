@@ -4,6 +4,7 @@
 //! address: after a machine is re-added with a fresh store two liveness rows share one address.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,12 @@ impl Address {
     /// The part after the last colon as a port number; `None` when it is absent or not a number.
     pub fn port(&self) -> Option<u16> {
         self.0.rsplit_once(':').and_then(|(_, p)| p.parse().ok())
+    }
+
+    /// The part before the port as a number; `None` when it is a name, or absent.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        let whole = self.0.trim_start_matches('[').trim_end_matches(']');
+        self.host().parse().or_else(|_| whole.parse()).ok()
     }
 }
 

@@ -221,7 +221,7 @@ fn need(factor: u32, members: u32) -> u32 {
 }
 
 /// Checks whose findings the generated clusters cannot bring about, or that the request alone decides.
-const OTHERS: [&str; 26] = [
+const OTHERS: [&str; 27] = [
     "targets-known",
     "hosts-known",
     "cluster-readable",
@@ -236,6 +236,7 @@ const OTHERS: [&str; 26] = [
     "host-address",
     "certificates-authority",
     // The generated hosts are not looked at any further; `assess_hosts` has their cases.
+    "host-listen-address",
     "host-mode",
     "host-not-running",
     "host-disk-full",

@@ -555,6 +555,35 @@ async fn what_owns_a_node_is_told_with_the_description() {
     assert_eq!(looks(container(), &[]).await, Some(without));
 }
 
+/// What is advertised may be translated on the way; what is bound must be the machine's.
+#[tokio::test]
+async fn the_addresses_that_a_node_binds_are_held_against_those_of_the_machine() {
+    let looks = async |owner: Owner, prefix: &[&str]| {
+        let mut mock = MockHostTransport::new();
+        let answer = "Kclock 1.0\0Sabsent\0Kversion-state absent\0Kaddress 127.0.0.0/8\0Kaddress 10.0.0.8/32\0E\0Kclock 1.1\0Z0\0";
+        mock.expect_run().return_once(move |_, _| Ok(ended(0, answer, "")));
+        mock.expect_probe().returning(|_, _, _| Ok(PortState::Closed));
+        let mut host = host("n7");
+        host.listen_addr = Some("10.0.0.7:26257".into());
+        host.advertise_addr = Some("192.0.2.1:26257".into());
+        host.sql_addr = Some("[::]:26258".into());
+        host.http_addr = Some("n7:8080".into());
+        host.brpc_addr = Some("10.0.0.8:27257".into());
+        host.owner = owner;
+        host.exec_prefix = prefix.iter().map(ToString::to_string).collect();
+        let kwbase = Kwbase::new(Arc::new(mock), [host]).unwrap();
+        let machine = kwbase.inspect(&"n7".into()).await.unwrap().machine.unwrap();
+        machine.cannot_bind().into_iter().cloned().collect::<Vec<_>>()
+    };
+    let container = || Owner::Container { engine: "docker".into(), name: "kw".into() };
+    let foreign = [Address::new("10.0.0.7:26257")];
+    assert_eq!(looks(Owner::Quit, &[]).await, foreign);
+    assert_eq!(looks(Owner::Systemd { unit: "kw".into() }, &[]).await, foreign);
+    assert_eq!(looks(container(), &["docker", "exec", "-i", "kw"]).await, foreign);
+    // Nothing looked into it.
+    assert_eq!(looks(container(), &[]).await, []);
+}
+
 #[test]
 fn hosts_are_checked_and_the_transport_may_be_dynamic() {
     let twice = Kwbase::new(Arc::new(MockHostTransport::new()), ["n1", "n1"].map(host)).unwrap_err();

@@ -224,7 +224,9 @@ fn observations() -> Vec<Observation> {
             address: Some("n7:26257".into()),
             listen_addr: Some("0.0.0.0:26257".into()),
         });
+        told.binds = vec!["10.0.0.7:26257".into()];
         let mut bare = machine::machine("/data/n7");
+        bare.addresses = Fact::unknown("the host has no /proc/net/fib_trie");
         bare.installed = Fact::Known(None);
         bare.unit = Fact::Known(None);
         bare.certificates = Fact::unknown("it may not be read");

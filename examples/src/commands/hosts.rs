@@ -159,6 +159,10 @@ fn of_machine(out: &mut Section, facts: &HostFacts, machine: &Machine) {
         let own: Vec<&str> = list.iter().map(Address::as_str).collect();
         if own.is_empty() { "nothing at its addresses".to_owned() } else { own.join(", ") }
     });
+    shown(out, "addresses", &machine.addresses, |own| {
+        let others = own.iter().filter(|n| !n.ip.is_loopback()).map(ToString::to_string);
+        others.collect::<Vec<_>>().join(", ")
+    });
     out.line("limits", limits(machine));
     shown(out, "clock", &machine.clock, |clock| {
         let ms = |d: jiff::SignedDuration| d.as_secs_f64() * 1e3;

@@ -131,6 +131,16 @@ pub(crate) fn out_and_in_killed_in_every_act(case: &Case) {
     fs::write(&file, text.replace("[policy]\n", "[policy]\nstart_deadline = \"5s\"\n")).unwrap();
     let before: Vec<_> = (1..=5).map(|n| files(&lab, &format!("n{n}"))).collect();
 
+    // A description that leads to another machine than the one whose addresses it has.
+    let other =
+        lab.edited("other.toml", |text| text.replace("name = \"n5\"\n", "name = \"n5\"\nssh = \"n4\"\n"));
+    lab.with(&other, &["check", "scale-out", "n5"]).exit(3).says(&[
+        "host-listen-address",
+        "the machine on which it would be started has no such address",
+        "how the host is reached",
+    ]);
+    fs::remove_file(other).unwrap();
+
     // In the middle of every act there is, each of which is a command on a host.
     for (change, moments) in
         [("scale-out", &["start a node on n5"][..]), ("scale-in", &["mark 5", "stop node 5"][..])]

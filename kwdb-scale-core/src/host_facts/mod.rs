@@ -111,6 +111,10 @@ fn nothing_mounted() -> Fact<Vec<String>> {
     Fact::Known(Vec::new())
 }
 
+fn not_looked_at<T>() -> Fact<T> {
+    Fact::unknown("it was not looked at")
+}
+
 fn is_nothing_mounted(mounts: &Fact<Vec<String>>) -> bool {
     mounts.known().is_some_and(Vec::is_empty)
 }
@@ -245,6 +249,13 @@ pub struct Machine {
     pub container: Fact<Option<Container>>,
     /// Where something listens (TCP).
     pub ports: Fact<Vec<Listener>>,
+    /// The addresses that are its own, at which a node can listen there.
+    #[serde(default = "not_looked_at")]
+    pub addresses: Fact<Vec<LocalNetwork>>,
+    /// At which addresses a node of this host is to listen, by the caller's configuration: those that are no names and do
+    /// not stand for every address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub binds: Vec<Address>,
     /// The file systems of the directories that a node of this host uses.
     pub file_systems: Vec<FileSystem>,
     /// Whether files can be made in the directories that an installation and a node use, or in their nearest existing
@@ -288,6 +299,14 @@ impl Machine {
         }
     }
 
+    /// At which addresses a node of this host is to listen and surely cannot, for they are not the machine's.
+    pub fn cannot_bind(&self) -> Vec<&Address> {
+        let Fact::Known(own) = &self.addresses else { return Vec::new() };
+        let foreign =
+            |bind: &&Address| bind.ip().is_some_and(|ip| !own.iter().any(|network| network.holds(ip)));
+        self.binds.iter().filter(foreign).collect()
+    }
+
     /// Each part that could not be told, with the reason, one a line.
     pub fn unknowns(&self) -> Vec<String> {
         fn note<T>(lines: &mut Vec<String>, what: &str, fact: &Fact<T>) {
@@ -303,6 +322,9 @@ impl Machine {
         note(&mut lines, self.unit_name(), &self.unit);
         note(&mut lines, self.container_name(), &self.container);
         note(&mut lines, "ports", &self.ports);
+        if !self.binds.is_empty() {
+            note(&mut lines, "addresses", &self.addresses);
+        }
         for file_system in &self.file_systems {
             note(&mut lines, &format!("file system of {}", file_system.directory), &file_system.space);
         }
@@ -460,6 +482,42 @@ pub struct Listener {
     pub ip: IpAddr,
     /// The port.
     pub port: u16,
+}
+
+/// A network of which every address is the machine's own; mostly one address (`10.0.0.7`), sometimes more (`127.0.0.0/8`).
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct LocalNetwork {
+    /// Its first address.
+    pub ip: IpAddr,
+    /// How many bits the addresses have in common.
+    pub prefix: u8,
+}
+
+impl LocalNetwork {
+    /// Whether an address is in it.
+    pub fn holds(self, ip: IpAddr) -> bool {
+        let host_bits = |width: u32| width.saturating_sub(u32::from(self.prefix));
+        match (self.ip.to_canonical(), ip.to_canonical()) {
+            (IpAddr::V4(own), IpAddr::V4(ip)) => {
+                (own.to_bits() ^ ip.to_bits()).checked_shr(host_bits(32)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(ip)) => {
+                (own.to_bits() ^ ip.to_bits()).checked_shr(host_bits(128)).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether it is one address.
+    fn is_one(self) -> bool {
+        self.prefix == if self.ip.is_ipv4() { 32 } else { 128 }
+    }
+}
+
+impl fmt::Display for LocalNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_one() { write!(f, "{}", self.ip) } else { write!(f, "{}/{}", self.ip, self.prefix) }
+    }
 }
 
 /// What a directory is for.

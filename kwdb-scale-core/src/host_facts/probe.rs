@@ -28,6 +28,7 @@
 
 use super::{CONTAINER, DirectoryUse, UNIT};
 use crate::owner::{Described, Owner, RETURNS};
+use crate::topology::Address;
 
 /// What every part begins with.
 pub(crate) const COMMON: &str = r#"
@@ -321,6 +322,25 @@ for table in /proc/net/tcp /proc/net/tcp6; do
     if [ "$state" = 0A ]; then emit "L$local"; fi
   done < "$table"
 done
+# Networks of which every address is the machine's own. Only those lines are read of what may be a long table.
+if [ -r /proc/net/fib_trie ] && table=$(bound grep -B 4 ' LOCAL' /proc/net/fib_trie 2>/dev/null); then
+  at=
+  printf '%s\n' "$table" | while read -r first second rest; do
+    case "$first $rest" in
+    '|-- '*) at=$second ;;
+    '/'*' LOCAL'*) [ -z "$at" ] || emit "Kaddress $at$first" ;;
+    '-- '*) at= ;;
+    esac
+  done
+  if [ -r /proc/net/if_inet6 ]; then
+    while read -r digits rest; do emit "Kaddress6 $digits"; done < /proc/net/if_inet6
+  fi
+  for any in 4:0.0.0.0/0 6:::/0; do
+    [ -r "/proc/sys/net/ipv${any%%:*}/ip_nonlocal_bind" ] || continue
+    read -r on < "/proc/sys/net/ipv${any%%:*}/ip_nonlocal_bind"
+    [ "$on" = 0 ] || emit "Kaddress ${any#*:}"
+  done
+fi
 for dir do
   nearest "$dir"
   emit "Kspace $(bound df -Pk -- "$near" 2>/dev/null | tail -n 1)"
@@ -402,6 +422,8 @@ pub(crate) struct Question {
     pub(crate) owner: Owner,
     /// What that must start.
     pub(crate) described: Option<Described>,
+    /// At which addresses the node will listen, those that are names or stand for all of them left out.
+    pub(crate) binds: Vec<Address>,
     /// The certificate directory of a secure host.
     pub(crate) certs_dir: Option<String>,
     /// The file of the authority's private key, where it is this host's.

@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::certificates::{KeyMatch, authority_key, directory, pair};
 use super::probe::Question;
 use super::{
-    ClockOffset, Container, FileSystem, Installed, Leftover, Limit, Limits, Listener, Machine, NodeProcess,
-    Rights, Space, StoreContent, StoreFacts, System, Unit, Writable,
+    ClockOffset, Container, FileSystem, Installed, Leftover, Limit, Limits, Listener, LocalNetwork, Machine,
+    NodeProcess, Rights, Space, StoreContent, StoreFacts, System, Unit, Writable,
 };
 use crate::deploy::info::{self, InfoError};
 use crate::fact::Fact;
@@ -159,6 +159,8 @@ fn read_items(
         owner: question.owner.clone(),
         described: question.described.clone(),
         ports,
+        addresses: addresses(&within, missing),
+        binds: question.binds.clone(),
         file_systems: file_systems(question, &within, missing),
         writable: writable(question, &within, missing),
         limits: Limits {
@@ -325,6 +327,33 @@ fn listener(value: &str) -> Option<Listener> {
         _ => return None,
     };
     Some(Listener { ip, port })
+}
+
+/// Every machine has an address of IPv4, that of its loopback: where none was told, nothing was.
+fn addresses(facts: &Facts<'_>, missing: &str) -> Fact<Vec<LocalNetwork>> {
+    let (four, six) = (facts.all("address"), facts.all("address6"));
+    let mut all: Vec<LocalNetwork> = four.iter().filter_map(|value| network(value)).collect();
+    if !all.iter().any(|network| network.ip.is_ipv4()) {
+        return Fact::unknown(if facts.0.is_empty() {
+            missing
+        } else {
+            "the host has no /proc/net/fib_trie"
+        });
+    }
+    let one = |digits: &&str| {
+        let bits = u128::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 32)?;
+        Some(LocalNetwork { ip: Ipv6Addr::from_bits(bits).into(), prefix: 128 })
+    };
+    all.extend(six.iter().filter_map(one));
+    all.sort_unstable();
+    all.dedup();
+    Fact::Known(all)
+}
+
+fn network(value: &str) -> Option<LocalNetwork> {
+    let (ip, prefix) = value.split_once('/')?;
+    let (ip, prefix) = (ip.parse::<IpAddr>().ok()?, prefix.parse().ok()?);
+    (prefix <= if ip.is_ipv4() { 32 } else { 128 }).then_some(LocalNetwork { ip, prefix })
 }
 
 /// What `probe::LOOKS` told: the release of the program, and whether the key is the certificate's, where there is a key.

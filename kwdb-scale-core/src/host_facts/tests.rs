@@ -50,6 +50,7 @@ impl Scratch {
             prefix: Vec::new(),
             owner: Owner::Quit,
             described: None,
+            binds: Vec::new(),
             certs_dir: None,
             authority_key: None,
             directories: stores.iter().map(|s| (self.path(s), DirectoryUse::Store)).collect(),
@@ -150,6 +151,19 @@ fn what_every_linux_host_tells() {
             // The clocks are one and the same.
             assert_eq!(clock.surely_from(ClockOffset::OPERATOR), SignedDuration::ZERO, "{clock:?}");
             assert!(machine.limits.open_files.known().unwrap().soft.is_none_or(|n| n > 0));
+            let own = machine.addresses.known().unwrap();
+            let holds = |ip: &str| own.iter().any(|n| n.holds(ip.parse().unwrap()));
+            assert!(holds("127.0.0.1") && holds("127.9.8.7"), "{shell:?}: {own:?}");
+            for one in own.iter().filter(|n| n.prefix == if n.ip.is_ipv4() { 32 } else { 128 }) {
+                // An address of one link alone needs its name to be bound.
+                if !matches!(one.ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+                    std::net::TcpListener::bind((one.ip, 0)).unwrap_or_else(|e| panic!("{one}: {e}"));
+                }
+            }
+            for documented in ["203.0.113.77", "2001:db8::77"] {
+                let can = std::net::TcpListener::bind((documented, 0)).is_ok();
+                assert_eq!(holds(documented), can, "{shell:?}: {own:?}");
+            }
         }
     }
     assert_eq!(scratch.all(), before, "a look leaves nothing");
@@ -544,6 +558,7 @@ fn question() -> Question {
         prefix: Vec::new(),
         owner: Owner::Quit,
         described: None,
+        binds: Vec::new(),
         certs_dir: None,
         authority_key: None,
         directories: vec![("/data".into(), DirectoryUse::Store)],
@@ -581,6 +596,29 @@ fn an_answer_is_read_item_by_item() {
     // A clock that was set back in between says nothing.
     let back = INSTALLED.replace("100.25", "50.0").replace('|', "\0");
     assert!(read(&question(), &back, "", Some(trip)).machine.clock.known().is_none());
+}
+
+#[test]
+fn addresses_that_a_machine_has_not() {
+    let own = ["127.0.0.0/8", "10.0.0.8/32", "x", "10.0.0.9/33"].map(|n| format!("Kaddress {n}|")).concat();
+    let six = "Kaddress6 00000000000000000000000000000001|Kaddress6 1|";
+    let mut question = question();
+    let binds = ["10.0.0.7:26257", "10.0.0.8:8080", "127.0.0.5:1", "[::1]:1", "[::ffff:10.0.0.8]:1", "[::2]"];
+    question.binds = binds.map(Address::new).to_vec();
+    let read = |items: &str| {
+        let answer = INSTALLED.replace("T|L", &format!("{items}T|L")).replace('|', "\0");
+        read(&question, &answer, "", None).machine
+    };
+    let machine = read(&format!("{own}{six}"));
+    let told: Vec<String> = machine.addresses.known().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["10.0.0.8", "127.0.0.0/8", "::1"]);
+    assert_eq!(machine.cannot_bind(), [&Address::new("10.0.0.7:26257"), &Address::new("[::2]")]);
+    // A machine that has none told none.
+    let machine = read(six);
+    assert!(machine.cannot_bind().is_empty());
+    assert!(machine.unknowns().contains(&"addresses: the host has no /proc/net/fib_trie".to_owned()));
+    // A router takes them all for its own.
+    assert!(read("Kaddress 0.0.0.0/0|Kaddress ::/0|").cannot_bind().is_empty());
 }
 
 #[test]

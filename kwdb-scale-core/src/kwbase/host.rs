@@ -284,6 +284,15 @@ impl KwbaseHost {
         all
     }
 
+    /// At which addresses a node of this host will listen, as far as its machine must have them: those that are no names
+    /// and do not stand for every address. None of a container that no prefix leads into: it may have addresses of its own.
+    pub(super) fn binds(&self) -> Vec<Address> {
+        let seen = self.owner.has_paths_of_host(!self.exec_prefix.is_empty());
+        let all = [&self.listen_addr, &self.sql_addr, &self.http_addr, &self.brpc_addr];
+        let given = all.into_iter().flatten().filter(|_| seen);
+        given.filter(|a| a.ip().is_some_and(|ip| !ip.is_unspecified())).cloned().collect()
+    }
+
     pub(super) fn brpc(&self) -> Address {
         self.brpc_addr.clone().unwrap_or_else(|| Address::new(BRPC_ADDR))
     }

@@ -24,6 +24,7 @@ pub(super) fn question(host: &KwbaseHost, authority_key: Option<&str>, also: Opt
         prefix: host.prefix(),
         owner: host.owner.clone(),
         described: (!host.owner.is_quit()).then(|| Described::of(host)),
+        binds: host.binds(),
         certs_dir: match &host.security {
             Security::Insecure => None,
             Security::Certs { certs_dir } => Some(certs_dir.clone()),

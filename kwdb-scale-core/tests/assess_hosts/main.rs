@@ -261,6 +261,29 @@ fn joins(addresses: &[&str]) -> Option<StartLine> {
 }
 
 #[test]
+fn an_address_of_another_machine() {
+    let mut scene = Scene::new();
+    let binds = |scene: &mut Scene, addresses: &[&str]| {
+        scene.machine(NEW).binds = addresses.iter().copied().map(Address::new).collect();
+    };
+    binds(&mut scene, &["127.0.0.6:26257"]);
+    assert!(!scene.assess(scale_out(&[NEW])).refused());
+    binds(&mut scene, &["127.0.0.6:26257", "10.0.0.6:8080"]);
+    scene.refuses(
+        "host-listen-address",
+        &["h6", "10.0.0.6:8080", "it has 192.0.2.6", "how the host is reached"],
+    );
+    // That of a member's host is of no weight: it listens already.
+    binds(&mut scene, &[]);
+    scene.machine(5).binds = vec!["10.0.0.6:8080".into()];
+    assert!(!scene.assess(scale_out(&[NEW])).refused());
+    binds(&mut scene, &["10.0.0.6:8080"]);
+    scene.machine(NEW).addresses = Fact::unknown("the host has no /proc/net/fib_trie");
+    scene.finds(scale_out(&[NEW]), Severity::Info, "host-untold", &["addresses: the host has no"]);
+    assert!(!scene.assess(scale_out(&[NEW])).refused());
+}
+
+#[test]
 fn disks_and_rights() {
     let with = |size: u64, free: u64| {
         let mut scene = Scene::new();

@@ -85,6 +85,11 @@ pub(crate) fn machine(store: &str) -> Machine {
         container: Fact::Known(None),
         owner: Owner::Quit,
         described: None,
+        addresses: Fact::Known(vec![
+            LocalNetwork { ip: [127, 0, 0, 0].into(), prefix: 8 },
+            LocalNetwork { ip: [192, 0, 2, 6].into(), prefix: 32 },
+        ]),
+        binds: Vec::new(),
         ports: Fact::Known(vec![Listener { ip: [127, 0, 0, 1].into(), port: 22 }]),
         file_systems: vec![FileSystem {
             directory: store.into(),

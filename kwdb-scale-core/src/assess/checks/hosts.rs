@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Problem;
+use super::{Problem, machine};
 use crate::assess::{Context, Retry};
 use crate::fact::Fact;
 use crate::ports::HostFacts;
@@ -182,6 +182,29 @@ pub(super) fn address(cx: &Context<'_>) -> Vec<Problem> {
             Some(Problem::new(problem).cure("give the host the address at which the other nodes reach it"))
         })
         .collect()
+}
+
+/// Addresses at which a new node is to listen and its machine has none of: as a rule those of another machine than the one
+/// on which the commands arrive.
+pub(super) fn listen_address(cx: &Context<'_>) -> Vec<Problem> {
+    // With deploy.sh a node listens at every address.
+    let all = machine::joining(cx).into_iter().filter(|new| new.facts.script.is_none());
+    all.filter_map(|new| {
+        let foreign: Vec<String> = new.machine.cannot_bind().iter().map(ToString::to_string).collect();
+        let own = new.machine.addresses.known()?.iter().filter(|network| !network.ip.is_loopback());
+        let host = new.host;
+        let message = format!(
+            "the node of host {host} is to listen at {}, and the machine on which it would be started has no such address",
+            foreign.join(", ")
+        );
+        (!foreign.is_empty()).then(|| {
+            Problem::new(message)
+                .evidence(super::some(own.map(|n| format!("it has {n}")), cx.policy.list_ranges))
+                .cure("correct the address (an address that is translated on the way is the one to advertise, not the one to listen at), or how the host is reached: its commands may arrive on another machine")
+                .retry(Retry::WhenFactChanges(format!("addresses of host {host}")))
+        })
+    })
+    .collect()
 }
 
 pub(super) fn reused(cx: &Context<'_>) -> Vec<Problem> {

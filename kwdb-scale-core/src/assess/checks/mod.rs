@@ -237,6 +237,8 @@ static CATALOGUE: &[Check] = table! {
         "the authority's private key stays where it is", PAGE;
     "host-address", [WARN NO WARN NO], hosts::address,
         "a new host's address can be dialled by the others", "--advertise-addr";
+    "host-listen-address", [REFUSE NO REFUSE NO], hosts::listen_address,
+        "the machine on which a new node starts has the addresses at which it is to listen", "a node that cannot listen ends at its start (bind: cannot assign requested address)";
     "host-mode", [REFUSE NO REFUSE NO], machine::mode,
         "a new host is installed for the cluster's start mode, secure or insecure as the cluster is", "/etc/kaiwudb/info/MODE, lines 2 and 8 (kaiwudb_install.sh)";
     "host-not-running", [REFUSE NO REFUSE NO], machine::running,
