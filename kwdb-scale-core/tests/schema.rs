@@ -224,6 +224,11 @@ fn observations() -> Vec<Observation> {
             address: Some("n7:26257".into()),
             listen_addr: Some("0.0.0.0:26257".into()),
         });
+        told.authority_key = Some(facts::AuthorityKey {
+            path: "/srv/ca/ca.key".into(),
+            sha256: Fact::Known(None),
+            mode: Some(0o644),
+        });
         told.binds = vec!["10.0.0.7:26257".into()];
         let mut bare = machine::machine("/data/n7");
         bare.addresses = Fact::unknown("the host has no /proc/net/fib_trie");

@@ -122,6 +122,9 @@ pub struct AuthorityKey {
     pub path: String,
     /// SHA-256 as 64 lower-case hex digits; `None` when there is no such file, or an empty one.
     pub sha256: Fact<Option<String>>,
+    /// Permission bits, such as `0o600`; `None` when there is no such file, or they could not be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
 }
 
 /// Reads what was told of the directory. `items` stand in the order of the files.
@@ -212,5 +215,6 @@ pub(super) fn authority_key(question: &Question, facts: &Facts<'_>, missing: &st
         Some(_) => Fact::unknown("it may not be read"),
         None => Fact::unknown(missing),
     };
-    Some(AuthorityKey { path, sha256 })
+    let mode = facts.one("cakey-mode").and_then(|mode| u32::from_str_radix(mode, 8).ok());
+    Some(AuthorityKey { path, sha256, mode })
 }

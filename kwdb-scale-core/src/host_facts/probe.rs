@@ -310,6 +310,7 @@ if [ -n "$certs" ]; then
 fi
 if [ -n "$cakey" ]; then
   nearest "$cakey"
+  if [ -s "$cakey" ] && mode=$(stat -L -c %a "$cakey" 2>/dev/null); then emit "Kcakey-mode $mode"; fi
   if [ -f "$cakey" ] && [ ! -s "$cakey" ]; then emit 'Kcakey absent'
   elif [ -f "$cakey" ] && [ -r "$cakey" ]; then emit "Kcakey there $(sum "$cakey")"
   elif [ "$near" != "$cakey" ] && [ -d "$near" ] && [ -x "$near" ]; then emit 'Kcakey absent'

@@ -383,6 +383,7 @@ fn damage_and_digests_of_keys() {
         let sum = crate::canonical::hex(&<sha2::Sha256 as sha2::Digest>::digest(&content));
         assert_eq!(dir.file("ca.key").unwrap().sha256, Some(Fact::Known(sum.clone())), "{shell:?}");
         assert_eq!(key.sha256, Fact::Known(Some(sum)), "{shell:?}");
+        assert_eq!(key.mode, Some(dir.file("ca.key").unwrap().mode), "{shell:?}");
         assert_eq!(dir.file("node.key").unwrap().sha256, None, "{shell:?}");
     }
     for (name, text, words) in [
@@ -398,8 +399,11 @@ fn damage_and_digests_of_keys() {
     }
     scratch.file("certs/ca.key", "", 0o600);
     assert_eq!(see(&["sh"], &question).1.sha256, Fact::Known(None), "an empty file is no key");
+    question.authority_key = Some(scratch.file("elsewhere/ca.key", "x", 0o644));
+    assert_eq!(see(&["sh"], &question).1.mode, Some(0o644));
     question.authority_key = Some(scratch.path("nowhere/ca.key"));
-    assert_eq!(see(&["sh"], &question).1.sha256, Fact::Known(None));
+    let none = see(&["sh"], &question).1;
+    assert_eq!((none.sha256, none.mode), (Fact::Known(None), None));
     question.certs_dir = Some(scratch.file("file", "x", 0o600));
     let (dir, _) = see(&["sh"], &question);
     assert!(dir.damage(&[])[0].contains("it is no directory"), "{dir:?}");

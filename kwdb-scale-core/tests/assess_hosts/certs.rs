@@ -136,6 +136,19 @@ fn keys_of_the_authority() {
     scene.directory(2).files.push(file("ca.key", 0o644, None));
     scene.warns("ca-key-open", &["host h2: /etc/kaiwudb/certs/ca.key (mode 644)"]);
     scene.finds(scale_in(&[5]), Severity::Warn, "ca-key-open", &["h2"]);
+    // Where the description says that it lies it may be as open.
+    let mut scene = Scene::secure();
+    let configured = |mode| {
+        Some(AuthorityKey { path: "/srv/ca/ca.key".into(), sha256: Fact::Known(Some("a".repeat(64))), mode })
+    };
+    scene.machine(1).authority_key = configured(Some(0o644));
+    scene.warns("ca-key-open", &["host h1: /srv/ca/ca.key (mode 644)"]);
+    for mode in [Some(0o640), None] {
+        scene.machine(1).authority_key = configured(mode);
+        assert!(
+            !checks(&scene.assess(scale_out(&[NEW])), Severity::Warn).contains(&"ca-key-open".to_owned())
+        );
+    }
 
     // The host of the only key may not leave; once another has it too, it may.
     let key = |sum: &str| {
@@ -186,7 +199,7 @@ fn keys_of_the_authority() {
     scene.cluster.inventory.authority = Some(host(5));
     assert!(!scene.assess(scale_in(&[5])).refused(), "it was looked at, and has none");
     let path = "/root/ca/ca.key";
-    let configured = |sha256| Some(AuthorityKey { path: path.into(), sha256 });
+    let configured = |sha256| Some(AuthorityKey { path: path.into(), sha256, mode: None });
     scene.machine(5).authority_key = configured(Fact::Known(Some("a".repeat(64))));
     scene.finds(scale_in(&[5]), Severity::Refuse, "ca-key-last", &["h5", path]);
     scene.directory(2).files.push(key("a"));
@@ -242,8 +255,11 @@ fn a_leaving_host_that_nobody_could_look_at_may_hold_the_only_key() {
         Some(Fact::Known(KeyMatch::Differs));
     assert!(last(&scene).is_some(), "it is another authority's");
     let mut scene = unseen(Scene::secure());
-    scene.machine(2).authority_key =
-        Some(AuthorityKey { path: "/root/ca/ca.key".into(), sha256: Fact::unknown("it may not be read") });
+    scene.machine(2).authority_key = Some(AuthorityKey {
+        path: "/root/ca/ca.key".into(),
+        sha256: Fact::unknown("it may not be read"),
+        mode: None,
+    });
     scene.cluster.inventory.authority = Some(host(2));
     assert_eq!(last(&scene), None);
     scene.machine(2).authority_key = None;

@@ -222,9 +222,16 @@ pub(super) fn ending(cx: &Context<'_>) -> Vec<Problem> {
 pub(super) fn open_keys(cx: &Context<'_>) -> Vec<Problem> {
     let mut lines = BTreeSet::new();
     for (host, facts) in &cx.obs.hosts {
-        let Some(dir) = facts.known().and_then(directory) else { continue };
-        for file in dir.files.iter().filter(|f| is_authority_key(&f.name) && f.mode & 0o007 != 0) {
-            lines.insert(format!("host {host}: {}/{} (mode {:03o})", dir.path, file.name, file.mode));
+        let Some(facts) = facts.known() else { continue };
+        let in_directory = directory(facts).into_iter().flat_map(|dir| {
+            let keys = dir.files.iter().filter(|f| is_authority_key(&f.name));
+            keys.map(|f| (format!("{}/{}", dir.path, f.name), f.mode))
+        });
+        // It may well be one of these.
+        let configured = facts.machine.as_deref().and_then(|m| m.authority_key.as_ref());
+        let configured = configured.and_then(|key| Some((key.path.clone(), key.mode?)));
+        for (path, mode) in in_directory.chain(configured).filter(|(_, mode)| mode & 0o007 != 0) {
+            lines.insert(format!("host {host}: {path} (mode {mode:03o})"));
         }
     }
     if lines.is_empty() {
