@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::host_facts::{flag_values, same_path, store_path};
 use crate::kwbase::{CommandLine, KwbaseHost, Security, advertised, quote, with_port};
 use crate::ports::{PortError, PortErrorKind};
-use crate::topology::{Address, HostName, NodeId, StartMode};
+use crate::topology::{Address, HostName, Locality, NodeId, StartMode};
 
 /// What starts and stops the process of a node.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -254,6 +254,13 @@ pub struct StartLine {
     /// What `--advertise-addr` and `--listen-addr` amount to; `None` where neither names a host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
+    /// `--locality`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
+    /// Whether a word of it is a variable, such as `$KAIWUDB_START_ARG` in the unit of KWDB's installer: it may stand for more
+    /// flags.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_variables: bool,
 }
 
 /// What the node that a unit or container starts must be, by the description of its host. A plan and the start both hold
@@ -273,6 +280,9 @@ pub struct Described {
     /// `--listen-addr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_addr: Option<Address>,
+    /// `--locality`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locality: Option<Locality>,
 }
 
 impl Described {
@@ -288,6 +298,7 @@ impl Described {
             },
             address: host.rpc_address(),
             listen_addr: host.listen_addr.clone(),
+            locality: host.locality.clone().filter(|l| !l.tiers().is_empty()),
         }
     }
 
@@ -320,6 +331,8 @@ impl StartLine {
             insecure: words.iter().any(|w| matches!(*w, "--insecure" | "--insecure=true")),
             certs_dir: one("--certs-dir"),
             address,
+            locality: one("--locality").map(Locality::from),
+            has_variables: words.iter().any(|w| w.starts_with('$')),
             start_mode: words.iter().find_map(|w| modes.iter().find(|m| m.as_str() == *w)).cloned(),
             join: join
                 .iter()
@@ -388,6 +401,16 @@ impl StartLine {
             && differ(own, known)
         {
             return Some((format!("advertises {own}, and the host is described at {known}"), SAME));
+        }
+        if let Some(known) = &described.locality
+            && self.locality.as_ref() != Some(known)
+            && (self.locality.is_some() || !self.has_variables)
+        {
+            let told = self
+                .locality
+                .as_ref()
+                .map_or_else(|| "no --locality".to_owned(), |l| format!("--locality={l}"));
+            return Some((format!("has {told}, and the host is described with {known}"), SAME));
         }
         if self.join.is_empty() {
             return Some((
@@ -485,6 +508,28 @@ mod tests {
         ] {
             check(exec).unwrap_or_else(|e| panic!("{exec}: {e}"));
         }
+        let mut placed = host.clone();
+        placed.locality = Some("region=a,zone=b".into());
+        let check_placed = |flags: &str| {
+            let command = format!("kwbase start --insecure --store=/d -j a:1 {flags}");
+            fits(&placed, &StartMode::MultiReplica, &command)
+        };
+        // A variable may have it in it.
+        for flags in ["--locality=region=a,zone=b", "--locality region=a,zone=b", "$MORE", "${MORE}"] {
+            check_placed(flags).unwrap_or_else(|e| panic!("{flags}: {e}"));
+        }
+        for (flags, words) in [
+            ("", "has no --locality, and the host is described with region=a,zone=b"),
+            (
+                "--locality=region=zzz",
+                "has --locality=region=zzz, and the host is described with region=a,zone=b",
+            ),
+            ("$MORE --locality=region=a", "has --locality=region=a,"),
+        ] {
+            let error = check_placed(flags).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        check("kwbase start --insecure --store=/d -j a:1 --locality=region=zzz").unwrap();
         for (command, words) in [
             ("", "does not tell"),
             ("kwbase start-single-replica --join a:1", "does not run kwbase start"),

@@ -533,6 +533,7 @@ async fn what_owns_a_node_is_told_with_the_description() {
         host.security = Security::Certs { certs_dir: "/certs".into() };
         host.ts_store = vec!["/ts".into()];
         host.advertise_addr = Some("10.0.0.4".into());
+        host.locality = Some("region=a".into());
         host.owner = owner;
         host.exec_prefix = prefix.iter().map(ToString::to_string).collect();
         host.output_file = Some("/var/log/kw.start.log".into());
@@ -546,6 +547,7 @@ async fn what_owns_a_node_is_told_with_the_description() {
         certs_dir: Some("/certs".into()),
         address: Some("10.0.0.4:26257".into()),
         listen_addr: Some("n4:26257".into()),
+        locality: Some("region=a".into()),
     };
     assert_eq!(looks(Owner::Quit, &[]).await, None);
     assert_eq!(looks(unit, &[]).await, Some(whole.clone()));

@@ -213,6 +213,8 @@ fn observations() -> Vec<Observation> {
                 insecure: true,
                 certs_dir: Some("/certs".into()),
                 address: Some("n7:26257".into()),
+                locality: Some("region=a".into()),
+                has_variables: true,
             }),
         }));
         told.writable[0].rights =
@@ -223,6 +225,7 @@ fn observations() -> Vec<Observation> {
             certs_dir: Some("/certs".into()),
             address: Some("n7:26257".into()),
             listen_addr: Some("0.0.0.0:26257".into()),
+            locality: Some("region=a".into()),
         });
         told.authority_key = Some(facts::AuthorityKey {
             path: "/srv/ca/ca.key".into(),

@@ -35,6 +35,14 @@ fn a_unit_whose_node_would_be_none_of_the_cluster() {
         let line = StartLine { address: Some(wrong.into()), ..good() };
         refuses(Some(line), &["advertises", wrong, own]);
     }
+    scene.machine(NEW).described = Some(Described { locality: Some("region=a".into()), ..described() });
+    let mut refuses = |starts: Option<StartLine>, words: &[&str]| {
+        scene.machine(NEW).unit = Fact::Known(Some(Unit { starts, ..unit("inactive", None) }));
+        scene.refuses("process-owner", words);
+    };
+    refuses(Some(good()), &["has no --locality", "region=a"]);
+    let line = StartLine { locality: Some("region=zzz".into()), ..good() };
+    refuses(Some(line), &["has --locality=region=zzz", "described with region=a"]);
     refuses(Some(StartLine { start_mode: None, ..joins(&["a:1"]).unwrap() }), &["does not run kwbase start"]);
     scene.machine(NEW).described = None;
     scene.refuses("process-owner", &["was not held against the description", "look at the host again"]);

@@ -294,7 +294,7 @@ static CATALOGUE: &[Check] = table! {
     "stopping-host", [NO REFUSE REFUSE NO], means::stopping,
         "where a unit or a container owns the process of a leaving node, its host has kwbase and can authenticate as root", "the stop asks a member that stays at the last moment, from there";
     "process-owner", [REFUSE REFUSE REFUSE NO], owner::owners,
-        "where a unit or a container owns the process of a node that joins or leaves, it is there by that name; that of a new one starts the node that is described (store, address, security) and has it join a member; that of a leaving node that lives runs that node, and nothing starts it again after its stop", "systemd, or the engine, starts and stops it by that name";
+        "where a unit or a container owns the process of a node that joins or leaves, it is there by that name; that of a new one starts the node that is described (store, address, locality, security) and has it join a member; that of a leaving node that lives runs that node, and nothing starts it again after its stop", "systemd, or the engine, starts and stops it by that name";
     "means", [INFO INFO INFO NO], means::said,
         "with what new nodes are asked whether they are ready, and leaving ones marked, counted and stopped, and why, when the caller says it", "the caller's configuration";
     // Disks.
