@@ -249,6 +249,19 @@ impl Config {
             return Err(fail(cluster_at, what));
         }
 
+        let ssh_config = match file.ssh.config {
+            None => None,
+            Some(config) if config.as_os_str().is_empty() || at(&config).is_dir() => {
+                let what = format!(
+                    "[ssh]: config = \"{}\" is not the path of a file; name the ssh_config, or leave config out for ssh's own",
+                    config.display().to_string().escape_debug()
+                );
+                return Err(fail(None, what));
+            }
+            // One that is not there, ssh names itself.
+            Some(config) => Some(at(&config)),
+        };
+
         let certificates_at = file.certificates.as_ref().map(|c| c.span().start);
         let certificates = file
             .certificates
@@ -273,7 +286,7 @@ impl Config {
             hosts,
             reach,
             deploy,
-            ssh_config: file.ssh.config.map(|file| at(&file)),
+            ssh_config,
             certificates,
             path: path.to_owned(),
         })
@@ -399,6 +412,8 @@ mod tests {
             (format!("{MINIMAL}transport = \"carrier-pigeon\"\n"), "carrier-pigeon"),
             (format!("{MINIMAL}sudo = true\n"), "transport = \"ssh\""),
             (format!("{MINIMAL}[ssh]\nport = 22\n"), "port"),
+            (format!("{MINIMAL}[ssh]\nconfig = \"\"\n"), "[ssh]: config = \"\" is not the path of a file"),
+            (format!("{MINIMAL}[ssh]\nconfig = \"/\"\n"), "[ssh]: config = \"/\" is not the path of a file"),
             (format!("{MINIMAL}[certificates]\nca_key = \"/a\"\n"), "secure = false"),
             (format!("{SECURE}[certificates]\n"), "ca_key"),
             (format!("{SECURE}[certificates]\nca_key = \"a\"\nca_host = \"n1\"\n"), "absolute"),
