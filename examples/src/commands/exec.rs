@@ -270,9 +270,10 @@ fn work(args: &ExecArgs) -> Result<Work, Failure> {
     if let Some(file) = &args.put {
         let (content, mode) = read("the file", file)?;
         let path = args.to.clone().unwrap_or_default();
-        if path.is_empty() || path.starts_with('-') || path.ends_with('/') || path.contains('\0') {
+        // A relative one would be looked for where the login begins, which is another directory with sudo.
+        if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
             return Err(Failure::usage(format!(
-                "--to '{}' is not the path of a file: write its full name on the hosts",
+                "--to '{}' is not the absolute path of a file: write its full name on the hosts, from / on",
                 path.escape_default()
             )));
         }
@@ -451,6 +452,27 @@ mod tests {
         let open = printed(success, cap - 1, true);
         assert_eq!((open.exit(), open.failure()), (Exit::Done, None));
         assert_eq!(printed(success, cap, false).exit(), Exit::Done);
+    }
+
+    #[test]
+    fn a_file_goes_to_an_absolute_path() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: ExecArgs,
+        }
+        let own = format!("{}/src/commands/exec.rs", env!("CARGO_MANIFEST_DIR"));
+        let to = |path: &str| {
+            let line = ["exec", "--put", &own, &format!("--to={path}")];
+            work(&<Line as clap::Parser>::try_parse_from(line).unwrap().args).err()
+        };
+        assert!(to("/srv/f").is_none());
+        for path in ["srv/f", "f", "./f", "~/f", "-f", "", "/srv/"] {
+            let failure = to(path).unwrap_or_else(|| panic!("{path} was taken"));
+            assert_eq!(failure.exit, Exit::Usage, "{path}");
+            let said = format!("--to '{path}' is not the absolute path of a file");
+            assert!(failure.to_string().contains(&said), "{failure}");
+        }
     }
 
     #[test]

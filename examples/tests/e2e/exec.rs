@@ -272,7 +272,7 @@ pub(crate) fn exec_executes_nothing_else(case: &Case) {
     let out = fleet.exec("127.0.0.1\n", &["--script", &quoted]).exit(0);
     assert_eq!(out.stdout.lines().count(), 2);
     fleet.exec("127.0.0.1\n", &["--command", "--help"]).exit(2).says(&["does not begin with a program"]);
-    for path in ["-rf", "", "a/", "a\nb/"] {
+    for path in ["-rf", "", "a/", "a\nb/", "srv/f"] {
         fleet.exec("127.0.0.1\n", &["--put", &script, &format!("--to={path}")]).exit(2).says(&["--to"]);
     }
     assert!(!fleet.canary().exists(), "something was executed");
