@@ -145,12 +145,21 @@ impl Outcome {
         matches!(self.exit(), Exit::Refused | Exit::Usage)
     }
 
-    /// Why it failed, and what helps; one line.
-    fn failure(&self) -> Option<String> {
+    /// Whether the command printed anything.
+    fn printed(&self) -> bool {
+        matches!(&self.result, Ok(Some(output)) if !output.stdout.is_empty() || !output.stderr.is_empty())
+    }
+
+    /// Why it failed, and what helps; one line. `above` tells whether what the command printed stands above that line.
+    fn failure(&self, above: bool) -> Option<String> {
         use PortErrorKind as Kind;
         let (why, cure) = match &self.result {
             Ok(Some(output)) if !output.end.success() => {
-                (output.end.to_string(), "read what it printed above")
+                let why = output.end.to_string();
+                if !above {
+                    return Some(plain(&why));
+                }
+                (why, "read what it printed above")
             }
             Ok(Some(output)) if cut(output) => (
                 format!("its output was cut at {OUTPUT_MIB} MiB"),
@@ -200,7 +209,7 @@ impl Outcome {
                 ));
             }
         }
-        if let Some(failure) = self.failure() {
+        if let Some(failure) = self.failure(self.printed()) {
             ui.say(format_args!("kwscale: {host}: {failure}"));
         }
     }
@@ -220,7 +229,7 @@ impl Outcome {
             map.insert("stderr".to_owned(), output.stderr.clone().into());
             map.insert("truncated".to_owned(), output.truncated.into());
         }
-        if let Some(failure) = self.failure() {
+        if let Some(failure) = self.failure(false) {
             map.insert("message".to_owned(), failure.into());
         }
         object
@@ -406,11 +415,11 @@ mod tests {
         let error = |kind| of(Err(PortError::new(kind, "why")));
         assert_eq!(error(PortErrorKind::Deadline).exit(), Exit::Failed);
         assert_eq!(error(PortErrorKind::Authentication).exit(), Exit::Refused);
-        let failure = error(PortErrorKind::Unreachable).failure().unwrap();
+        let failure = error(PortErrorKind::Unreachable).failure(true).unwrap();
         assert!(failure.starts_with("why; cure: ") && !failure.contains('\n'), "{failure}");
         // These say it themselves.
         for kind in [PortErrorKind::Authentication, PortErrorKind::Config, PortErrorKind::Unsupported] {
-            assert_eq!(error(kind).failure().unwrap(), "why");
+            assert_eq!(error(kind).failure(true).unwrap(), "why");
         }
     }
 
@@ -444,13 +453,13 @@ mod tests {
         let cut = printed(success, cap, true);
         assert_eq!(cut.exit(), Exit::Failed);
         assert_eq!(cut.json(1)["truncated"], true);
-        let failure = cut.failure().unwrap();
+        let failure = cut.failure(true).unwrap();
         assert!(failure.starts_with("its output was cut at 4 MiB; cure: "), "{failure}");
         // What the command itself says comes first.
-        let failure = printed(CommandEnd::Exit(7), cap, true).failure().unwrap();
+        let failure = printed(CommandEnd::Exit(7), cap, true).failure(true).unwrap();
         assert!(failure.starts_with("exit code 7"), "{failure}");
         let open = printed(success, cap - 1, true);
-        assert_eq!((open.exit(), open.failure()), (Exit::Done, None));
+        assert_eq!((open.exit(), open.failure(true)), (Exit::Done, None));
         assert_eq!(printed(success, cap, false).exit(), Exit::Done);
     }
 
@@ -476,6 +485,18 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_command_points_to_what_it_printed_where_it_printed_something() {
+        let mut outcome = ended(CommandEnd::Exit(3));
+        assert!(outcome.printed());
+        assert_eq!(outcome.failure(true).unwrap(), "exit code 3; cure: read what it printed above");
+        if let Ok(Some(output)) = &mut outcome.result {
+            output.stdout.clear();
+        }
+        assert!(!outcome.printed());
+        assert_eq!(outcome.failure(outcome.printed()).unwrap(), "exit code 3");
+    }
+
+    #[test]
     fn what_hosts_print_does_nothing_to_a_terminal() {
         assert_eq!(plain("a\tb\r"), "a\tb");
         assert_eq!(plain("\u{1b}[2Jx\ry\u{7f}\u{9b}"), "\\u{1b}[2Jx\\ry\\u{7f}\\u{9b}");
@@ -486,7 +507,8 @@ mod tests {
         let object = ended(CommandEnd::Exit(3)).json(2);
         assert_eq!(object["round"], 2);
         assert_eq!((&object["end"], &object["stdout"]), (&"exit code 3".into(), &"out\n".into()));
-        assert!(object["message"].as_str().unwrap().contains("cure"));
+        // Nothing stands above it there.
+        assert_eq!(object["message"], "exit code 3");
         assert!(!object.to_string().contains('\n'));
     }
 }

@@ -154,8 +154,13 @@ pub(crate) fn exec_tells_what_failed(case: &Case) {
         let out = fleet.exec(&good, &args).exit(1).says(words);
         assert!(begun.elapsed() < SOON && out.stderr.contains("cure: "), "{}", out.stderr);
     };
-    fails(&["sh", "-c", "exit 7"], &["exit code 7"]);
-    fails(&["sh", "-c", "kill -9 $$"], &["signal 9"]);
+    fails(&["sh", "-c", "echo why >&2; exit 7"], &["why", "exit code 7", "read what it printed above"]);
+    // One that printed nothing has nothing to be read.
+    for command in [&["false"][..], &["sh", "-c", "kill -9 $$"]] {
+        let args: Vec<&str> = ["--command"].iter().chain(command).copied().collect();
+        let out = fleet.exec(&good, &args).exit(1);
+        assert!(out.stderr.contains(&good) && !out.stderr.contains("cure"), "{}", out.stderr);
+    }
     fails(&["no-such-program"], &["no-such-program"]);
     fails(&["sleep", "300"], &["2s", "ended"]);
     // Not all that it printed is here. Nobody reads what a daemon prints, and it is no failure.
