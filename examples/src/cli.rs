@@ -147,8 +147,9 @@ pub struct ResumeArgs {
     /// Do not ask.
     #[arg(long)]
     pub yes: bool,
-    /// Where the record of the operation is kept, in place of the directory beside the cluster's file.
-    #[arg(long, value_name = "DIR")]
+    /// Where the record of the operation is kept, in place of the directory beside the cluster's file; or the record
+    /// itself, of an operation that is not the newest.
+    #[arg(long, value_name = "DIR|FILE")]
     pub journal: Option<PathBuf>,
 }
 

@@ -10,3 +10,4 @@ pub(crate) mod plan;
 pub(crate) mod recommission;
 pub(crate) mod safety;
 pub(crate) mod status;
+mod unfinished;

@@ -8,13 +8,13 @@ use kwdb_scale_core::execute::{
 };
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::plan::{Plan, Step};
-use kwdb_scale_core::ports::{Gateway, Journal, PortErrorKind};
-use kwdb_scale_core::topology::ClusterId;
+use kwdb_scale_core::ports::{Gateway, PortErrorKind};
 use kwdb_scale_local::FileJournal;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::plan::read_plan;
+use super::unfinished::{self, Survey, Told};
 use crate::cli::{ApplyArgs, Global, ResumeArgs};
 use crate::connect::{Cluster, port_failure};
 use crate::failure::{Exit, Failure};
@@ -62,6 +62,8 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
             ),
         ));
     }
+    let journals = args.journal.clone().unwrap_or_else(|| cluster.config.journal.clone());
+    Survey::of(&journals, &plan.cluster_id).await?.warn(ui, global);
     if !args.yes {
         ui.say(&plan);
         if !ui.confirm("Carry out this plan?")? {
@@ -74,6 +76,7 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
     }))?;
     let dir = cluster.journal_dir(args.journal.as_deref())?;
     nothing_to_restore(&cluster, &dir, &plan).await?;
+    unfinished::clean(ui, &cluster, &dir, &plan.cluster_id).await?;
     let chosen = cluster.control(&plan.gateways).await?;
     ui.say(format_args!("by {}", chosen.means));
     let journal = FileJournal::create(&dir, &format!("{}-{}", plan.kind(), plan.id))
@@ -95,7 +98,7 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
 
 /// An operation that was stopped and would put a setting back is not silently forgotten for another one.
 async fn nothing_to_restore(cluster: &Cluster, dir: &Path, plan: &Plan) -> Result<(), Failure> {
-    let Some((journal, ledger)) = newest_unfinished(dir, &plan.cluster_id).await? else { return Ok(()) };
+    let Some((journal, ledger)) = unfinished::newest(dir, &plan.cluster_id).await? else { return Ok(()) };
     let restorable = ledger.restorable();
     if restorable.is_empty() {
         return Ok(());
@@ -128,19 +131,9 @@ async fn nothing_to_restore(cluster: &Cluster, dir: &Path, plan: &Plan) -> Resul
 
 pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Result<Exit, Failure> {
     let cluster = Cluster::open(&global.cluster).await?;
-    let dir = args.journal.clone().unwrap_or_else(|| cluster.config.journal.clone());
-    let unfinished = match FileJournal::list(&dir).await {
-        // Nothing to ask the cluster for.
-        Ok(journals) if journals.is_empty() => None,
-        _ => newest_unfinished(&dir, &cluster.id().await?).await?,
-    };
-    let Some((journal, ledger)) = unfinished else {
-        return Err(Failure::usage(format!(
-            "there is no operation to resume in {}; begin one with plan -o and apply",
-            dir.display()
-        )));
-    };
-    let path = journal.path().to_owned();
+    let (told, survey, dir) = to_resume(global, &cluster, args).await?;
+    let ledger = &told.ledger;
+    let path = told.path.clone();
     let plan = &ledger.plan;
     let done = ledger.cursor.min(plan.steps.len());
     ui.say(format_args!(
@@ -150,7 +143,12 @@ pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Resul
         plan.steps.len(),
         path.display()
     ));
-    cluster.journal_dir(args.journal.as_deref())?;
+    if (args.undo || ledger.cancel == Some(Cancel::Undo))
+        && let Some(why) = survey.bars_undo(&told)
+    {
+        return Err(Failure::new(Exit::Refused, format!("plan {} is not undone: {why}", plan.id)));
+    }
+    cluster.journal_dir(args.journal.as_ref().map(|_| dir.as_path()))?;
     if !args.yes {
         let question = if ledger.cancel == Some(Cancel::Undo) {
             "It is being undone. Go on taking back its mark and its settings?"
@@ -169,12 +167,58 @@ pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Resul
     let chosen = cluster.control(&ledger.plan.gateways).await?;
     ui.say(format_args!("by {}", chosen.means));
     let means = chosen.means.to_string();
-    let ports = cluster.ports(chosen, Arc::new(journal));
+    let ports = cluster.ports(chosen, Arc::new(told.journal().await?));
     let operation = Operation::resume(ports).await.map_err(|e| execute_failure(&e))?;
     if args.undo {
         operation.canceller().cancel(Cancel::Undo);
     }
     drive(ui, global, operation, means, &path, args.journal.as_deref()).await
+}
+
+/// The operation that is named by its journal, or the newest one; with all of them, and their directory.
+async fn to_resume(
+    global: &Global,
+    cluster: &Cluster,
+    args: &ResumeArgs,
+) -> Result<(Told, Survey, PathBuf), Failure> {
+    let given = args.journal.clone().unwrap_or_else(|| cluster.config.journal.clone());
+    if given.is_file() {
+        let none =
+            || Failure::usage(format!("{}: nothing was recorded, so nothing was done", given.display()));
+        let told = Told::read(&given).await?.ok_or_else(none)?;
+        let id = cluster.id().await?;
+        if told.ledger.plan.cluster_id != id {
+            return Err(Failure::usage(format!(
+                "{}: it is of cluster {}, and {} leads to cluster {id}; name the file of its cluster with --cluster",
+                given.display(),
+                told.ledger.plan.cluster_id,
+                cluster.config.path.display()
+            )));
+        }
+        let dir = given.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        return Ok((told, Survey::of(dir, &id).await?, dir.to_owned()));
+    }
+    let nothing = |more: &str| {
+        Failure::usage(format!("there is no operation to resume in {}; {more}", given.display()))
+    };
+    let begin = "begin one with plan -o and apply";
+    if matches!(FileJournal::list(&given).await, Ok(journals) if journals.is_empty()) {
+        // Nothing to ask the cluster for.
+        return Err(nothing(begin));
+    }
+    let survey = Survey::of(&given, &cluster.id().await?).await?;
+    match survey.newest()?.map(|told| told.path.clone()) {
+        Some(path) => {
+            let told = Told::read(&path).await?.ok_or_else(|| nothing(begin))?;
+            Ok((told, survey, given))
+        }
+        None => Err(match survey.lines(global) {
+            older if older.is_empty() => nothing(begin),
+            older => {
+                nothing(&format!("the newest has ended, and an older one has not: {}", older.join("; ")))
+            }
+        }),
+    }
 }
 
 fn nothing_to_do(ui: &Ui, plan: &Plan) -> Result<Exit, Failure> {
@@ -353,16 +397,18 @@ fn next_commands(global: &Global, journal_dir: Option<&Path>, ledger: &Ledger, e
         next.push(format!("kwscale resume --cluster {cluster}{journal}"));
     }
     let marked = ledger.recommissionable();
-    if !marked.is_empty() {
+    // One that is named by its journal may not be the one that `recommission` undoes.
+    let named = journal_dir.is_some_and(Path::is_file);
+    if !marked.is_empty() && !named {
         let nodes: Vec<String> = marked.iter().map(|n| n.0.to_string()).collect();
         next.push(format!("kwscale recommission --cluster {cluster}{journal} {}", nodes.join(" ")));
-    } else if !ledger.restorable().is_empty() {
+    } else if !marked.is_empty() || !ledger.restorable().is_empty() {
         next.push(format!("kwscale resume --undo --cluster {cluster}{journal}"));
     }
     next
 }
 
-fn quote(path: &Path) -> String {
+pub(crate) fn quote(path: &Path) -> String {
     kwdb_scale_core::kwbase::quote::quote(&path.display().to_string())
 }
 
@@ -389,7 +435,7 @@ fn watch_signals(ui: Ui, canceller: Canceller) -> Result<(), Failure> {
     Ok(())
 }
 
-fn execute_failure(error: &ExecuteError) -> Failure {
+pub(crate) fn execute_failure(error: &ExecuteError) -> Failure {
     match error {
         ExecuteError::Lock(e) if e.kind() == PortErrorKind::Denied => {
             Failure::new(Exit::Refused, error.to_string())
@@ -400,43 +446,6 @@ fn execute_failure(error: &ExecuteError) -> Failure {
         ExecuteError::OutOfOrder(_) => Failure::usage(error.to_string()),
         other => Failure::other(other.to_string()),
     }
-}
-
-const WITHOUT_IT: &str =
-    "moved elsewhere it bars nothing, but its operation cannot be gone on with or undone then";
-
-/// The newest journal of the cluster, unless its operation has ended for good; those of refused operations do not
-/// count. Clusters whose files lie in one directory may share a directory of journals.
-pub(crate) async fn newest_unfinished(
-    dir: &Path,
-    cluster: &ClusterId,
-) -> Result<Option<(FileJournal, Ledger)>, Failure> {
-    let damaged = |path: &PathBuf, why: String| match why.contains(&path.display().to_string()) {
-        true => Failure::usage(format!("{why}; {WITHOUT_IT}")),
-        false => Failure::usage(format!("journal {}: {why}; {WITHOUT_IT}", path.display())),
-    };
-    let journals = FileJournal::list(dir).await.map_err(|e| port_failure("journals", &e))?;
-    for path in journals.iter().rev() {
-        let journal = FileJournal::open(path).await.map_err(|e| damaged(path, e.chain()))?;
-        let records = journal.records().await.map_err(|e| damaged(path, e.chain()))?;
-        if records.is_empty() {
-            // Killed before anything was recorded, so before anything was done.
-            continue;
-        }
-        let ledger =
-            Ledger::replay(records.iter().map(|r| &r.record)).map_err(|e| damaged(path, e.to_string()))?;
-        if ledger.plan.cluster_id != *cluster {
-            continue;
-        }
-        match &ledger.ended {
-            // What was begun before it and left is overtaken.
-            Some(End::Done(_) | End::Undone(_)) => return Ok(None),
-            // Nothing was done.
-            Some(End::Stopped(stopped)) if stopped.reason == StopReason::Refused => {}
-            _ => return Ok(Some((journal, ledger))),
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

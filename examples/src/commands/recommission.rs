@@ -8,7 +8,7 @@ use kwdb_scale_core::ports::OperationLock;
 use kwdb_scale_core::request::{Inventory, NodeRef};
 use kwdb_scale_core::topology::{NodeClass, NodeId};
 
-use super::apply;
+use super::{apply, unfinished};
 use crate::cli::{Global, RecommissionArgs};
 use crate::connect::{Cluster, port_failure};
 use crate::failure::{Exit, Failure};
@@ -48,7 +48,7 @@ pub(crate) async fn recommission(ui: &Ui, global: &Global, args: &RecommissionAr
     let dir = args.journal.clone().unwrap_or_else(|| config.journal.clone());
     let mut undone = Vec::new();
     let unfinished = match (&held, observation.cluster_id.known()) {
-        (Some(_), Some(id)) => apply::newest_unfinished(&dir, id).await.unwrap_or_else(|e| {
+        (Some(_), Some(id)) => unfinished::newest(&dir, id).await.unwrap_or_else(|e| {
             ui.say(format_args!("warning: {e}; the mark is taken back, and no operation is undone"));
             None
         }),

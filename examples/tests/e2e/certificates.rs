@@ -204,6 +204,8 @@ pub(crate) fn certificates_are_made(case: &Case) {
     assert_eq!(scene.lab.status().members(), [1, 2, 3, 4, 5, 6]);
     scene.installed(&n6);
 
+    another_plan_after_a_kill(&scene);
+
     // A directory of two hosts is never touched.
     let shared = scene.lab.lab("add", &[]).stdout.trim().to_owned();
     scene.issuing();
@@ -211,4 +213,75 @@ pub(crate) fn certificates_are_made(case: &Case) {
         .kwscale(&["plan", "--certificates", "issue", "scale-out", &shared])
         .exit(2)
         .says(&["one certificate directory", "certs_dir"]);
+}
+
+/// A killed operation is not gone on with: what it left is told of, and removed before the next one begins.
+fn another_plan_after_a_kill(scene: &Scene<'_>) {
+    let n7 = scene.add();
+    scene.issuing();
+    let plan = scene.plan(&["--certificates", "archive", "scale-out", "n7", "--no-await-balance"]);
+    scene.killed(&plan);
+    let journals = || {
+        let entries = fs::read_dir(scene.lab.inside("kwscale-journal")).unwrap();
+        let paths = entries.map(|e| e.unwrap().path());
+        let mut list: Vec<PathBuf> = paths.filter(|p| p.extension().is_some_and(|e| e == "jsonl")).collect();
+        list.sort();
+        list
+    };
+    let killed = journals().pop().unwrap().display().to_string();
+    // What it had begun over there ends by itself, and leaves the private keys that it made.
+    std::thread::sleep(Duration::from_secs(4));
+    let own = format!("{}.new-", n7.display());
+    let beside = || {
+        let entries = fs::read_dir(n7.parent().unwrap()).unwrap().map(|e| e.unwrap().path());
+        entries.filter(|p| p.to_str().unwrap().starts_with(&own)).collect::<Vec<_>>()
+    };
+    let [new] = beside().try_into().unwrap();
+    assert!(new.join("client.root.key").exists());
+    fs::write(new.join("ca.key"), "as if its host had died").unwrap();
+    fs::set_permissions(new.join("ca.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let (dir, key) = (new.display().to_string(), new.join("ca.key").display().to_string());
+    scene.kwscale(&["hosts"]).exit(0).says(&[
+        &format!("{dir} (mode 700, of "),
+        &format!("{dir}/client.root.key (mode 600, of "),
+        &format!("{key} (mode 644, of "),
+    ]);
+    scene.kwscale(&["check", "--certificates", "issue", "scale-out", "n7"]).exit(0).says(&[
+        "host-leftovers",
+        &dir,
+        "goes on or was cut off",
+        "ca-key-open",
+        &format!("{key} (mode 644"),
+    ]);
+
+    let plan = scene.plan(&["--certificates", "issue", "scale-out", "n7", "--no-await-balance"]);
+    scene.kwscale(&["apply", &plan, "--yes"]).exit(0).says(&[
+        "has not ended",
+        "at hand: ",
+        &format!("--journal {killed}"),
+        "--undo",
+        "removed what plan",
+        &dir,
+    ]);
+    assert_eq!(scene.lab.status().members(), [1, 2, 3, 4, 5, 6, 7]);
+    scene.installed(&n7);
+
+    // It is named, can be gone on with, and is not undone over what the newer one did.
+    let out = scene.kwscale(&["resume", "--yes"]).exit(2);
+    out.says(&[
+        "no operation to resume",
+        "an older one has not",
+        &format!("--journal {killed}"),
+        "cannot be taken back",
+    ]);
+    let out = scene.kwscale(&["resume", "--undo", "--yes", "--journal", &killed]).exit(3);
+    out.says(&["is not undone", "host n7"]);
+    scene.installed(&n7);
+    scene.kwscale(&["resume", "--yes", "--journal", &killed]).exit(0);
+    assert_eq!(scene.lab.status().members(), [1, 2, 3, 4, 5, 6, 7]);
+    scene.installed(&n7);
+    let out = scene.kwscale(&["resume", "--yes"]).exit(2).says(&["no operation to resume"]);
+    assert!(!out.stderr.contains("an older one"), "{}", out.stderr);
+    let out = scene.kwscale(&["resume", "--yes", "--journal", &killed]).exit(3);
+    out.says(&["has ended"]);
 }

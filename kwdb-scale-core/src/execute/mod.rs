@@ -13,6 +13,7 @@ mod observe;
 mod perform;
 mod reach;
 mod record;
+mod remains;
 mod steps;
 mod watch;
 
@@ -24,3 +25,4 @@ pub use observe::{ObserveError, ObserveOptions, observe};
 pub use record::{
     Act, ActResult, Cancel, Certification, End, Ledger, OutOfOrder, Record, SavedSetting, StopReason, Stopped,
 };
+pub use remains::{Remains, clean_certificates};

@@ -270,7 +270,8 @@ pub struct Machine {
     /// The file in which the authority's private key lies, on the host where it does by the caller's configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority_key: Option<AuthorityKey>,
-    /// What was left lying about that holds a CA's private key or may hold it.
+    /// What lies about that holds private keys or may hold them: a CA's, and what an operation that goes on or was cut off
+    /// has of certificates. Of such a directory also the keys and archives in it, as far as it can be looked into.
     pub leftovers: Fact<Vec<Leftover>>,
     /// Nodes of KWDB that run there, whoever started them.
     pub processes: Fact<Vec<NodeProcess>>,
@@ -650,6 +651,15 @@ pub struct Leftover {
     pub mode: u32,
     /// Its owner.
     pub owner: String,
+}
+
+impl Leftover {
+    /// Whether by its name an operation of ours made it, for as long as it makes and installs certificates.
+    pub(crate) fn is_temporary(&self) -> bool {
+        let ours =
+            |part: &str| part.starts_with("kwdb-scale-") || part.contains(".new-") || part.contains(".gone-");
+        self.path.split('/').any(ours)
+    }
 }
 
 /// A node that runs.

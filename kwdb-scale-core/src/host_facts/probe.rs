@@ -210,7 +210,21 @@ emit "Z$code"
 
 /// What a node of the host will meet. Arguments: the program, the certificate directory or nothing, the file of the
 /// authority's private key or nothing, how many of the directories that follow must be empty, and the directories.
+/// Temporary directories of certificates are found by the names that `certs::install` and `certs::on_host` give them.
 const INSIDE: &str = r#"
+left() {
+  for path do
+    [ -e "$path" ] || [ -L "$path" ] || continue
+    lefts=$((lefts + 1))
+    [ "$lefts" -le 64 ] || return 0
+    emit "Kleft $(stat -c '%a %U' "$path" 2>/dev/null) $path"
+  done
+}
+temporary() {
+  for work do
+    [ -d "$work" ] && left "$work" "$work"/*.key "$work"/*.tar.gz "$work"/old/*.key
+  done
+}
 mounted() { emit "P$dir${1#"${here%/}"}"; }
 entries() (
   cd -P "$1" || exit 1
@@ -307,6 +321,13 @@ if [ -n "$certs" ]; then
       esac
     done
   fi
+fi
+if stat -c %a / >/dev/null 2>&1; then
+  lefts=0 beside=$certs
+  if [ -L "$certs" ] && [ -d "$certs" ]; then beside=$(cd -P -- "$certs" && pwd -P); fi
+  [ -z "$beside" ] || temporary "$beside".new-* "$beside".gone-*
+  temporary "${TMPDIR:-/tmp}"/kwdb-scale-[0-9]*Z-*.??????
+  emit 'Kleft-looked yes'
 fi
 if [ -n "$cakey" ]; then
   nearest "$cakey"

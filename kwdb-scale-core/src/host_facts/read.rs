@@ -171,9 +171,7 @@ fn read_items(
         clock: clock(out.all("clock"), trip, silent),
         certificates: if secure { directory(question, inner, &within, missing) } else { Fact::Known(None) },
         authority_key: authority_key(question, &within, missing),
-        leftovers: listed_if(&out, "left-looked", "there is no `stat` on the host", || {
-            out.all("left").iter().filter_map(|v| leftover(v)).collect()
-        }),
+        leftovers: leftovers(&out, &within, missing),
         processes: if within.one("proc-looked").is_some() {
             Fact::Known(processes(inner))
         } else if inner.is_empty() {
@@ -558,6 +556,20 @@ fn reading(value: &str) -> Option<(Timestamp, SignedDuration)> {
 
 fn octal(word: &str) -> Option<u32> {
     u32::from_str_radix(word, 8).ok()
+}
+
+/// What both parts of the probe found. Nothing was left only where both have looked.
+fn leftovers(out: &Facts<'_>, within: &Facts<'_>, missing: &str) -> Fact<Vec<Leftover>> {
+    let list = |facts: &Facts<'_>, silent: &str| match facts.one("left-looked") {
+        Some(_) => Fact::Known(facts.all("left").iter().filter_map(|v| leftover(v)).collect::<Vec<_>>()),
+        None if facts.0.is_empty() => Fact::unknown(silent),
+        None => Fact::unknown("there is no `stat` on the host"),
+    };
+    match (list(out, SILENT), list(within, missing)) {
+        (Fact::Known(found), Fact::Known(more)) => Fact::Known([found, more].concat()),
+        (Fact::Known(found), _) | (_, Fact::Known(found)) if !found.is_empty() => Fact::Known(found),
+        (Fact::Unknown(why), _) | (_, Fact::Unknown(why)) => Fact::Unknown(why),
+    }
 }
 
 fn leftover(value: &str) -> Option<Leftover> {

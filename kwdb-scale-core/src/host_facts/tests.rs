@@ -409,6 +409,66 @@ fn damage_and_digests_of_keys() {
     assert!(dir.damage(&[])[0].contains("it is no directory"), "{dir:?}");
 }
 
+/// What the scripts of `certs` leave when they are killed, by the names that they give it.
+#[test]
+fn temporary_files_of_certificates_are_leftovers() {
+    let scratch = Scratch::new("cut-off");
+    let mut question = scratch.question(&["store"]);
+    question.certs_dir = Some(scratch.dir("etc/certs"));
+    let tag = "20260102T030405Z-0a1b2c3d-1";
+    let told = |question: &Question, shell: &[&str]| {
+        let temp = format!("TMPDIR={}", scratch.dir("temp"));
+        let wrapped: Vec<&str> = ["env", &temp].into_iter().chain(shell.iter().copied()).collect();
+        let machine = look(&wrapped, question, &scratch.0).machine;
+        let own = |l: &&Leftover| l.path.starts_with(scratch.0.to_str().unwrap());
+        let found = machine.leftovers.known().unwrap().iter().filter(own).cloned();
+        found
+            .map(|l| (l.path[scratch.0.to_str().unwrap().len() + 1..].to_owned(), l.mode))
+            .collect::<Vec<_>>()
+    };
+    // Kept on purpose, and files of others.
+    scratch.file(&format!("etc/certs.old-{tag}/node.key"), "x", 0o600);
+    scratch.file("temp/kwdb-scale-notes.txt", "x", 0o644);
+    scratch.dir("temp/kwdb-scale-shells-1");
+    assert_eq!(told(&question, &["sh"]), []);
+
+    let new = format!("etc/certs.new-{tag}");
+    scratch.file(&format!("{new}/ca.key"), "x", 0o644);
+    scratch.file(&format!("{new}/node.crt"), "x", 0o644);
+    scratch.file(&format!("{new}/old/node.key"), "x", 0o600);
+    scratch.dir(&format!("etc/certs.gone-{tag}"));
+    let issued = format!("temp/kwdb-scale-{tag}.aB3dE6");
+    scratch.file(&format!("{issued}/kaiwudb_certs.tar.gz"), "x", 0o600);
+    for dir in [&new, &issued, &format!("etc/certs.gone-{tag}")] {
+        fs::set_permissions(scratch.path(dir), Permissions::from_mode(0o700)).unwrap();
+    }
+    let want = [
+        (new.clone(), 0o700),
+        (format!("{new}/ca.key"), 0o644),
+        (format!("{new}/old/node.key"), 0o600),
+        (format!("etc/certs.gone-{tag}"), 0o700),
+        (issued.clone(), 0o700),
+        (format!("{issued}/kaiwudb_certs.tar.gz"), 0o600),
+    ];
+    for shell in shells() {
+        assert_eq!(told(&question, &shell), want, "{shell:?}");
+    }
+    // They lie beside what a link leads to.
+    std::os::unix::fs::symlink(scratch.path("etc/certs"), scratch.path("link")).unwrap();
+    question.certs_dir = Some(scratch.path("link"));
+    assert_eq!(told(&question, &["sh"]), want);
+
+    // A part that did not come may have had more to tell; what is known is told.
+    let (stdout, _) = answer(&["sh"], &question, &scratch.0);
+    let outer = stdout.split_once("Sabsent").unwrap().0;
+    let outside = |more: &str| read(&question, &format!("{outer}{more}Z1\0"), "", None).machine.leftovers;
+    let archive = "Kleft 644 root /tmp/kaiwudb_certs.tar.gz\0";
+    assert!(outside(archive).known().unwrap().iter().any(|l| l.path == "/tmp/kaiwudb_certs.tar.gz"));
+    if !outer.contains("Kleft ") {
+        assert!(outside("").known().is_none());
+    }
+}
+
 #[test]
 fn service_container_deploy_script_and_leftovers() {
     let scratch = Scratch::new("managed");

@@ -640,6 +640,21 @@ fn what_lies_about() {
     let left = Leftover { path: "/tmp/kaiwudb_certs".into(), mode: 0o755, owner: "root".into() };
     scene.machine(3).leftovers = Fact::Known(vec![left]);
     scene.warns("host-leftovers", &["host h3: /tmp/kaiwudb_certs (mode 755, of root)"]);
+
+    // What a killed operation has left, or one that goes on has. A key in there may be open by its own mode.
+    let left = |path: &str, mode| Leftover { path: path.into(), mode, owner: "root".into() };
+    let dir = "/etc/kaiwudb/certs.new-20260102T030405Z-0a1b2c3d-1";
+    let key = format!("{dir}/ca.key");
+    scene.machine(3).leftovers = Fact::Known(vec![left(dir, 0o700), left(&key, 0o600)]);
+    scene.warns("host-leftovers", &[dir, "(mode 700, of root", "goes on or was cut off", "ca.key (mode 600"]);
+    let found = scene.assess(scale_out(&[NEW])).findings;
+    assert!(found.iter().all(|f| f.check != "ca-key-open"), "{found:?}");
+    for (mode, words) in [(0o700, "(mode 644, behind the mode 700 of "), (0o755, "(mode 644)")] {
+        scene.machine(3).leftovers = Fact::Known(vec![left(dir, mode), left(&key, 0o644)]);
+        let found = scene.assess(scale_out(&[NEW])).findings;
+        let open = found.iter().find(|f| f.check == "ca-key-open").unwrap().to_string();
+        assert!(open.contains(&format!("host h3: {key} {words}")), "{open}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::assess::{Context, Retry};
 use crate::certificate::Certificate;
 use crate::certs::{brief, purpose_fault};
 use crate::fact::Fact;
-use crate::host_facts::{CertificateDirectory, HostFacts};
+use crate::host_facts::{CertificateDirectory, HostFacts, Leftover};
 use crate::topology::HostName;
 
 /// A certificate that ends sooner is a warning.
@@ -233,12 +233,24 @@ pub(super) fn open_keys(cx: &Context<'_>) -> Vec<Problem> {
         for (path, mode) in in_directory.chain(configured).filter(|(_, mode)| mode & 0o007 != 0) {
             lines.insert(format!("host {host}: {path} (mode {mode:03o})"));
         }
+        let left = facts.machine.as_deref().and_then(|m| m.leftovers.known());
+        let name = |l: &&Leftover| l.path.rsplit('/').next().is_some_and(is_authority_key);
+        for key in left.into_iter().flatten().filter(name).filter(|key| key.mode & 0o007 != 0) {
+            let within = left.into_iter().flatten().find(|l| {
+                key.path.strip_prefix(&l.path).is_some_and(|rest| rest.starts_with('/'))
+                    && l.mode & 0o001 == 0
+            });
+            let shut = within.map_or(String::new(), |l| {
+                format!(", behind the mode {:03o} of {} as long as that stays", l.mode, l.path)
+            });
+            lines.insert(format!("host {host}: {} (mode {:03o}{shut})", key.path, key.mode));
+        }
     }
     if lines.is_empty() {
         return Vec::new();
     }
     vec![
-        Problem::new("the private key of a certificate authority can be read by everybody on its host")
+        Problem::new("by its mode everybody on its host may read the private key of a certificate authority")
             .evidence(super::some(lines, cx.policy.list_ranges))
             .cure("chmod 600 it, better: keep it off the nodes; whoever has it can join the cluster and log in as root"),
     ]

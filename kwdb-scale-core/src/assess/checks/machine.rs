@@ -431,6 +431,8 @@ pub(super) fn leftovers(cx: &Context<'_>) -> Vec<Problem> {
         for left in machine.and_then(|m| m.leftovers.known()).into_iter().flatten() {
             let what = if left.path.ends_with("/before-join") {
                 ", kept aside by a deploy.sh join that goes on or was cut off: an undo or the next join puts it back"
+            } else if left.is_temporary() {
+                ", by its name of an operation that goes on or was cut off: kwscale resume removes it, or the next apply"
             } else {
                 ""
             };
@@ -444,9 +446,9 @@ pub(super) fn leftovers(cx: &Context<'_>) -> Vec<Problem> {
         return Vec::new();
     }
     vec![
-        Problem::new("files that may hold the private key of a certificate authority were left lying about")
+        Problem::new("what may hold private keys, a certificate authority's among them, lies about on hosts")
             .evidence(super::some(lines, cx.policy.list_ranges))
-            .cure("keep the key in one safe place, and remove these"),
+            .cure("keep the authority's key in one safe place, and remove these once no operation goes on"),
     ]
 }
 

@@ -278,9 +278,9 @@ static CATALOGUE: &[Check] = table! {
     "ca-key-unseen", [NO WARN WARN NO], holders::unseen_dead,
         "no host of a dead leaving node that could not be looked at may hold the only private key of the CA", "unknown is never a pass; a dead machine may be gone for good";
     "ca-key-open", [WARN WARN WARN NO], certificates::open_keys,
-        "no CA's private key can be read by everybody on a host", "KWDB page tells to chmod it for the transfer";
+        "no CA's private key has a mode by which everybody on a host may read it", "KWDB page tells to chmod it for the transfer";
     "host-leftovers", [WARN WARN WARN NO], machine::leftovers,
-        "no archive or copy of the CA's private key lies about on a host", "/tmp/kaiwudb_certs, kaiwudb_certs.tar.gz (KWDB pages)";
+        "no archive or copy of the CA's private key lies about on a host, nor temporary files of certificates of an operation that was cut off", "/tmp/kaiwudb_certs, kaiwudb_certs.tar.gz (KWDB pages); <certs_dir>.new-*, .gone-*, kwdb-scale-* (ours)";
     "host-untold", [INFO NO INFO NO], machine::untold,
         "what could not be told of a new host", "unknown is never a pass";
     "address-reused", [INFO NO INFO NO], hosts::reused,

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::event::Look;
 use super::super::machine::{Ctx, State, Verdict};
-use super::super::record::{Act, ActResult, Certification, StopReason};
+use super::super::record::{Act, ActResult, Certification, Ledger, StopReason};
 use crate::certs::archive::NAME;
 use crate::fact::Fact;
 use crate::ports::{CertificateState, CertifyHost};
@@ -18,14 +18,19 @@ use crate::topology::HostName;
 const TIDIES: SignedDuration = SignedDuration::from_secs(20);
 
 /// How long making and installing may take.
-pub(in super::super) fn deadline(state: &State) -> SignedDuration {
-    let policy = state.policy();
+pub(in super::super) fn deadline(ledger: &Ledger) -> SignedDuration {
+    let policy = &ledger.plan.policy;
     policy.start_deadline.saturating_add(policy.act_deadline.saturating_mul(4))
 }
 
 /// With all that the port needs.
 pub(in super::super) fn job(state: &State, at: Timestamp, certification: &Certification) -> CertifyHost {
-    let entry = state.ledger.plan.request.inventory.hosts.get(&certification.host);
+    job_of(&state.ledger, at, certification)
+}
+
+/// The same by the ledger alone.
+pub(in super::super) fn job_of(ledger: &Ledger, at: Timestamp, certification: &Certification) -> CertifyHost {
+    let entry = ledger.plan.request.inventory.hosts.get(&certification.host);
     let mut names: Vec<String> = Vec::new();
     for address in entry.into_iter().flat_map(|e| [Some(&e.address), e.sql_address.as_ref()]).flatten() {
         let name = address.host().trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -42,7 +47,7 @@ pub(in super::super) fn job(state: &State, at: Timestamp, certification: &Certif
         fresh: certification.fresh,
         made: certification.made.clone(),
         now: at,
-        deadline: deadline(state).unsigned_abs(),
+        deadline: deadline(ledger).unsigned_abs(),
     }
 }
 

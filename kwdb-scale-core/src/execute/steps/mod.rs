@@ -91,7 +91,7 @@ pub(super) fn act_deadline(state: &State, act: &Act) -> SignedDuration {
         Act::Drain { .. } | Act::Stop { .. } => policy.stop_deadline,
         Act::Start { .. } | Act::ClearData { .. } => policy.start_deadline,
         Act::Certify { .. } | Act::RestoreCertificates { .. } | Act::CleanCertificates { .. } => {
-            certify::deadline(state)
+            certify::deadline(&state.ledger)
         }
         _ => policy.act_deadline,
     }
