@@ -218,9 +218,16 @@ pub(crate) fn certificates_are_made(case: &Case) {
 /// A killed operation is not gone on with: what it left is told of, and removed before the next one begins.
 fn another_plan_after_a_kill(scene: &Scene<'_>) {
     let n7 = scene.add();
-    scene.issuing();
+    // Of an archive certificates are made on the host itself.
+    let file = scene.issuing();
+    let text = fs::read_to_string(&file).unwrap();
+    let (others, own) = text.split_once("name = \"n7\"").unwrap();
+    let slow = own.replacen(&scene.lab.kwbase().display().to_string(), &scene.lab.path("slow-kwbase"), 1);
+    assert_ne!(own, slow);
+    fs::write(&file, format!("{others}name = \"n7\"{slow}")).unwrap();
     let plan = scene.plan(&["--certificates", "archive", "scale-out", "n7", "--no-await-balance"]);
     scene.killed(&plan);
+    scene.issuing();
     let journals = || {
         let entries = fs::read_dir(scene.lab.inside("kwscale-journal")).unwrap();
         let paths = entries.map(|e| e.unwrap().path());
