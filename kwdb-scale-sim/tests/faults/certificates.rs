@@ -1,7 +1,16 @@
 //! Hosts that get their certificates by the operation: crashes, cancels, failures and interruptions of that.
 
-use kwdb_scale_core::execute::{Act, Cancel, End, Record, StopReason, Stopped};
-use kwdb_scale_core::ports::PortErrorKind;
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use kwdb_scale_core::execute::{
+    Act, Cancel, Certification, End, Ledger, Record, Remains, StopReason, Stopped, clean_certificates,
+};
+use kwdb_scale_core::ports::{
+    AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost, PortError,
+    PortErrorKind, async_trait,
+};
+use kwdb_scale_core::request::Certificates;
 use kwdb_scale_core::topology::HostName;
 use kwdb_scale_sim::memory::{Call, Fault, Which};
 
@@ -142,4 +151,97 @@ async fn a_host_that_is_not_fresh_any_more() {
     stage.nothing_wrong("somebody else's node");
     let End::Stopped(stopped) = end else { panic!("{end:?}") };
     assert!(matches!(stopped.reason, StopReason::GateClosed | StopReason::Refused), "{stopped:?}");
+}
+
+/// A host of an operation that nobody goes on with.
+#[derive(Clone, Debug, Default)]
+struct Abandoned {
+    facts: CertificateFacts,
+    look: Option<PortErrorKind>,
+    clean: Option<PortErrorKind>,
+    /// It is there all the same.
+    stays: bool,
+    cleaned: Arc<Mutex<Vec<CertifyHost>>>,
+}
+
+fn failing(kind: Option<PortErrorKind>) -> Result<(), PortError> {
+    kind.map_or(Ok(()), |kind| Err(PortError::new(kind, "no answer")))
+}
+
+#[async_trait]
+impl CertificateControl for Abandoned {
+    async fn authority(&self, _members: &[HostName]) -> Result<AuthorityFacts, PortError> {
+        unreachable!("nobody asks for the authority")
+    }
+
+    async fn look(&self, job: &CertifyHost) -> Result<CertificateFacts, PortError> {
+        assert_eq!((job.tag.as_str(), &job.made), ("20260102T030405Z-0a1b2c3d-1", &None));
+        failing(self.look)?;
+        let gone = !self.stays && !self.cleaned.lock().unwrap().is_empty();
+        let leftovers = if gone { Vec::new() } else { self.facts.leftovers.clone() };
+        Ok(CertificateFacts { leftovers, ..self.facts.clone() })
+    }
+
+    async fn install(&self, _job: &CertifyHost) -> Result<(), PortError> {
+        unreachable!("nothing is installed")
+    }
+
+    async fn restore(&self, _job: &CertifyHost) -> Result<(), PortError> {
+        unreachable!("nothing is put back")
+    }
+
+    async fn clean(&self, job: &CertifyHost) -> Result<(), PortError> {
+        failing(self.clean)?;
+        self.cleaned.lock().unwrap().push(job.clone());
+        Ok(())
+    }
+}
+
+/// What nobody goes on with is removed where it is only temporary, and named otherwise.
+#[tokio::test]
+async fn what_an_abandoned_operation_left() {
+    let scene = Scene::out_with_certificates(true).await;
+    let n5 = HostName::new("n5");
+    let mut ledger = Ledger::new(scene.stage().plan.clone());
+    let now = Timestamp::UNIX_EPOCH;
+    assert!(clean_certificates(&ledger, &Abandoned::default(), now).await.is_empty());
+    let certification = Certification {
+        host: n5.clone(),
+        method: Certificates::Archive,
+        authority: "ab".repeat(32),
+        tag: "20260102T030405Z-0a1b2c3d-1".to_owned(),
+        fresh: true,
+        made: Some("/etc/kaiwudb".to_owned()),
+    };
+    ledger.certified.insert(n5.clone(), certification);
+    let path = "/etc/kaiwudb/certs.new-20260102T030405Z-0a1b2c3d-1 on host n5".to_owned();
+    let temporary = CertificateFacts { leftovers: vec![path.clone()], ..CertificateFacts::default() };
+    let half = CertificateFacts { state: CertificateState::Half, ..temporary.clone() };
+    let archive =
+        CertificateFacts { present: vec!["kaiwudb_certs.tar.gz".to_owned()], ..CertificateFacts::default() };
+    let left = |what: &[&str], why: &str| Remains::Left {
+        what: what.iter().map(|w| (*w).to_owned()).collect(),
+        why: why.to_owned(),
+    };
+    let (denied, lost) = (Some(PortErrorKind::Denied), Some(PortErrorKind::Unreachable));
+    let of = |facts: &CertificateFacts| Abandoned { facts: facts.clone(), ..Abandoned::default() };
+    for (control, cleans, want) in [
+        (Abandoned::default(), 0, Remains::Nothing),
+        (of(&temporary), 1, Remains::Removed(vec![path.clone()])),
+        (of(&half), 0, left(&[&path], "being put in place")),
+        (of(&archive), 0, left(&["kaiwudb_certs.tar.gz on host n5"], "join")),
+        (Abandoned { look: lost, ..of(&temporary) }, 0, left(&[], "could not be looked at: ")),
+        (Abandoned { clean: denied, ..of(&temporary) }, 0, left(&[&path], "could not be removed: ")),
+        (Abandoned { stays: true, ..of(&temporary) }, 1, left(&[&path], "there all the same")),
+    ] {
+        let mut found = clean_certificates(&ledger, &control, now).await;
+        let got = found.remove(&n5).unwrap();
+        assert_eq!(control.cleaned.lock().unwrap().len(), cleans, "{control:?}");
+        match (&got, &want) {
+            (Remains::Left { what, why }, Remains::Left { what: wanted, why: word }) => {
+                assert!(what == wanted && why.contains(word), "{got:?}");
+            }
+            _ => assert_eq!(got, want),
+        }
+    }
 }
