@@ -85,7 +85,16 @@ pub(crate) fn the_mark_is_taken_back(case: &Case) {
         assert!(!lab.status().marked(5));
         // Once another operation is done, the one that was left is overtaken.
         lab.change(&["scale-in", "5"]);
-        lab.kwscale(&["resume", "--yes"]).exit(2).says(&["no operation to resume"]);
+        let out = lab.kwscale(&["resume", "--yes"]).exit(2).says(&[
+            "no operation to resume",
+            "an older one has not",
+            "cannot be taken back",
+        ]);
+        // Its undo would take back the mark of a node that is gone.
+        let older = out.stderr.split("--journal ").nth(1).unwrap().split(';').next().unwrap().trim();
+        let out = lab.kwscale(&["resume", "--undo", "--yes", "--journal", older]).exit(3);
+        out.says(&["is not undone", "node 5"]);
+        assert_eq!(lab.status().class(5), "removed");
         // Nobody comes back from the dead.
         lab.kwscale(&["recommission", "5"]).exit(3).says(&["removed", "cure", "joins as a new node"]);
         assert_eq!(lab.status().class(5), "removed");
