@@ -659,7 +659,7 @@ impl Stage {
     /// Nothing of the operation is left, by the model itself.
     pub(crate) fn prove_undone(&self, end: &End, which: &str) {
         self.nothing_wrong(which);
-        assert!(matches!(end, End::Undone(_)), "{which}: {end:?}");
+        let End::Undone(told) = end else { panic!("{which}: {end:?}") };
         self.expect(!self.world.certificates_unfinished(), "something temporary is left", which);
         for host in &self.hosts {
             let there = self.world.host(&host.name).unwrap();
@@ -667,6 +667,13 @@ impl Stage {
             let same = (there.node_certificate, there.root_certificate)
                 == (host.node_certificate, host.root_certificate);
             self.expect(started || same, &format!("{} has not its old certificates", host.name), which);
+            let stays = |line: &String| line.contains("stay there") || line.contains("stays a member");
+            let of_it = |line: &&String| line.contains(&format!("host {} ", host.name)) && stays(line);
+            self.expect(
+                same || told.iter().any(|l| of_it(&l)),
+                "certificates stay, and nobody says so",
+                which,
+            );
             let empty = self.world.certificates_left_empty(&there);
             self.expect(started || !empty, &format!("a directory was left on {}", host.name), which);
         }

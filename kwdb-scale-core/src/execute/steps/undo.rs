@@ -1,5 +1,7 @@
 //! Taking back what can be taken back: the mark, and settings.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::super::event::Look;
@@ -9,7 +11,7 @@ use super::view::{Bit, ask, bit, seen};
 use super::{certify, setting};
 use crate::plan::{Step, ids};
 use crate::rows::Query;
-use crate::topology::NodeId;
+use crate::topology::{HostName, NodeId};
 
 pub(in super::super) fn look(state: &State, at: Timestamp) -> Look {
     let names: Vec<String> = state.ledger.wanted_back().into_keys().collect();
@@ -130,6 +132,14 @@ pub(in super::super) fn summary(state: &State, note: String) -> Vec<String> {
     }
     for certification in state.ledger.restorable_certificates() {
         lines.push(format!("host {} has the certificates that it had before", certification.host));
+    }
+    let archives: BTreeSet<&HostName> = state.ledger.left_archives().map(|c| &c.host).collect();
+    for host in state.ledger.certified.keys().filter(|host| state.ledger.started.contains(*host)) {
+        if !state.ledger.joined.contains_key(host) && !archives.contains(host) {
+            lines.push(format!(
+                "the certificates that were made for host {host} stay there: a node was started with them"
+            ));
+        }
     }
     for certification in state.ledger.left_archives() {
         lines.push(format!(
