@@ -120,6 +120,25 @@ async fn an_undo_that_fails_names_what_is_left() {
     assert!(names_what_is_left(&stopped), "{stopped:?}");
 }
 
+/// Once a node was started with them, certificates stay: it may run. An undo says so.
+#[tokio::test]
+async fn an_undo_after_a_start_that_failed_says_what_stays() {
+    let scene = Scene::out_with_certificates(false).await;
+    let rule = (Call::Start, Which::All, Fault::Fail(PortErrorKind::Other));
+    let book = Book::default();
+    let end = scene.stage().run(&book, &[rule.clone()]).await.unwrap();
+    assert!(matches!(end, End::Stopped(_)), "{end:?}");
+    let begun = |r: &Record| matches!(r, Record::Intent { act: Act::Start { .. }, .. });
+    let at = book.all().await.iter().position(begun).unwrap();
+
+    let book = Book::cancelling(&[(Moment::Record(at + 2), Cancel::Undo)]);
+    let mut stage = scene.stage();
+    let end = stage.run(&book, &[rule]).await.unwrap();
+    stage.prove_undone(&end, "after a start that failed");
+    let End::Undone(told) = end else { panic!() };
+    assert!(told.iter().any(|l| l.contains("made for host n5 stay there")), "{told:?}");
+}
+
 /// What lies there already, and is good, is left alone.
 #[tokio::test]
 async fn good_certificates_are_left_alone() {
