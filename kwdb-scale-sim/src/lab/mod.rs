@@ -100,7 +100,7 @@ impl Lab {
     /// The directory is not empty; a node does not come up; the deadline.
     pub fn up(options: LabOptions) -> Result<Self, LabError> {
         let end = Instant::now() + options.deadline;
-        let mut lab = Self::prepare(&options)?;
+        let (mut lab, _ports) = Self::prepare(&options)?;
         match lab.start_all(&options, end) {
             Ok(()) => Ok(lab),
             Err(error) => {

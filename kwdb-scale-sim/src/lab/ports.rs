@@ -2,9 +2,9 @@
 //!
 //! A lab takes a block of ports below those that the system gives to outgoing connections, so that the port of a
 //! node that is down is still free when it is started again. The first port of the block is the lab's own: while its
-//! process lives no other lab takes the block.
+//! process lives no other lab takes the block. Until that process is there, a lock on a file does the same.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
 
@@ -15,8 +15,31 @@ const BLOCK: u16 = 64;
 const PER_NODE: u16 = 3;
 const LOWEST: u16 = 10_240;
 
-/// The first port of a block in which everything that `nodes` nodes need is free.
-pub(super) fn find_block(nodes: usize) -> io::Result<u16> {
+/// A block that nobody else takes as long as this lives.
+pub(super) struct Block {
+    /// Its first port.
+    pub(super) first: u16,
+    /// `None` where the file of the lock belongs to another user.
+    _lock: Option<File>,
+}
+
+impl Block {
+    /// `None` when another lab that is being made has it, or something listens there.
+    fn take(first: u16, needed: u16) -> Option<Self> {
+        let dir = std::env::temp_dir().join("kwdb-scale-lab-ports");
+        let _ = fs::create_dir(&dir);
+        // Everybody may write there: nothing is truncated.
+        let open = File::options().write(true).create(true).truncate(false).open(dir.join(first.to_string()));
+        let lock = open.ok();
+        if lock.as_ref().is_some_and(|file| file.try_lock().is_err()) {
+            return None;
+        }
+        (first..=first + needed).all(is_free).then_some(Self { first, _lock: lock })
+    }
+}
+
+/// A block in which everything that `nodes` nodes need is free.
+pub(super) fn find_block(nodes: usize) -> io::Result<Block> {
     let end = first_ephemeral().unwrap_or(32_768).max(LOWEST + 8 * BLOCK);
     let blocks = (end - LOWEST) / BLOCK;
     let start = u16::try_from(random() % u64::from(blocks)).unwrap_or(0);
@@ -29,7 +52,7 @@ pub(super) fn find_block(nodes: usize) -> io::Result<u16> {
     };
     (0..blocks)
         .map(|i| LOWEST + (start + i) % blocks * BLOCK)
-        .find(|block| (*block..=block + needed).all(is_free))
+        .find_map(|block| Block::take(block, needed))
         .ok_or_else(|| io::Error::new(io::ErrorKind::AddrInUse, "no block of loopback ports is free"))
 }
 
@@ -55,11 +78,16 @@ mod tests {
 
     #[test]
     fn a_block_has_room_for_its_nodes_and_no_more() {
-        let block = find_block(6).unwrap();
+        let held = find_block(6).unwrap();
+        let block = held.first;
         assert!(block >= LOWEST && (block - LOWEST).is_multiple_of(BLOCK));
         assert_eq!(of_node(block, 0).unwrap(), [block + 1, block + 2, block + 3]);
         assert_eq!(of_node(block, 20).unwrap().last(), Some(&(block + 63)));
         assert_eq!(of_node(block, 21), None);
         assert!(find_block(22).is_err());
+        // Nothing listens there yet.
+        assert!(Block::take(block, 1).is_none());
+        drop(held);
+        assert!(Block::take(block, 1).is_some());
     }
 }

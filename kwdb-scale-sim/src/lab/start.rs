@@ -42,7 +42,8 @@ fn must_be_kwbase(program: &Path) -> Result<(), LabError> {
 }
 
 impl Lab {
-    pub(super) fn prepare(options: &LabOptions) -> Result<Self, LabError> {
+    /// The lab, and its ports, which are to be held until something listens there.
+    pub(super) fn prepare(options: &LabOptions) -> Result<(Self, ports::Block), LabError> {
         let least = if options.single_replica { 1 } else { MIN_MEMBERS };
         if options.nodes < least {
             return Err(LabError::TooFewNodes(options.nodes));
@@ -72,6 +73,7 @@ impl Lab {
             certs::create(certs_dir, &["127.0.0.1", "localhost"], &["root"])
                 .map_err(io_error("certificates"))?;
         }
+        let block = ports::find_block(ports).map_err(io_error("ports"))?;
         let mut lab = Self {
             cancel: Arc::clone(&options.cancel),
             info: LabInfo {
@@ -87,7 +89,7 @@ impl Lab {
                 hosts: Vec::new(),
                 net: None,
                 executable,
-                block: ports::find_block(ports).map_err(io_error("ports"))?,
+                block: block.first,
                 stores_per_node: options.stores_per_node,
                 dir,
             },
@@ -97,7 +99,7 @@ impl Lab {
             Hosts::Netns(how) => lab.prepare_machines(how, options.nodes),
         };
         match made {
-            Ok(()) => Ok(lab),
+            Ok(()) => Ok((lab, block)),
             Err(error) => {
                 lab.give_up();
                 Err(error)
@@ -130,10 +132,6 @@ impl Lab {
 
     /// Starts the lab's process.
     fn start_twin(&mut self, options: &LabOptions) -> Result<(), LabError> {
-        if self.info.net.is_some() {
-            // Making machines took its time, and another lab may have taken the port. Only the lab's own is needed.
-            self.info.block = ports::find_block(0).map_err(io_error("ports"))?;
-        }
         let dir = &self.info.dir;
         let ca =
             self.info.certs_dir.as_ref().map(|certs| fs::read_to_string(certs.join("ca.crt"))).transpose();

@@ -126,7 +126,7 @@ async fn an_undo_after_a_start_that_failed_says_what_stays() {
     let scene = Scene::out_with_certificates(false).await;
     let rule = (Call::Start, Which::All, Fault::Fail(PortErrorKind::Other));
     let book = Book::default();
-    let end = scene.stage().run(&book, &[rule.clone()]).await.unwrap();
+    let end = scene.stage().run(&book, std::slice::from_ref(&rule)).await.unwrap();
     assert!(matches!(end, End::Stopped(_)), "{end:?}");
     let begun = |r: &Record| matches!(r, Record::Intent { act: Act::Start { .. }, .. });
     let at = book.all().await.iter().position(begun).unwrap();
