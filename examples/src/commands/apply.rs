@@ -207,11 +207,8 @@ async fn to_resume(
         return Err(nothing(begin));
     }
     let survey = Survey::of(&given, &cluster.id().await?).await?;
-    match survey.newest()?.map(|told| told.path.clone()) {
-        Some(path) => {
-            let told = Told::read(&path).await?.ok_or_else(|| nothing(begin))?;
-            Ok((told, survey, given))
-        }
+    match survey.newest()?.cloned() {
+        Some(told) => Ok((told, survey, given)),
         None => Err(match survey.lines(global) {
             older if older.is_empty() => nothing(begin),
             older => {

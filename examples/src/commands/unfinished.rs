@@ -20,6 +20,7 @@ const WITHOUT_IT: &str =
     "moved elsewhere it bars nothing, but its operation cannot be gone on with or undone then";
 
 /// An operation by its journal.
+#[derive(Clone)]
 pub(crate) struct Told {
     /// The journal.
     pub(crate) path: PathBuf,

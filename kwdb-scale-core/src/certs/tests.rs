@@ -45,12 +45,23 @@ fn order(names: &[&str]) -> IssueOrder {
 }
 
 /// Runs commands on this machine.
-#[derive(Debug)]
-struct Here;
+#[derive(Debug, Default)]
+struct Here {
+    /// The verb of a script that fails instead, with an error of the host or of its connection.
+    fails: Option<(&'static str, Option<PortErrorKind>)>,
+}
 
 #[async_trait]
 impl HostTransport for Here {
     async fn run(&self, _: &HostName, command: &Command) -> Result<CommandOutput, PortError> {
+        let no_room = Command::new(["sh", "-c", "echo no room >&2; exit 1"]);
+        let command = match self.fails {
+            Some((verb, kind)) if command.argv.iter().any(|word| word == verb) => match kind {
+                Some(kind) => return Err(PortError::new(kind, "it went away")),
+                None => &no_room,
+            },
+            _ => command,
+        };
         let mut child = std::process::Command::new(&command.argv[0])
             .args(&command.argv[1..])
             .envs(&command.env)
@@ -122,7 +133,7 @@ impl Machine {
         let mut host = KwbaseHost::new("n5", Security::Certs { certs_dir });
         host.program = program.display().to_string();
         host.env.insert("TMPDIR".to_owned(), root.join("tmp").display().to_string());
-        Self { root, transport: Arc::new(Here), host }
+        Self { root, transport: Arc::new(Here::default()), host }
     }
 
     fn issuer(&self) -> IssueOnHost<Here> {

@@ -60,29 +60,10 @@ pub(super) fn authority(cx: &Context<'_>) -> Vec<Problem> {
         }
         Some(Fact::Unknown(why)) => {
             let message = format!("certificates are asked for ({method}), and they cannot be made: {why}");
-            vec![Problem::new(message).cure(cure).retry(Retry::WhenFactChanges(RETRY.to_owned()))]
+            vec![Problem::new(message).cure(cure).retry(retry())]
         }
         Some(Fact::Known(facts)) => of_authority(cx, facts),
     }
-}
-
-/// Who trusts the authority, and who another.
-struct Trust {
-    others: Vec<String>,
-    unknown: Vec<String>,
-    same: bool,
-}
-
-fn trust(facts: &AuthorityFacts) -> Trust {
-    let mut trust = Trust { others: Vec::new(), unknown: Vec::new(), same: false };
-    for (who, trusts) in &facts.trusted {
-        match trusts {
-            Fact::Known(fingerprint) if *fingerprint == facts.fingerprint => trust.same = true,
-            Fact::Known(fingerprint) => trust.others.push(format!("{who} trusts {}", brief(fingerprint))),
-            Fact::Unknown(why) => trust.unknown.push(format!("{who}: {why}")),
-        }
-    }
-    trust
 }
 
 /// What surely is wrong with its key.
@@ -96,35 +77,18 @@ fn key_damage(facts: &AuthorityFacts) -> Option<&'static str> {
     }
 }
 
-/// Why the authority that was looked at is not proven to be the cluster's with its private key; empty when it is.
-pub(super) fn unproven(facts: &AuthorityFacts) -> Vec<String> {
-    let place = &facts.place;
-    let Trust { others, unknown, same } = trust(facts);
-    let mut lines: Vec<String> =
-        others.iter().map(|line| format!("the authority on {place}: {line}")).collect();
-    if !same && others.is_empty() {
-        lines.extend(unknown.iter().map(|line| format!("the authority on {place}: {line}")));
-        if unknown.is_empty() {
-            lines.push(format!("the authority on {place} was compared with nobody's"));
-        }
-    }
-    lines.extend(key_damage(facts).map(|why| format!("the authority on {place}: {why}")));
-    match &facts.can_sign {
-        Fact::Known(true) => {}
-        Fact::Known(false) => lines.push(format!("the authority's private key cannot be read on {place}")),
-        Fact::Unknown(why) => lines.push(format!("the authority's private key on {place}: {why}")),
-    }
-    if let (Some(Fact::Unknown(why)), Fact::Known(true)) = (&facts.key, &facts.can_sign) {
-        lines.push(format!("whether the key on {place} is that of the authority's certificate: {why}"));
-    }
-    lines
-}
-
-fn of_authority(cx: &Context<'_>, facts: &AuthorityFacts) -> Vec<Problem> {
+/// Why the authority is not the cluster's with a private key that can be used, or may not be.
+fn doubts(facts: &AuthorityFacts) -> Vec<Problem> {
     let mut found = Vec::new();
     let place = &facts.place;
-    let retry = || Retry::WhenFactChanges(RETRY.to_owned());
-    let Trust { others, unknown, same } = trust(facts);
+    let (mut others, mut unknown, mut same) = (Vec::new(), Vec::new(), false);
+    for (who, trusts) in &facts.trusted {
+        match trusts {
+            Fact::Known(fingerprint) if *fingerprint == facts.fingerprint => same = true,
+            Fact::Known(fingerprint) => others.push(format!("{who} trusts {}", brief(fingerprint))),
+            Fact::Unknown(why) => unknown.push(format!("{who}: {why}")),
+        }
+    }
     if !others.is_empty() {
         let message = format!(
             "the authority on {place} ({}) is not the one that the cluster trusts",
@@ -152,13 +116,6 @@ fn of_authority(cx: &Context<'_>, facts: &AuthorityFacts) -> Vec<Problem> {
                 .retry(retry()),
         );
     }
-    if let (Some(Fact::Unknown(why)), Certificates::Issue) = (&facts.build, cx.request.options.certificates) {
-        found.push(
-            Problem::new(format!("certificates cannot be made on {place}: {why}"))
-                .cure("name the kwbase that is there (kwscale: program in [certificates]), or ask for certificates of the method archive, which are made on the new host")
-                .retry(retry()),
-        );
-    }
     match &facts.can_sign {
         Fact::Known(true) => {}
         Fact::Known(false) => found.push(
@@ -169,6 +126,36 @@ fn of_authority(cx: &Context<'_>, facts: &AuthorityFacts) -> Vec<Problem> {
         Fact::Unknown(why) => {
             found.push(Problem::unknown(&format!("whether {place} can sign certificates is"), why));
         }
+    }
+    found
+}
+
+fn retry() -> Retry {
+    Retry::WhenFactChanges(RETRY.to_owned())
+}
+
+/// Why the authority that was looked at is not proven to be the cluster's with its private key, one a line; empty when it is.
+pub(super) fn unproven(facts: &AuthorityFacts) -> Vec<String> {
+    let place = &facts.place;
+    let mut lines: Vec<String> = doubts(facts)
+        .into_iter()
+        .flat_map(|doubt| [doubt.message].into_iter().chain(doubt.evidence))
+        .collect();
+    if let (Some(Fact::Unknown(why)), Fact::Known(true)) = (&facts.key, &facts.can_sign) {
+        lines.push(format!("whether the key on {place} is that of the authority's certificate: {why}"));
+    }
+    lines
+}
+
+fn of_authority(cx: &Context<'_>, facts: &AuthorityFacts) -> Vec<Problem> {
+    let mut found = doubts(facts);
+    let place = &facts.place;
+    if let (Some(Fact::Unknown(why)), Certificates::Issue) = (&facts.build, cx.request.options.certificates) {
+        found.push(
+            Problem::new(format!("certificates cannot be made on {place}: {why}"))
+                .cure("name the kwbase that is there (kwscale: program in [certificates]), or ask for certificates of the method archive, which are made on the new host")
+                .retry(retry()),
+        );
     }
     if let Fact::Known(now) = &cx.obs.server_time
         && facts.not_after.duration_since(*now) < EXPIRES_SOON

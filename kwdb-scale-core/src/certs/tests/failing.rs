@@ -5,39 +5,6 @@ use crate::kwbase::{Authority, Kwbase};
 use crate::ports::{CertificateControl as _, CertifyHost};
 use crate::request::Certificates;
 
-/// Fails instead of running one of the scripts' verbs, with an error of the host or of its connection.
-#[derive(Debug)]
-struct Failing(&'static str, Option<PortErrorKind>);
-
-#[async_trait]
-impl HostTransport for Failing {
-    async fn run(&self, host: &HostName, command: &Command) -> Result<CommandOutput, PortError> {
-        if !command.argv.iter().any(|word| word == self.0) {
-            return Here.run(host, command).await;
-        }
-        match self.1 {
-            Some(kind) => Err(PortError::new(kind, "it went away")),
-            None => Here.run(host, &Command::new(["sh", "-c", "echo no room >&2; exit 1"])).await,
-        }
-    }
-
-    async fn spawn(&self, _: &HostName, _: &Detached) -> Result<Spawned, PortError> {
-        unreachable!()
-    }
-
-    async fn put(&self, _: &HostName, _: &str, _: &[u8], _: u32) -> Result<(), PortError> {
-        unreachable!()
-    }
-
-    async fn get(&self, _: &HostName, _: &str, _: usize) -> Result<Vec<u8>, PortError> {
-        unreachable!()
-    }
-
-    async fn probe(&self, _: &HostName, _: &Address, _: Duration) -> Result<PortState, PortError> {
-        unreachable!()
-    }
-}
-
 /// An installation that can be committed and not be finished: what was staged, keys among it, goes with the failure.
 #[tokio::test]
 async fn what_cannot_be_put_in_place_is_not_left_beside_it() {
@@ -49,7 +16,7 @@ async fn what_cannot_be_put_in_place_is_not_left_beside_it() {
             false => fs::write(machine.dir(), "somebody's").unwrap(),
         }
     };
-    let install = async |machine: &Machine, fails: Failing| {
+    let install = async |machine: &Machine, fails: Here| {
         let host = machine.host.clone();
         let kwbase = Kwbase::new(Arc::new(fails), [host]).unwrap();
         let kwbase = kwbase.with_authority(Authority::new(Arc::new(machine.issuer())));
@@ -71,7 +38,7 @@ async fn what_cannot_be_put_in_place_is_not_left_beside_it() {
     for link in [false, true] {
         let machine = Machine::new(&format!("in the way {link}"));
         in_the_way(&machine, link);
-        let (error, look) = install(&machine, Failing("none", None)).await;
+        let (error, look) = install(&machine, Here::default()).await;
         assert!(error.to_string().starts_with("kwbase installation of certificates on n5"), "{error}");
         assert!(!error.kind().may_have_been_done(), "{error:?}");
         assert_eq!((look.leftovers, look.state), (vec![], CertificateState::Untouched));
@@ -85,7 +52,7 @@ async fn what_cannot_be_put_in_place_is_not_left_beside_it() {
     {
         let machine = Machine::new(&format!("in the way {told:?}"));
         in_the_way(&machine, false);
-        let (error, look) = install(&machine, Failing("restore", kind)).await;
+        let (error, look) = install(&machine, Here { fails: Some(("restore", kind)) }).await;
         assert_eq!(error.kind(), told);
         let text = error.to_string();
         let words = ["kwbase installation of certificates", "could not be taken back"];
