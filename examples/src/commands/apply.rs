@@ -75,8 +75,12 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
         _ => None,
     }))?;
     let dir = cluster.journal_dir(args.journal.as_deref())?;
-    nothing_to_restore(&cluster, &dir, &plan).await?;
-    unfinished::clean(ui, &cluster, &dir, &plan.cluster_id).await?;
+    // Once more: while the question stood another process may have been at it.
+    let survey = Survey::of(&dir, &plan.cluster_id).await?;
+    nothing_to_restore(&cluster, &survey).await?;
+    if survey.has_certificates() {
+        unfinished::clean(ui, &cluster, &dir, &plan.cluster_id).await?;
+    }
     let chosen = cluster.control(&plan.gateways).await?;
     ui.say(format_args!("by {}", chosen.means));
     let journal = FileJournal::create(&dir, &format!("{}-{}", plan.kind(), plan.id))
@@ -97,9 +101,9 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
 }
 
 /// An operation that was stopped and would put a setting back is not silently forgotten for another one.
-async fn nothing_to_restore(cluster: &Cluster, dir: &Path, plan: &Plan) -> Result<(), Failure> {
-    let Some((journal, ledger)) = unfinished::newest(dir, &plan.cluster_id).await? else { return Ok(()) };
-    let restorable = ledger.restorable();
+async fn nothing_to_restore(cluster: &Cluster, survey: &Survey) -> Result<(), Failure> {
+    let Some(told) = survey.newest()? else { return Ok(()) };
+    let restorable = told.ledger.restorable();
     if restorable.is_empty() {
         return Ok(());
     }
@@ -123,7 +127,7 @@ async fn nothing_to_restore(cluster: &Cluster, dir: &Path, plan: &Plan) -> Resul
         format!(
             "an operation was stopped before its end ({}): {}; go on with it by kwscale resume, or take it back by \
              kwscale resume --undo",
-            journal.path().display(),
+            told.path.display(),
             left.join(", ")
         ),
     ))

@@ -1,7 +1,6 @@
 //! Operations that have not ended, in a directory of journals: which there are, how each is gone on with, and what was left
 //! of certificates.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -94,22 +93,6 @@ impl Told {
             self.path.display()
         )
     }
-
-    /// What its undo would take back, besides certificates that nobody has touched since.
-    fn undoes(&self) -> BTreeSet<String> {
-        touched(&self.ledger, self.ledger.restorable().keys())
-    }
-}
-
-/// Hosts, nodes and settings that an operation has changed, in words.
-fn touched<'a>(ledger: &Ledger, settings: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
-    let hosts = ledger.certified.keys().chain(&ledger.started).chain(ledger.joined.keys());
-    let nodes = ledger.marked.iter().chain(&ledger.stopped);
-    hosts
-        .map(|host| format!("host {host}"))
-        .chain(nodes.map(|node| format!("node {}", node.0)))
-        .chain(settings.map(|name| format!("the setting {name}")))
-        .collect()
 }
 
 impl Survey {
@@ -167,10 +150,14 @@ impl Survey {
         list
     }
 
+    /// Whether an operation that has not ended may have left something of certificates.
+    pub(crate) fn has_certificates(&self) -> bool {
+        self.unfinished().iter().any(|told| !told.ledger.certified.is_empty())
+    }
+
     /// Why an operation must not be undone: newer ones have changed what it would take back, or what they did is not
     /// known.
     pub(crate) fn bars_undo(&self, of: &Told) -> Option<String> {
-        let wanted = of.undoes();
         let newer = self.found.iter().take_while(
             |found| !matches!(found, Found::Operation(told) if told.path.file_name() == of.path.file_name()),
         );
@@ -181,11 +168,8 @@ impl Survey {
                 }
                 Found::Operation(told) => told,
             };
-            if matches!(told.ledger.ended, Some(End::Undone(_))) {
-                continue;
-            }
             let both: Vec<String> =
-                touched(&told.ledger, told.ledger.saved.keys()).intersection(&wanted).cloned().collect();
+                of.ledger.undo_overlap(&told.ledger).iter().map(ToString::to_string).collect();
             if !both.is_empty() {
                 return Some(format!(
                     "{} of plan {} has changed {} since, and an undo would take that back ({})",
@@ -235,11 +219,6 @@ impl Survey {
 /// # Errors
 /// Exit code 3: an operation still runs.
 pub(crate) async fn clean(ui: &Ui, cluster: &Cluster, dir: &Path, id: &ClusterId) -> Result<(), Failure> {
-    let with_certificates =
-        |survey: &Survey| survey.unfinished().iter().any(|t| !t.ledger.certified.is_empty());
-    if !with_certificates(&Survey::of(dir, id).await?) {
-        return Ok(());
-    }
     let lock = cluster.lock();
     let held = lock.acquire("what older operations have left").await;
     let _held = held.map_err(|e| execute_failure(&ExecuteError::Lock(e)))?;

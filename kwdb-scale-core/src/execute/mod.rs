@@ -10,6 +10,7 @@ pub mod journal;
 mod machine;
 mod nudge;
 mod observe;
+mod overlap;
 mod perform;
 mod reach;
 mod record;
@@ -22,6 +23,7 @@ pub use event::{EVENT_SCHEMA, Effect, Event, Look, Looked, Nudge, Nudged, Order,
 pub use journal::JournalRecord;
 pub use machine::{State, step};
 pub use observe::{ObserveError, ObserveOptions, observe};
+pub use overlap::Changed;
 pub use record::{
     Act, ActResult, Cancel, Certification, End, Ledger, OutOfOrder, Record, SavedSetting, StopReason, Stopped,
 };

@@ -10,6 +10,7 @@
 )]
 
 mod joins;
+mod overlap;
 mod status;
 mod world;
 
