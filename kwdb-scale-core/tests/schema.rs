@@ -258,7 +258,11 @@ fn observations() -> Vec<Observation> {
             can_sign: Fact::unknown("denied"),
             key: Some(Fact::Known(KeyMatch::Fits)),
             build: Some(Fact::Known("V3.2.1".into())),
-            key_file: Some(KeyFile { host: host(1), path: "/etc/kaiwudb/certs/ca.key".into() }),
+            key_file: Some(KeyFile {
+                host: host(1),
+                path: "/etc/kaiwudb/certs/ca.key".into(),
+                mode: Some(0o600),
+            }),
             ..fixture::authority()
         }),
         Fact::unknown("no route"),

@@ -81,6 +81,9 @@ pub struct IssuingAuthority {
     /// Release of the `kwbase` with which it issues, unknown with a reason where that cannot run; `None` where it issues by
     /// other means.
     pub build: Option<Fact<String>>,
+    /// Permission bits of the file of its private key, such as `0o600`; `None` where it is no file, there is none, or they
+    /// could not be had.
+    pub key_mode: Option<u32>,
 }
 
 /// An order for certificates.

@@ -21,8 +21,8 @@ use crate::topology::HostName;
 
 /// Everything that is done there, by a verb. Temporary things lie in a fresh directory that only its owner may enter,
 /// whose name begins with the order's tag; it goes when the script ends, however that is (but for SIGKILL). Answers are
-/// items that end with a NUL byte: `F<name>:<content>`, `+` or `-` (the key can be read), what `probe::LOOKS` tells, `L<path>`,
-/// `A<base64>`, and `E` at the end.
+/// items that end with a NUL byte: `F<name>:<content>`, `+` or `-` (the key can be read), `M<its mode>`, what `probe::LOOKS`
+/// tells, `L<path>`, `A<base64>`, and `E` at the end.
 const SCRIPT: &str = r#"
 set -f
 umask 077
@@ -41,6 +41,7 @@ case $verb in
   authority)
     [ ! -f "$ca" ] || file ca.crt "$ca" || exit 1
     if [ -f "$key" ] && [ -r "$key" ]; then emit +; else emit -; fi
+    ! mode=$(stat -L -c %a -- "$key" 2>/dev/null) || emit "M$mode"
     pair "$ca" "$key"
     version "$1" ;;
   issue)
@@ -212,7 +213,8 @@ impl<H: HostTransport + ?Sized> CertificateIssuer for IssueOnHost<H> {
         }
         let can_sign = Fact::Known(items.iter().any(|i| i == "+"));
         let (build, key) = looks(program, &items);
-        Ok(IssuingAuthority { certificate, can_sign, key, build: Some(build) })
+        let mode = items.iter().find_map(|i| u32::from_str_radix(i.strip_prefix('M')?, 8).ok());
+        Ok(IssuingAuthority { certificate, can_sign, key, build: Some(build), key_mode: mode })
     }
 
     async fn issue(&self, order: &IssueOrder) -> Result<CertificateSet, PortError> {

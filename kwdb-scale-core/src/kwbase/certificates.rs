@@ -178,10 +178,11 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
             can_sign: found.can_sign,
             key: found.key,
             build: found.build,
-            key_file: authority
-                .issuer
-                .key_file()
-                .map(|(host, path)| KeyFile { host: host.clone(), path: path.to_owned() }),
+            key_file: authority.issuer.key_file().map(|(host, path)| KeyFile {
+                host: host.clone(),
+                path: path.to_owned(),
+                mode: found.key_mode,
+            }),
             archive_only: BTreeSet::new(),
             trusted,
         })

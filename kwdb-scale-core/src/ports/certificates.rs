@@ -50,6 +50,9 @@ pub struct KeyFile {
     pub host: HostName,
     /// Its path there.
     pub path: String,
+    /// Permission bits, such as `0o600`; `None` when there is no such file, or they could not be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u32>,
 }
 
 /// A host for which certificates are wanted.

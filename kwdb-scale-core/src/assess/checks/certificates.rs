@@ -246,6 +246,13 @@ pub(super) fn open_keys(cx: &Context<'_>) -> Vec<Problem> {
             lines.insert(format!("host {host}: {} (mode {:03o}{shut})", key.path, key.mode));
         }
     }
+    // It may lie on a machine that is no host of the cluster's: the operator's.
+    let authority = cx.obs.authority.as_ref().and_then(Fact::known);
+    if let Some(key) = authority.and_then(|facts| facts.key_file.as_ref())
+        && let Some(mode) = key.mode.filter(|mode| mode & 0o007 != 0)
+    {
+        lines.insert(format!("host {}: {} (mode {mode:03o})", key.host, key.path));
+    }
     if lines.is_empty() {
         return Vec::new();
     }

@@ -60,6 +60,9 @@ async fn what_keeps_an_authority_from_issuing_is_seen_beforehand() {
         true => assert_eq!(found, Some(Fact::Known(known))),
         false => assert!(found.unwrap().why_unknown().unwrap().contains("no openssl")),
     };
+    let key = machine.root.join("ca/ca.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(look().await.key_mode, Some(0o644));
     expect(look().await.key, KeyMatch::NoKey);
     openssl(&["genrsa", "-out", "ca.key", "2048"]);
     expect(look().await.key, KeyMatch::Differs);
@@ -67,7 +70,7 @@ async fn what_keeps_an_authority_from_issuing_is_seen_beforehand() {
     expect(look().await.key, KeyMatch::Fits);
     fs::remove_file(machine.root.join("ca/ca.key")).unwrap();
     let found = look().await;
-    assert_eq!((found.can_sign, found.key), (Fact::Known(false), None));
+    assert_eq!((found.can_sign, found.key, found.key_mode), (Fact::Known(false), None, None));
 
     let program = machine.root.join("kwbase");
     let build = async || look().await.build.unwrap().why_unknown().unwrap().to_owned();
