@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use kwdb_scale_sim::lab;
@@ -61,7 +62,14 @@ pub(crate) fn files(lab: &TestLab<'_>, host: &str) -> BTreeSet<String> {
         "/etc/ssh/sshd_config",
         "-print",
     ];
-    on(lab, host, &[&["find"], PLACES, &wanted].concat()).into_iter().collect()
+    let made =
+        Path::new(&lab.cluster_file()).with_file_name(format!("hosts/{host}/root/etc/ssh/sshd_config"));
+    let made = fs::metadata(made).unwrap().ctime();
+    // Where a host has no directory of its own it also sees what came to this machine, such as the key that a container
+    // engine makes when it runs for the first time.
+    let of_this_machine = |path: &str| fs::symlink_metadata(path).is_ok_and(|file| file.ctime() >= made);
+    let found = on(lab, host, &[&["find"], PLACES, &wanted].concat());
+    found.into_iter().filter(|path| !of_this_machine(path)).collect()
 }
 
 /// Waits until nothing runs on a host but its first process, sshd and, if there is to be one, a node.
