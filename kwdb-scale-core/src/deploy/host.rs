@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::CERTS_DIR;
 use crate::kwbase::HostError;
 use crate::topology::HostName;
 
@@ -78,6 +79,22 @@ impl DeployHost {
         check("install_dir", &self.install_dir)?;
         if let Some(dir) = &self.ca_dir {
             check("ca_dir", dir)?;
+            // The script deletes everything there before it opens the archive.
+            fn names(path: &str) -> impl Iterator<Item = &str> + Clone {
+                path.split('/').filter(|name| !matches!(*name, "" | "."))
+            }
+            let mut rest = names(dir);
+            if names(&self.root).chain(names(CERTS_DIR)).all(|name| rest.next() == Some(name)) {
+                return Err(HostError {
+                    host: self.name.clone(),
+                    field: "ca_dir".to_owned(),
+                    reason: format!(
+                        "{dir} lies in {CERTS_DIR}, which deploy.sh join empties before it opens the archive"
+                    ),
+                    cure: "name another directory, such as install_dir, which is used where none is named"
+                        .to_owned(),
+                });
+            }
         }
         if !self.root.is_empty() {
             check("root", &self.root)?;
@@ -100,6 +117,19 @@ mod tests {
             assert_eq!(error.field, "install_dir", "{bad}");
             let host = DeployHost { ca_dir: Some(bad.into()), ..DeployHost::new("n4", "/opt/k") };
             assert_eq!(host.validate().unwrap_err().field, "ca_dir", "{bad}");
+        }
+        let at = |root: &str, dir: &str| {
+            let ca_dir = Some(dir.to_owned());
+            DeployHost { ca_dir, root: root.to_owned(), ..DeployHost::new("n4", "/opt/k") }.validate()
+        };
+        for (root, bad) in
+            [("", "/etc/kaiwudb/certs"), ("", "/etc//kaiwudb/./certs/of"), ("/r", "/r/etc/kaiwudb/certs/")]
+        {
+            assert!(at(root, bad).unwrap_err().reason.contains("empties"), "{bad}");
+        }
+        for (root, good) in [("", "/etc/kaiwudb"), ("", "/etc/kaiwudb/certs2"), ("/r", "/etc/kaiwudb/certs")]
+        {
+            assert_eq!(at(root, good), Ok(()), "{good}");
         }
     }
 }
