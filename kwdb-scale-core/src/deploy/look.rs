@@ -19,6 +19,8 @@ const SCRIPT: &str = include_str!("look.sh");
 pub(super) struct Installation {
     /// Root, or sudo without a password.
     privileged: bool,
+    /// Root without sudo.
+    no_sudo: bool,
     deploy_sh: bool,
     unit: bool,
     mode: Option<String>,
@@ -48,7 +50,7 @@ pub(super) fn read<'a>(items: impl Iterator<Item = &'a str> + Clone) -> Option<I
         let tag = rest.next();
         let value = rest.as_str();
         match tag {
-            Some('S') => found.privileged = value == "+",
+            Some('S') => (found.privileged, found.no_sudo) = (value != "-", value == "0"),
             Some('D') => found.deploy_sh = value == "+",
             Some('I') => found.unit = value == "+",
             Some('M') => found.mode = Some(value.to_owned()),
@@ -111,6 +113,10 @@ impl Installation {
             let what = "the user may not run sudo without a password, which the script needs; allow it, or run commands \
                         there as root";
             faults.push((PortErrorKind::Denied, what.to_owned()));
+        }
+        if self.no_sudo {
+            let what = "there is no sudo, which the script calls for everything, as root too; install it";
+            faults.push((PortErrorKind::NotFound, what.to_owned()));
         }
         let mode = match self.mode.as_deref().map(info::mode) {
             None => {
@@ -274,12 +280,13 @@ mod tests {
         let tls = |t: String| t.replace("\ninsecure", "\ntls");
         assert!(answer(|t| archived(tls(t))).fit_to_join(&host, &secure, &multi).is_ok());
         type Case<'a> = (&'a dyn Fn(String) -> String, &'a KwbaseHost, &'a str);
-        let cases: [Case<'_>; 15] = [
+        let cases: [Case<'_>; 16] = [
             (&|t| t.replace("/var/lib/kaiwudb", "/data"), &insecure, "data in /data"),
             (&|t| t.replace("D+", "D-"), &insecure, "install_dir"),
             (&|t| t.replace("H+", "H-"), &insecure, "user 'kaiwudb', whom the host does not know"),
             (&|t| t.replace("I+", "I-"), &insecure, "deploy.sh install"),
-            (&|t| t.replace("S+", "S-"), &insecure, "sudo"),
+            (&|t| t.replace("S+", "S-"), &insecure, "without a password"),
+            (&|t| t.replace("S+", "S0"), &insecure, "there is no sudo"),
             (&|t| t.replace("P0", "P"), &insecure, "systemd"),
             (&|t| t.replace("P0", "P17"), &insecure, "runs there already"),
             (&|t| t.replace("multi-", "single-"), &insecure, "start-single-replica"),

@@ -1,9 +1,11 @@
 # Looks at an installation and changes nothing. Arguments: install directory, directory of the archive or empty, root of the
-# tree. Items: S root or sudo without a password, D deploy.sh, I unit, M MODE, P main process, A and C the archive, K key of an
+# tree. Items: S root or sudo without a password (0: no sudo at all, which the script calls as root too), D deploy.sh, I unit, M MODE, P main process, A and C the archive, K key of an
 # encrypted store, T script(1), H the user of line 7 is known there; E is the end.
 dir=$1 ca=$2 top=$3
 has() { if [ "$2" "$3" ]; then emit "$1+"; else emit "$1-"; fi; }
-if [ "$may_root" = yes ]; then emit S+; else emit S-; fi
+if [ "$may_root" != yes ]; then emit S-
+elif [ -z "$top" ] && ! command -v sudo >/dev/null 2>&1; then emit S0
+else emit S+; fi
 has D -x "$dir/deploy.sh"
 has I -e "$top/etc/systemd/system/kaiwudb.service"
 if [ -r "$top/etc/kaiwudb/info/MODE" ]; then
