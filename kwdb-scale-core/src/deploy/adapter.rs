@@ -10,11 +10,12 @@ use futures_util::future::join_all;
 use super::host::DeployHost;
 use super::look::{self, Installation};
 use super::output::{self, DeployError, ScriptCommand};
+use super::shown::{Shown, shown};
 use super::{CERTS_DIR, UNIT};
 use crate::fact::Fact;
 use crate::host_facts::InstallMethod;
 use crate::kwbase::begun;
-use crate::kwbase::parse::{self, StatusRow};
+use crate::kwbase::parse::StatusRow;
 use crate::kwbase::{HostError, Kwbase, KwbaseHost, Security, StatusOptions, first_found, quote};
 use crate::owner::Owner;
 use crate::ports::{
@@ -51,19 +52,6 @@ impl<H: HostTransport + ?Sized> Clone for DeployScript<H> {
     fn clone(&self) -> Self {
         Self { kwbase: self.kwbase.clone(), hosts: self.hosts.clone() }
     }
-}
-
-/// What the script and its helpers say of a host, for a person. Nothing is decided by it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Shown {
-    /// `deploy.sh status`: whether KWDB runs there; `None` when the script did not say.
-    pub running: Option<bool>,
-    /// `deploy.sh cluster --status`, whose exit code is always 0: its rows, empty when it printed none.
-    pub cluster: Vec<StatusRow>,
-    /// `kw-status` (from V3.1.0): its rows, empty where it is not there or failed.
-    pub kw_status: Vec<StatusRow>,
-    /// `decommission_progress`: replicas left by the node's own gauge. Zero may mean a failure, or an earlier run.
-    pub progress: Option<u64>,
 }
 
 impl<H: HostTransport + ?Sized> DeployScript<H> {
@@ -356,36 +344,6 @@ fn seeds(host: &KwbaseHost, join: &[Address]) -> Result<Vec<String>, PortError> 
         return Err(PortError::new(PortErrorKind::Config, message));
     }
     Ok(found)
-}
-
-fn shown(stdout: &str) -> Shown {
-    let mut parts: BTreeMap<&str, String> = BTreeMap::new();
-    let mut part = "";
-    for line in stdout.lines() {
-        match line.strip_prefix("kwdb-scale ") {
-            Some(name) => part = name,
-            None => {
-                let text = parts.entry(part).or_default();
-                text.push_str(line);
-                text.push('\n');
-            }
-        }
-    }
-    let text = |name: &str| parts.get(name).cloned().unwrap_or_default();
-    // A warning, or a line of the script, may stand before the table.
-    let rows = |name: &str| {
-        let clean = crate::kwbase::output::clean(&text(name));
-        let from = clean.find("id\t").or_else(|| clean.find("id,"));
-        from.and_then(|at| parse::node_status(clean.get(at..)?.trim_end()).ok()).unwrap_or_default()
-    };
-    let exit = parts.keys().find_map(|k| k.strip_prefix("exit ")).and_then(|c| c.parse().ok());
-    let said = output::judge(ScriptCommand::Status, CommandEnd::Exit(exit.unwrap_or(0)), &text("status"));
-    Shown {
-        running: said.ok().map(|words| !words.contains(" not ")),
-        cluster: rows("cluster"),
-        kw_status: rows("kw-status"),
-        progress: output::progress(&text("progress")),
-    }
 }
 
 #[async_trait]

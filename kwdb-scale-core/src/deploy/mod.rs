@@ -20,9 +20,11 @@ mod host;
 pub mod info;
 mod look;
 pub mod output;
+mod shown;
 
-pub use adapter::{DeployScript, Shown};
+pub use adapter::DeployScript;
 pub use host::DeployHost;
+pub use shown::Shown;
 
 /// The unit that the installer makes, on bare metal and for containers.
 pub const UNIT: &str = "kaiwudb";
