@@ -486,14 +486,16 @@ fn failed_join(end: CommandEnd, text: &str) -> String {
     let (ours, theirs): (Vec<&str>, Vec<&str>) = text.lines().partition(|l| l.starts_with("kwdb-scale "));
     let ours: Vec<&str> = ours.iter().filter_map(|l| l.strip_prefix("kwdb-scale ")).collect();
     let code = ours.iter().find_map(|l| l.strip_prefix("exit ")?.trim().parse().ok());
+    let died = ours.contains(&"died");
     let mut lines = Vec::new();
     if let Some(code) = code {
         let end = CommandEnd::Exit(code);
         match output::judge(ScriptCommand::Join, end, &theirs.join("\n")) {
-            // It was cut short because its node had died, so that its own end says nothing.
-            Err(DeployError::NoMarker { .. }) | Ok(_) => {
+            // It was cut short because its node had died, or looked before that: its own end says nothing then.
+            Err(DeployError::NoMarker { .. } | DeployError::NotJoinedYet(_)) | Ok(_) if died => {
                 lines.push("the unit was started and its process ended; see the logs of the node".to_owned());
             }
+            Ok(words) => lines.push(format!("the script said '{words}', and the node does not answer")),
             Err(e) => lines.push(e.to_string()),
         }
     } else {
@@ -505,4 +507,35 @@ fn failed_join(end: CommandEnd, text: &str) -> String {
         lines.push(crate::kwbase::output::last_lines(&log.join("\n"), 12));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXIT_1: CommandEnd = CommandEnd::Exit(1);
+
+    #[test]
+    fn why_no_node_came_of_a_join() {
+        let ended = "the unit was started and its process ended";
+        let red =
+            |text: &str| format!("{:90}\r\u{1b}[31m [ERROR] 2026-11-27 12:57:07 {text} \u{1b}[0m\n", "");
+        let killed = "Terminated\nkwdb-scale exit 143\nkwdb-scale died\nkwdb-scale log no such flag\n";
+        let early = red("Join to cluster failed. For more information, check kwbase's log.");
+        for text in [killed, &format!("{early}kwdb-scale exit 1\nkwdb-scale died\n")] {
+            let words = failed_join(EXIT_1, text);
+            assert!(words.contains(ended) && !words.contains("the node runs"), "{words}");
+        }
+        // It never came to the unit.
+        let unlogged = "/opt/k/utils/kaiwudb_log.sh: line 77: /opt/k/log/2026-11-27: Permission denied\n";
+        for (text, told) in [
+            (unlogged, "could not write to its log /opt/k/log/2026-11-27"),
+            (&red("Join failed: tar: x"), "the certificates could not be made: tar: x"),
+            ("bash: no such thing\n", "bash: no such thing"),
+        ] {
+            let words = failed_join(EXIT_1, &format!("{text}kwdb-scale exit 1\n"));
+            assert!(words.contains(told) && !words.contains(ended), "{words}");
+        }
+        assert!(failed_join(EXIT_1, "kwdb-scale failed x\n").contains("was not run"));
+    }
 }

@@ -30,6 +30,12 @@ export dir addr
 run='exec "$dir/deploy.sh" join --addr "$addr"'
 [ -z "$secure" ] || run="$run --tls"
 before=$(unit ExecMainStartTimestampMonotonic)
+# Whether the unit's process was started since. While systemd reloads it may not answer, and of a unit that it has
+# forgotten it tells 0: neither is a start.
+started() {
+  at=$(unit ExecMainStartTimestampMonotonic)
+  [ "${at:-0}" != 0 ] && [ "$at" != "$before" ]
+}
 if [ -n "$terminal" ]; then
   # docker wants a terminal.
   printf '%s\n' "$ca" | script -qec "$run" /dev/null &
@@ -40,7 +46,7 @@ script=$!
 # The script asks a node that died for its status for ten minutes more. That is cut short.
 dead=
 while kill -0 "$script" 2>/dev/null; do
-  if [ "$(unit ExecMainStartTimestampMonotonic)" != "$before" ] && [ "$(unit MainPID)" = 0 ]; then
+  if started && [ "$(unit MainPID)" = 0 ]; then
     dead=yes
     end_runs "$dir" join
     kill "$script" 2>/dev/null
@@ -73,6 +79,7 @@ if [ "$joined" = yes ]; then
   done
   [ $# = 0 ] || $root systemctl daemon-reload
 elif [ -n "$dead" ]; then
+  if started; then echo 'kwdb-scale died'; fi
   $root journalctl -u kaiwudb -n 12 -o cat 2>/dev/null | sed 's/^/kwdb-scale log /'
   put_back || echo "kwdb-scale failed certificates, unit and MODE could not be put back from $kept"
 fi

@@ -140,9 +140,16 @@ pub enum DeployError {
     Decommission(String),
     /// The sudo password.
     #[error(
-        "the script could not use sudo ({0}); let the user run sudo without a password, or run commands as root"
+        "the script could not use sudo ({0}); let the user run sudo without a password, or run commands as root (the \
+         script gives sudo one second to tell that it wants none)"
     )]
     Sudo(String),
+    /// It could not write its error into its log, and then prints none.
+    #[error(
+        "the script failed and does not say why, because it could not write to its log {0}; remove that file, which may \
+         be of another user's run today, or let the user of deploy.sh write there, and try again to learn the reason"
+    )]
+    Unlogged(String),
     /// The script printed its usage, with exit code 0.
     #[error("the script did not understand its command line and did nothing; is it a deploy.sh of KWDB?")]
     Usage,
@@ -171,7 +178,9 @@ impl DeployError {
             | Self::Certificates(_)
             | Self::Usage => PortErrorKind::Config,
             Self::Sudo(_) => PortErrorKind::Denied,
-            Self::Start(_) | Self::Decommission(_) | Self::Failed(_) => PortErrorKind::CommandFailed,
+            Self::Start(_) | Self::Decommission(_) | Self::Failed(_) | Self::Unlogged(_) => {
+                PortErrorKind::CommandFailed
+            }
             Self::NotJoinedYet(_) | Self::NoMarker { .. } => PortErrorKind::Other,
         }
     }
@@ -230,11 +239,23 @@ pub fn judge(command: ScriptCommand, end: CommandEnd, text: &str) -> Result<Stri
     if let Some(error) = output.errors.last() {
         return Err(known(command, error));
     }
-    match output.completed {
-        Some(words) if end.success() => Ok(words),
+    match (output.completed, unlogged(text)) {
+        (Some(words), _) if end.success() => Ok(words),
         _ if output.usage => Err(DeployError::Usage),
+        (None, Some(file)) => Err(DeployError::Unlogged(file)),
         _ => Err(DeployError::NoMarker { end, last: output.last }),
     }
+}
+
+/// The day's log, of which the shell says that it could not be opened. The script prints an error only after it has
+/// written it there.
+fn unlogged(text: &str) -> Option<String> {
+    let clean = clean(text);
+    let of_a_day = |part: &&str| {
+        let date = part.rsplit_once("/log/").map(|(_, name)| name);
+        date.is_some_and(|d| d.len() == 10 && d.chars().all(|c| c.is_ascii_digit() || c == '-'))
+    };
+    clean.lines().flat_map(|line| line.split(": ")).find(of_a_day).map(str::to_owned)
 }
 
 /// The content of `decommission_progress`: a number of replicas, for display. The script writes `0` on any failure
@@ -310,6 +331,19 @@ mod tests {
         let wrong = "\n\u{1b}[31m[ERROR]\u{1b}[0m Incorrect password.\n";
         let e = judge(Join, CommandEnd::Exit(1), wrong).unwrap_err();
         assert_eq!(e.kind(), PortErrorKind::Denied);
+    }
+
+    #[test]
+    fn an_error_that_could_not_be_logged_is_not_printed() {
+        for why in ["Permission denied", "No such file or directory"] {
+            let text =
+                format!("{BLANKS}/opt/k/utils/kaiwudb_log.sh: line 77: /opt/k/log/2026-11-27: {why}\n");
+            let e = judge(ScriptCommand::Join, CommandEnd::Exit(1), &text).unwrap_err();
+            assert_eq!(e, DeployError::Unlogged("/opt/k/log/2026-11-27".into()));
+        }
+        let text = "kwbase: /var/log/kaiwudb.log: Permission denied\n";
+        let e = judge(ScriptCommand::Join, CommandEnd::Exit(1), text).unwrap_err();
+        assert!(matches!(e, DeployError::NoMarker { .. }), "{e}");
     }
 
     #[test]
