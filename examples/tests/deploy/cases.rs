@@ -202,6 +202,27 @@ pub(crate) async fn a_join_that_fails() {
     assert_eq!((read(unit), read("/etc/kaiwudb/certs/ca.crt")), (before.0.clone(), "older".to_owned()));
     nothing_left(&bench, "d1");
 
+    // A unit that does not even begin; and an error that the script cannot log, which it does not print then.
+    let log = bench.standins["d1"].install_dir.join("log");
+    fs::write(bench.file("d1", unit), before.0.replace("[Service]\n", "[Service]\nExecStartPre=false\n"))
+        .unwrap();
+    for told in ["the node did not start", "could not write to its log"] {
+        match bench.deploy.start(&bench.start("d1")).await.unwrap() {
+            StartOutcome::Failed(words) => {
+                assert!(words.contains(told) && !words.contains("its process ended"), "{told}: {words}");
+            }
+            other => panic!("a unit that cannot begin was started: {other:?}"),
+        }
+        nothing_left(&bench, "d1");
+        // Root may write into every file.
+        for day in fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path()).filter(|day| day.is_file())
+        {
+            fs::remove_file(&day).unwrap();
+            fs::create_dir(&day).unwrap();
+        }
+    }
+    fs::write(bench.file("d1", unit), &before.0).unwrap();
+
     // Installed for something else: refused before anything runs.
     for (from, to, words) in [
         ("multi-replication", "single-replication", "start-single-replica"),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use rustix::process::Signal;
 
@@ -9,7 +10,7 @@ use crate::netns::{PLACES, down, files, on, only_sshd_and, possible, up};
 use crate::support::{Case, TestLab};
 
 /// What the stand-in of systemd keeps of a unit, and what the script itself changes and leaves: the number that its loop
-/// wrote. Its log of errors, which a join that fails writes or not, is [`LOG`].
+/// wrote. The log of the day, which every run of it makes, also one that only tells the status, is [`LOG`].
 const OF_OTHERS: &[&str] = &[
     "/etc/kaiwudb/info/MODE",
     "/etc/systemd/system/kaiwudb.service",
@@ -20,6 +21,21 @@ const OF_OTHERS: &[&str] = &[
 ];
 
 const LOG: &str = "/opt/kwdb_install/log/";
+
+/// The real script, where `KWDB_SCALE_DEPLOY_SH` names its directory (`kaiwudb_install` of KWDB's source): it takes the place of the
+/// stand-in on every host.
+fn real_script(lab: &TestLab<'_>) {
+    let Some(source) = std::env::var_os("KWDB_SCALE_DEPLOY_SH").filter(|path| !path.is_empty()) else {
+        return;
+    };
+    let source = std::path::PathBuf::from(source);
+    for n in 1..=5 {
+        let install_dir = lab.inside(&format!("hosts/n{n}/root/opt/kwdb_install"));
+        let mut copy = Command::new("cp");
+        copy.args(["-R", "--"]).args(["deploy.sh", "utils"].map(|name| source.join(name))).arg(install_dir);
+        assert!(copy.status().unwrap().success(), "{} holds no deploy.sh with its utils", source.display());
+    }
+}
 
 fn all_files(lab: &TestLab<'_>) -> Vec<BTreeSet<String>> {
     (1..=5).map(|n| files(lab, &format!("n{n}"))).collect()
@@ -37,7 +53,7 @@ fn gone(case: &Case, lab: &TestLab<'_>, before: &[BTreeSet<String>]) {
         let host = format!("n{}", index + 1);
         only_sshd_and(case, lab, &host, host != "n5");
         let mut left: Vec<String> = files(lab, &host).difference(had).cloned().collect();
-        left.retain(|path| host != "n5" || !(OF_OTHERS.contains(&path.as_str()) || path.starts_with(LOG)));
+        left.retain(|path| !path.starts_with(LOG) && (host != "n5" || !OF_OTHERS.contains(&path.as_str())));
         assert_eq!(left, Vec::<String>::new(), "left on {host}");
     }
 }
@@ -59,6 +75,7 @@ pub(crate) fn out_and_in_killed(case: &Case) {
     }
     let lab = up(case, &["--method", "deploy.sh"]);
     lab.lab("add", &[]);
+    real_script(&lab);
     let before = all_files(&lab);
     // Installed, and not started.
     let installed = |path: &str| fs::read_to_string(lab.inside(&format!("hosts/n5/root{path}"))).unwrap();
@@ -130,7 +147,7 @@ fn only_its_holder_has_the_key(lab: &TestLab<'_>) {
     }
     let line = format!("sed -n 2p '{}'", lab.inside(&format!("hosts/n1/root{KEY}")).display());
     let command = format!("grep -rlF --exclude-dir=hosts -e \"$({line})\" '{}'", lab.path(""));
-    let found = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
+    let found = Command::new("sh").args(["-c", &command]).output().unwrap();
     assert_eq!((found.status.code(), found.stdout), (Some(1), Vec::new()), "with the operator");
 }
 
@@ -152,6 +169,7 @@ pub(crate) fn secure_out_and_in_by_sudo(case: &Case) {
     }
     let lab = up(case, &["--method", "deploy.sh", "--secure", "--login", "kaiwudb"]);
     lab.lab("add", &["--without-certs"]);
+    real_script(&lab);
     let before = all_files(&lab);
     on(&lab, "n5", &["systemctl", "enable", "kaiwudb"]);
     only_its_holder_has_the_key(&lab);

@@ -23,12 +23,12 @@ line() { sed -n "$1p" "$info/MODE"; }
 security() { if [ "$(line 8)" = tls ]; then echo "--certs-dir=$certs"; else echo --insecure; fi; }
 kwbase() { cd "$top/usr/local/kaiwudb/bin" && as_user ./kwbase "$@"; }
 
-# Errors go to standard output, in red, behind a line of blanks that a carriage return takes back.
+# Errors go to standard output, in red, behind a line of blanks that a carriage return takes back. Fault: one that cannot be
+# written into the log is not printed either.
 error() {
   local text="[ERROR] $(date '+%Y-%m-%d %H:%M:%S') $*"
   printf '%100s\r' ''
-  echo $text >>"$here/log/$(date '+%Y-%m-%d')"
-  echo -e "\033[31m" ${text} "\033[0m"
+  echo $text >>$log && echo -e "\033[31m" ${text} "\033[0m"
 }
 done_with() { echo -e "\e[1;32m[$1 COMPLETED]:\e[0m$2"; }
 
@@ -60,10 +60,15 @@ may_sudo() {
     echo
     [ "$password" = '@PASSWORD@' ] && return 0
   else
-    [ "$(whoami)" = root ] || sudo -n true >/dev/null 2>&1 && return 0
+    if [ "$(whoami)" = root ] || timeout --foreground -k 1 1s sudo -s -p "" exit >/dev/null 2>&1; then
+      # root too goes through sudo.
+      sudo bash -c "exit" >/dev/null 2>&1 && return 0
+      echo -e "\033[31m[ERROR]\033[0m Can not use command: 'sudo bash'." >&2
+      exit 1
+    fi
     read -s -t60 -p "Please input $(whoami)'s password: " password
     echo
-    echo "$password" | sudo -S -p "" true >/dev/null 2>&1 && return 0
+    echo "$password" | sudo -S -p "" -k -s >/dev/null 2>&1 && return 0
   fi
   echo -e "\033[31m[ERROR]\033[0m Incorrect password." >&2
   exit 1
@@ -81,11 +86,20 @@ running() {
 }
 node_status() {
   if [ "$(line 1)" = container ]; then
-    docker exec -it kaiwudb-container bash -c "./kwbase node status --insecure"
+    docker exec -it kaiwudb-container bash -c "./kwbase node status $(inside)"
   else
     kwbase node status "$@" --host=127.0.0.1:$(line 5) $(security)
   fi
 }
+# What is asked for its numbers is asked without a terminal.
+numbers() {
+  if [ "$(line 1)" = container ]; then
+    docker exec kaiwudb-container bash -c "./kwbase node status $* $(inside)"
+  else
+    node_status "$@"
+  fi
+}
+inside() { if [ "$(line 8)" = tls ]; then echo "--certs-dir=/kaiwudb/certs"; else echo --insecure; fi; }
 
 ipv4() {
   local n parts
@@ -162,7 +176,7 @@ join() {
 watch_decommission() {
   local left
   while true; do
-    left=$(node_status $1 --decommission | awk -F" " 'NR!=1{print $13}')
+    left=$(numbers $1 --decommission | awk -F" " 'NR!=1{print $13}')
     if [ $left -ne 0 ]; then
       as bash -c "echo $left >$here/decommission_progress"
     else
@@ -173,18 +187,26 @@ watch_decommission() {
   done
 }
 
+# Every node at this address, whatever its port (a fault). Fault: where the cluster does not tell, its error is taken for
+# the numbers.
+node_ids() {
+  local text
+  text=$(numbers 2>&1) || { echo "$text"; return; }
+  echo $(numbers | awk -F" " -v ip=$(line '$') 'NR!=1{split($3,arr,":");if(arr[1]==ip){print $1}}')
+}
+
 decommission() {
-  [ $# = 0 ] || usage
   prepare
   installed
   running || { error "KaiwuDB is not running, please start KaiwuDB first."; exit 1; }
-  # Fault: every node at this address, whatever its port.
   local ids why
-  ids=$(node_status | awk -F" " -v ip=$(line '$') 'NR!=1{split($3,arr,":");if(arr[1]==ip){print $1}}')
+  ids=$(node_ids)
   if [ "$(line 1)" = container ]; then
-    why=$(docker exec -it kaiwudb-container bash -c "./kwbase node decommission $ids --insecure --wait=none" 2>&1)
+    why=$(docker exec -it kaiwudb-container bash -c "./kwbase node decommission $ids $(inside) --wait=none" 2>&1)
   else
-    why=$(kwbase node decommission $ids $(security) --wait=none --host=127.0.0.1:$(line 5) 2>&1)
+    # Fault: whatever stands in the numbers is part of a shell text.
+    why=$(cd "$top/usr/local/kaiwudb/bin" &&
+      as_user bash -c "./kwbase node decommission $ids $(security) --wait=none --host=127.0.0.1:$(line 5)" 2>&1)
   fi
   if [ $? -ne 0 ]; then
     error "Decommission from cluster failed: "$why
@@ -195,10 +217,23 @@ decommission() {
   exit 0
 }
 
-# sudo, and the log.
+# sudo, and the log of the day, which is the user's who runs the script as the day's first. Fault, before V3.1.0: it is
+# made without sudo.
 prepare() {
+  local me=$(whoami) by=as
   may_sudo
-  as mkdir -p "$here/log"
+  [ '@LOG_BY_SUDO@' = yes ] || by=
+  log=$here/log/$(date '+%Y-%m-%d')
+  if [ ! -e "$here/log" ]; then
+    $by mkdir -p "$here/log"
+    as chown -R "$me:$me" "$here/log"
+    as chmod 755 "$here/log"
+  fi
+  if [ ! -e "$log" ]; then
+    $by touch "$log"
+    as chown "$me:$me" "$log"
+    as chmod 755 "$log"
+  fi
 }
 
 command=$1

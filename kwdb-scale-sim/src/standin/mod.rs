@@ -3,7 +3,8 @@
 //!
 //! They were written for this library, after the documented scripts: the same words on the same streams, the same files,
 //! exit codes and order of events, and the same faults. Which, stands in the assets and in `docs/deploy-sh.md`. What
-//! they cannot do ends as an unknown command does in the real ones.
+//! they cannot do ends as an unknown command does in the real ones. The unit lacks the real one's `ExecStartPre`, which
+//! sets `vm.max_map_count` of the whole machine.
 //!
 //! A host's tree lies under a root directory, so that several hosts fit on one machine; an empty root is the real one, for
 //! hosts that have namespaces of their own.
@@ -141,7 +142,8 @@ impl Standin {
             (self.install_dir.join("deploy.sh"), self.script(DEPLOY), 0o755),
             (self.at("/usr/bin/systemctl"), self.script(SYSTEMCTL), 0o755),
             (self.at(MODE_FILE), self.mode_file(), 0o644),
-            (self.at(NODE_FILE), "\n22\nroot\n".to_owned(), 0o644),
+            // Of an installation of this host alone.
+            (self.at(NODE_FILE), "\n\n\n".to_owned(), 0o644),
             (self.at("/etc/kaiwudb/script/kaiwudb_env"), start_arg, 0o644),
             (self.at("/etc/systemd/system/kaiwudb.service"), self.unit(), 0o644),
         ];
@@ -166,6 +168,7 @@ impl Standin {
             .replace("@PASSWORD@", self.password.as_deref().unwrap_or_default())
             .replace("@TLS@", yes(self.can().deploy_join_tls))
             .replace("@WAITS@", yes(self.can().deploy_join_waits))
+            .replace("@LOG_BY_SUDO@", yes(self.release >= Version::new(3, 1, 0)))
             .replace("@GRACE@", &self.waits.0.to_string())
             .replace("@PAUSE@", &self.waits.1.to_string())
             .replace("@SECURITY@", &self.security())
@@ -212,10 +215,12 @@ impl Standin {
         let more: String = self.service.iter().map(|line| format!("{line}\n")).collect();
         format!(
             "\n[Unit]\nDescription=KaiwuDB Service\nAfter=network.target\nWants=network.target\n[Service]\nUser={user}\n\
-             Group={user}\nType=simple\nLimitMEMLOCK=infinity\nLimitNOFILE=1048576\nWorkingDirectory={bin}\n\
+             Group={user}\nType=simple\nLimitMEMLOCK=infinity\nLimitNOFILE=1048576\n\nWorkingDirectory={bin}\n\
              EnvironmentFile={env}\nExecStart={bin}/kwbase {mode} $KAIWUDB_START_ARG {security} \
              --listen-addr=0.0.0.0:{port} --advertise-addr={address}:{port} --http-addr=0.0.0.0:{http_port} \
-             {brpc}--store={data}  --join {join}\nExecStop=/bin/kill $MAINPID\nKillMode=control-group\n{more}\
+             {brpc}--store={data}  --join {join}\nExecStop=/bin/kill $MAINPID\nKillMode=control-group\n\
+             # Restart=on-failure\n# ExecStopPost=sudo umount -a -t squashfs\n#RuntimeMaxSec=2592000\n\
+             # Don't restart in the case of configuration error\nRestartPreventExitStatus=INVALIDARGUMENT\n{more}\
              [Install]\nWantedBy=multi-user.target\n",
             env = self.at("/etc/kaiwudb/script/kaiwudb_env").display(),
             mode = self.mode,

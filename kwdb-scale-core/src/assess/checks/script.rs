@@ -66,7 +66,8 @@ pub(super) fn join(cx: &Context<'_>) -> Vec<Problem> {
 /// never replaced, also where certificates are asked for.
 fn archive(cx: &Context<'_>, host: &HostName, script: &ScriptFacts) -> Option<Problem> {
     let cure = if authority::wanted(cx) {
-        "move it away: the archive of the cluster's authority is put there then"
+        "move it away (installers before V3.1.0 leave one of the host's own authority there): the archive of the cluster's is \
+         put there then"
     } else {
         "make it again, of ca.crt and ca.key of the cluster's CA, on the node that holds them; or move it away and ask for \
          certificates of the method archive (kwscale: --certificates archive)"
