@@ -315,6 +315,10 @@ fn limits_below_those_of_the_service() {
     scene.machine(NEW).limits.open_files = files(14_999);
     scene.machine(NEW).limits.max_map_count = Fact::Known(65_530);
     scene.warns("host-limits", &["14999; kwbase recommends 15000", "65530"]);
+    // deploy.sh join starts it by KWDB's service.
+    scene.cluster.host_mut(NEW).script = Some(Fact::Unknown("not told".into()));
+    assert!(!checks(&scene.assess(scale_out(&[NEW])), Severity::Warn).iter().any(|c| *c == "host-limits"));
+    scene.cluster.host_mut(NEW).script = None;
     scene.machine(NEW).limits.open_files = files(15_000);
     scene.machine(NEW).limits.max_map_count = Fact::Known(10_000_000);
     assert!(checks(&scene.assess(scale_out(&[NEW])), Severity::Warn).is_empty());
