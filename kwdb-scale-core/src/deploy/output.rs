@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::ARCHIVE;
 use crate::kwbase::error;
 use crate::kwbase::output::{clean, last_lines};
 use crate::ports::{CommandEnd, CommandOutput, PortError, PortErrorKind};
@@ -125,7 +126,7 @@ pub enum DeployError {
     #[error("the script did not take the address to join ({0}); it takes only an IPv4 address and a port")]
     Address(String),
     /// There is no archive, or it could not be used.
-    #[error("the certificates could not be made: {0}; put kaiwudb_certs.tar.gz with ca.crt and ca.key there")]
+    #[error("the certificates could not be made: {0}{cure}", cure = put_it_there(.0))]
     Certificates(String),
     /// The service did not start, or did not answer in time.
     #[error("the node did not start or did not answer in time ({0}); see the logs of the node")]
@@ -138,6 +139,12 @@ pub enum DeployError {
     /// kwbase did not mark the nodes.
     #[error("the node could not be marked: {0}")]
     Decommission(String),
+    /// The node did not answer when the script asked it for its number, and the script took the error for the number.
+    #[error(
+        "the node did not answer the script, which asked it for its number by kwbase node status; nothing was marked; see \
+         whether the node answers, and try again"
+    )]
+    NumberUntold,
     /// The sudo password.
     #[error(
         "the script could not use sudo ({0}); let the user run sudo without a password, or run commands as root (the \
@@ -181,6 +188,7 @@ impl DeployError {
             Self::Start(_) | Self::Decommission(_) | Self::Failed(_) | Self::Unlogged(_) => {
                 PortErrorKind::CommandFailed
             }
+            Self::NumberUntold => PortErrorKind::Unreachable,
             Self::NotJoinedYet(_) | Self::NoMarker { .. } => PortErrorKind::Other,
         }
     }
@@ -200,6 +208,12 @@ impl DeployError {
         }
         PortError::new(self.kind(), format!("{command} on {host}: {self}"))
     }
+}
+
+/// What helps where there is no archive. What kwbase says of the certificates names its own reason.
+fn put_it_there(why: &str) -> &'static str {
+    let absent = why.contains(ARCHIVE) && why.contains("No such file");
+    if absent { "; put kaiwudb_certs.tar.gz with ca.crt and ca.key there" } else { "" }
 }
 
 /// The script's own words, and what they mean.
@@ -227,7 +241,12 @@ fn known(command: ScriptCommand, text: &str) -> DeployError {
     {
         DeployError::Certificates(why.trim().to_owned())
     } else if let Some((_, why)) = text().split_once("Decommission from cluster failed:") {
-        DeployError::Decommission(why.trim().to_owned())
+        // It gives kwbase no other words than numbers.
+        if why.contains("unable to parse") && why.contains("strconv.ParseInt") {
+            DeployError::NumberUntold
+        } else {
+            DeployError::Decommission(why.trim().to_owned())
+        }
     } else {
         DeployError::Failed(text())
     }
@@ -322,6 +341,9 @@ mod tests {
         assert_eq!(e, DeployError::ModeNotSupported);
         let e = error(Join, "Join failed: /opt/x/kaiwudb_certs.tar.gz: No such file.");
         assert_eq!(e, DeployError::Certificates("/opt/x/kaiwudb_certs.tar.gz: No such file.".into()));
+        assert!(e.to_string().ends_with("there"), "{e}");
+        let e = error(Join, "Join failed: ERROR: open /etc/kaiwudb/certs/node.crt: permission denied");
+        assert!(e.to_string().ends_with("permission denied"), "{e}");
         let e = error(Join, "Start KaiwuDB failed. For more information, check kwbase's log.");
         assert!(matches!(e, DeployError::Start(_)));
         let e = error(Join, "Join to cluster failed. For more information, check kwbase's log.");
@@ -362,6 +384,17 @@ mod tests {
         );
         let e = e.on(&HostName::new("n4"), ScriptCommand::Decommission);
         assert_eq!(e.kind(), PortErrorKind::Config, "{}", e.chain());
+    }
+
+    #[test]
+    fn an_error_that_the_script_took_for_a_number() {
+        let text = "Decommission from cluster failed: ERROR: unable to parse ERROR:: strconv.ParseInt: parsing \"ERROR:\": \
+                    invalid syntax Failed running \"node decommission\" bash: line 2: Is: command not found bash: line 6: \
+                    Failed: command not found";
+        let e = error(ScriptCommand::Decommission, text);
+        assert_eq!(e, DeployError::NumberUntold);
+        let e = e.on(&HostName::new("n4"), ScriptCommand::Decommission);
+        assert!(!e.kind().may_have_been_done() && e.kind().is_transient(), "{e}");
     }
 
     #[test]
