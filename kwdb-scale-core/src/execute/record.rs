@@ -291,6 +291,8 @@ pub struct Ledger {
     pub marked: BTreeSet<NodeId>,
     /// Nodes that we may have stopped.
     pub stopped: BTreeSet<NodeId>,
+    /// Those of them whose stop command was done, so that their process was seen to end.
+    pub ended_there: BTreeSet<NodeId>,
     /// Settings that we may have changed.
     pub saved: BTreeMap<String, SavedSetting>,
     /// Settings among them that we put back.
@@ -324,6 +326,7 @@ impl Ledger {
             joined: BTreeMap::new(),
             marked: BTreeSet::new(),
             stopped: BTreeSet::new(),
+            ended_there: BTreeSet::new(),
             saved: BTreeMap::new(),
             restored: BTreeSet::new(),
             cancel: None,
@@ -384,6 +387,9 @@ impl Ledger {
                 })?;
                 if let (Act::RestoreSetting { name, .. }, ActResult::Done(_)) = (&act, result) {
                     self.restored.insert(name.clone());
+                }
+                if let (Act::Stop { node }, ActResult::Done(_)) = (&act, result) {
+                    self.ended_there.insert(*node);
                 }
                 if !matches!(result, ActResult::Failed { kind, .. } if kind.may_have_been_done()) {
                     self.begun.retain(|a| *a != act);

@@ -9,6 +9,7 @@
     reason = "helpers of tests"
 )]
 
+mod cut;
 mod joins;
 mod overlap;
 mod status;
@@ -36,6 +37,8 @@ enum Mishap {
     KillStaying,
     ReviveStaying,
     KillLeaving,
+    CutLeaving,
+    HealLeaving,
     Recommission,
     Freeze,
     Thaw,
@@ -58,6 +61,8 @@ fn mishap() -> impl Strategy<Value = Mishap> {
         2 => Just(Mishap::KillStaying),
         4 => Just(Mishap::ReviveStaying),
         1 => Just(Mishap::KillLeaving),
+        2 => Just(Mishap::CutLeaving),
+        2 => Just(Mishap::HealLeaving),
         1 => Just(Mishap::Recommission),
         2 => Just(Mishap::Freeze),
         4 => Just(Mishap::Thaw),
@@ -99,6 +104,8 @@ struct Run {
     /// From the first such act on, so many seconds long, each fails because its host is away.
     away: Option<(Of, i64)>,
     away_until: Option<jiff::Timestamp>,
+    /// The first leaving node is cut off once it is empty, and reached again after so many looks, if at all.
+    cut_when_empty: Option<Option<usize>>,
     /// The world as the last look saw it.
     seen: Option<World>,
     confirmed: BTreeMap<NodeId, u64>,
@@ -120,6 +127,7 @@ impl Run {
             orphan: None,
             away: None,
             away_until: None,
+            cut_when_empty: None,
             seen: None,
             confirmed: BTreeMap::new(),
             waiting_for: String::new(),
@@ -199,6 +207,23 @@ impl Run {
         self.confirmed.clear();
     }
 
+    fn cut_or_heal(&mut self) {
+        let Some((heals_after, leaving)) = self.cut_when_empty.as_mut().zip(self.leaving.first()) else {
+            return;
+        };
+        if self.world.replicas(*leaving) > 0 {
+            return;
+        }
+        match heals_after {
+            Some(0) => self.world.cut.clear(),
+            Some(left) => {
+                *left -= 1;
+                self.world.cut.insert(*leaving);
+            }
+            None => drop(self.world.cut.insert(*leaving)),
+        }
+    }
+
     fn suffer(&mut self, mishap: &Mishap) -> Option<Event> {
         let staying = self.world.nodes.keys().find(|id| !self.leaving.contains(id)).copied().unwrap();
         match mishap {
@@ -211,6 +236,8 @@ impl Run {
                     self.world.nodes.get_mut(l).unwrap().up = false;
                 }
             }
+            Mishap::CutLeaving => self.world.cut.extend(self.leaving.first()),
+            Mishap::HealLeaving => self.world.cut.clear(),
             Mishap::Recommission => {
                 if let Some(l) = self.leaving.first() {
                     self.world.nodes.get_mut(l).unwrap().bit = false;
@@ -250,6 +277,7 @@ impl Run {
                         let leaving = self.leaving.iter().any(|l| address(&host(*l)) == *gateway);
                         assert!(!leaving, "{query:?} was put to a leaving node");
                     }
+                    self.cut_or_heal();
                     match script.next().and_then(|m| self.suffer(m)) {
                         Some(event) => event,
                         None => {

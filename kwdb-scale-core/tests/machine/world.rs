@@ -55,6 +55,8 @@ pub(crate) struct World {
     /// Acts that go on although nobody waits for them, with the time when they are done.
     pub(crate) orphans: Vec<(Timestamp, Order)>,
     pub(crate) silent: BTreeSet<u32>,
+    /// Nodes that run and that nobody can reach, so that the others hold their liveness for expired.
+    pub(crate) cut: BTreeSet<u32>,
     /// What goes on cannot be looked up.
     pub(crate) blind: bool,
     pub(crate) queue: Queue,
@@ -94,6 +96,7 @@ impl World {
             factor: 3,
             orphans: Vec::new(),
             silent: BTreeSet::new(),
+            cut: BTreeSet::new(),
             blind: false,
             queue: Queue::Absent,
             not_ready: 0,
@@ -108,6 +111,11 @@ impl World {
                 .map(|s| ((*s).to_owned(), if s.ends_with("enabled") { "true" } else { "30m" }.to_owned()))
                 .collect(),
         }
+    }
+
+    /// Whether the other nodes hear of it.
+    fn heard(&self, id: u32) -> bool {
+        self.nodes[&id].up && !self.cut.contains(&id)
     }
 
     pub(crate) fn replicas(&self, n: u32) -> u64 {
@@ -184,7 +192,7 @@ impl World {
                     .map(|(node_id, n)| LivenessRow {
                         node_id,
                         epoch: Some(1),
-                        expiration: Some(if n.up { soon } else { past }),
+                        expiration: Some(if self.heard(node_id.0) { soon } else { past }),
                         draining: Some(false),
                         decommissioning: Some(n.bit),
                         upgrading: Some(false),
@@ -202,7 +210,7 @@ impl World {
                         start_mode: Some(StartMode::MultiReplica),
                         build: Some("V3.2.1".into()),
                         started_at: Some(Timestamp::from_second(1_700_000_000).unwrap()),
-                        is_live: Some(n.up),
+                        is_live: Some(self.heard(node_id.0)),
                         ranges: None,
                         leases: None,
                     })
@@ -210,7 +218,7 @@ impl World {
             ),
             Query::Stores => Rows::Stores(
                 ids()
-                    .map(|(node_id, n)| StoreRow {
+                    .map(|(node_id, _)| StoreRow {
                         node_id,
                         store_id: StoreId(node_id.0 + 100),
                         capacity: Some(1000),
@@ -222,7 +230,7 @@ impl World {
                         ranges_underreplicated: Some(0),
                         replicate_purgatory: Some(0),
                         replicate_pending: Some(if self.filling { 50 * self.asked.len() as u64 } else { 0 }),
-                        updated_at: Some(if n.up { started } else { past }),
+                        updated_at: Some(if self.heard(node_id.0) { started } else { past }),
                         started_at: Some(Timestamp::from_second(1_700_000_000).unwrap()),
                         node_address: None,
                     })
@@ -318,7 +326,7 @@ impl World {
         let more = more.get(&via.node.0).copied().unwrap_or(0);
         let of = |id: &NodeId| DecommissionStatus {
             node: *id,
-            is_live: self.nodes[&id.0].up,
+            is_live: self.heard(id.0),
             replicas: self.replicas(id.0) + more,
             decommissioning: self.nodes[&id.0].bit,
             draining: false,
@@ -363,8 +371,12 @@ impl World {
                 .processes
                 .iter()
                 .map(|p| {
-                    let up = self.nodes.get(&p.node.0).is_some_and(|n| n.up);
-                    (p.node, if up { ProcessState::Running } else { ProcessState::Stopped })
+                    let state = match self.nodes.get(&p.node.0) {
+                        _ if self.cut.contains(&p.node.0) => ProcessState::Unknown,
+                        Some(node) if node.up => ProcessState::Running,
+                        _ => ProcessState::Stopped,
+                    };
+                    (p.node, state)
                 })
                 .collect(),
             begun: look
@@ -433,6 +445,9 @@ impl World {
                 let under = self.told.as_ref().and_then(|told| told.joining.as_ref()?.known());
                 assert_eq!(under, None, "something was taken back under it");
                 ActResult::Done(String::new())
+            }
+            Act::Stop { node } if self.cut.contains(&node.0) => {
+                ActResult::Failed { kind: PortErrorKind::Unreachable, message: "no answer in time".into() }
             }
             Act::Stop { node } => {
                 self.nodes.get_mut(&node.0).unwrap().up = false;

@@ -58,6 +58,7 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
         .count();
     let process = ctx.looked.processes.get(&node).copied().unwrap_or(ProcessState::Unknown);
     let successor = successor(ctx, node);
+    let ended_there = ctx.state.ledger.ended_there.contains(&node);
     if successor.is_none() && came_back(ctx, node, process, expired) {
         return brought_back(ctx, node);
     }
@@ -68,6 +69,9 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
             ctx,
             format!("node {id}, whose liveness has expired, to stop listening at {address} or to come back"),
         );
+    }
+    if expired >= needed && process == ProcessState::Unknown && successor.is_none() && !ended_there {
+        return unproven(ctx, node);
     }
     if expired >= needed {
         let stays_down = ctx.state.policy().stays_down;
@@ -80,7 +84,7 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
         let proof = match (successor, process) {
             (Some(other), _) => format!("its address is that of node {} now", other.0),
             (None, ProcessState::Stopped) => "nothing listens at its address".to_owned(),
-            (None, _) => "its address could not be tried".to_owned(),
+            (None, _) => "its process was ended, and its address could not be tried since".to_owned(),
         };
         return Verdict::Done(format!(
             "node {id} is removed: {needed} members hold its liveness for expired, no range names its stores, {proof}"
@@ -123,6 +127,36 @@ pub(super) fn judge(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
             }
             confirm(ctx, node)
         }
+    }
+}
+
+/// The members hold it for expired, and nobody knows of its process: it may be cut off and come back.
+fn unproven(ctx: &mut Ctx<'_>, node: NodeId) -> Verdict {
+    let id = node.0;
+    let (address, host) = ctx.plan().leaving(node).map_or_else(Default::default, |leaving| {
+        let host = leaving.host.as_ref().map_or_else(|| "its host".to_owned(), |host| format!("host {host}"));
+        (leaving.address.to_string(), host)
+    });
+    let waiting = format!("proof that the process of node {id} has ended: nothing answers from {address}");
+    match super::patience(ctx, waiting) {
+        Verdict::Stop(mut stopped) => {
+            stopped.evidence.insert(
+                0,
+                format!(
+                    "node {id} is empty and marked, and its liveness has expired; it may be cut off, and comes back when it \
+                     is not any more"
+                ),
+            );
+            stopped
+                .next
+                .insert(0, format!("let {host} be reached, or end the process there by hand, then resume"));
+            stopped.next.push(format!(
+                "if {host} is gone for good, the cluster holds node {id} for removed already: leave it so, and never let that \
+                 machine come back with its old store"
+            ));
+            Verdict::Stop(stopped)
+        }
+        verdict => verdict,
     }
 }
 
