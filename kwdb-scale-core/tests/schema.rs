@@ -26,7 +26,7 @@ use kwdb_scale_core::observation::{Observation, Reach, Service};
 use kwdb_scale_core::owner::{Described, Owner, StartLine};
 use kwdb_scale_core::plan::{OldDirectory, OldEntry, Plan, PlanError, Step};
 use kwdb_scale_core::ports::{
-    AuthorityFacts, HostFacts, KeyFile, Means, PortErrorKind, PortState, StoreContent,
+    AuthorityFacts, AuthorityKeyFile, HostFacts, Means, PortErrorKind, PortState, StoreContent,
 };
 use kwdb_scale_core::request::{Certificates, Finish, NodeRef, OldData, Operation, Pace, Redistribution};
 use kwdb_scale_core::rows::{JobRow, RangeKind};
@@ -258,7 +258,7 @@ fn observations() -> Vec<Observation> {
             can_sign: Fact::unknown("denied"),
             key: Some(Fact::Known(KeyMatch::Fits)),
             build: Some(Fact::Known("V3.2.1".into())),
-            key_file: Some(KeyFile {
+            key_file: Some(AuthorityKeyFile {
                 host: host(1),
                 path: "/etc/kaiwudb/certs/ca.key".into(),
                 mode: Some(0o600),

@@ -190,11 +190,13 @@ pub(super) async fn perform_look(ports: &Ports, look: &Look) -> Looked {
 
 async fn perform_nudges(ports: &Ports, look: &Look) -> Vec<(RangeId, Nudged)> {
     let Some(queue) = &ports.queue else { return Vec::new() };
-    let asking = stream::iter(look.nudges.iter().map(|nudge| async move {
+    let asking = look.nudges.iter().map(|nudge| async move {
         let result = queue.enqueue(&nudge.via, nudge.node, nudge.range, NUDGE_DEADLINE).await;
         (nudge.range, result.map_err(|e| (e.kind(), e.chain())))
-    }));
-    asking.buffer_unordered(look.nudges_at_once.max(1)).collect().await
+    });
+    // A stream of the iterator itself would make the operation's future one that cannot be sent to another thread.
+    let asking: Vec<_> = asking.collect();
+    stream::iter(asking).buffer_unordered(look.nudges_at_once.max(1)).collect().await
 }
 
 fn no_certificates() -> PortError {

@@ -13,8 +13,8 @@ use super::host::{KwbaseHost, Security};
 use crate::certs::{CertificateIssuer, Installation, IssueOrder, faults, node_names};
 use crate::fact::Fact;
 use crate::ports::{
-    AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost, HostTransport,
-    KeyFile, PortError, PortErrorKind,
+    AuthorityFacts, AuthorityKeyFile, CertificateControl, CertificateFacts, CertificateState, CertifyHost,
+    HostTransport, PortError, PortErrorKind,
 };
 use crate::request::Certificates;
 use crate::topology::{Address, HostName};
@@ -178,7 +178,7 @@ impl<H: HostTransport + ?Sized> CertificateControl for Kwbase<H> {
             can_sign: found.can_sign,
             key: found.key,
             build: found.build,
-            key_file: authority.issuer.key_file().map(|(host, path)| KeyFile {
+            key_file: authority.issuer.key_file().map(|(host, path)| AuthorityKeyFile {
                 host: host.clone(),
                 path: path.to_owned(),
                 mode: found.key_mode,

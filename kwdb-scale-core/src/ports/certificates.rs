@@ -34,7 +34,7 @@ pub struct AuthorityFacts {
     pub build: Option<Fact<String>>,
     /// The file of its private key, where it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<KeyFile>,
+    pub key_file: Option<AuthorityKeyFile>,
     /// Fingerprint of the authority that each of these trusts, by a name for people: hosts of members, the operator.
     pub trusted: BTreeMap<String, Fact<String>>,
     /// Hosts whose certificates can only be made there, of the [archive](Certificates::Archive): `deploy.sh join` replaces
@@ -45,7 +45,7 @@ pub struct AuthorityFacts {
 
 /// A file with a private key.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct KeyFile {
+pub struct AuthorityKeyFile {
     /// The host, which need not be one of the caller's inventory: the caller's own machine has a name, too.
     pub host: HostName,
     /// Its path there.

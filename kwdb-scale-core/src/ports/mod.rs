@@ -16,7 +16,7 @@ mod lifecycle;
 pub use crate::host_facts::{HostFacts, StoreContent, StoreFacts};
 pub use async_trait::async_trait;
 pub use certificates::{
-    AuthorityFacts, CertificateControl, CertificateFacts, CertificateState, CertifyHost, KeyFile,
+    AuthorityFacts, AuthorityKeyFile, CertificateControl, CertificateFacts, CertificateState, CertifyHost,
 };
 pub use clock::Clock;
 pub use control::{

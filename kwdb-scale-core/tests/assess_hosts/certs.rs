@@ -302,7 +302,11 @@ fn looked_at(scene: &mut Scene) -> AuthorityFacts {
         can_sign: Fact::Known(true),
         key: Some(Fact::Known(KeyMatch::Fits)),
         build: Some(Fact::Known("V3.2.1".into())),
-        key_file: Some(KeyFile { host: host(1), path: "/etc/kaiwudb/certs/ca.key".into(), mode: None }),
+        key_file: Some(AuthorityKeyFile {
+            host: host(1),
+            path: "/etc/kaiwudb/certs/ca.key".into(),
+            mode: None,
+        }),
         trusted: [("host h1".to_owned(), Fact::Known(own))].into(),
         archive_only: Default::default(),
     }
@@ -327,7 +331,8 @@ fn an_authority_whose_key_everybody_may_read_where_it_lies() {
     let mut scene = Scene::secure();
     for (mode, open) in [(Some(0o644), true), (Some(0o600), false), (None, false)] {
         let mut facts = looked_at(&mut scene);
-        facts.key_file = Some(KeyFile { host: "operator".into(), path: "/safe/ca.key".into(), mode });
+        facts.key_file =
+            Some(AuthorityKeyFile { host: "operator".into(), path: "/safe/ca.key".into(), mode });
         let request = scene.cluster.request(scale_out(&[NEW]));
         let assessment = found(&scene, Fact::Known(facts), &request);
         let told: Vec<&Finding> = assessment.findings.iter().filter(|f| f.check == "ca-key-open").collect();
@@ -374,8 +379,10 @@ fn an_authority_that_cannot_issue() {
 #[test]
 fn the_authority_that_was_looked_at_counts_as_far_as_it_is_proven() {
     type Change = fn(&mut AuthorityFacts);
-    let operators: Change =
-        |f| f.key_file = Some(KeyFile { host: "kwscale".into(), path: "/safe/ca.key".into(), mode: None });
+    let operators: Change = |f| {
+        f.key_file =
+            Some(AuthorityKeyFile { host: "kwscale".into(), path: "/safe/ca.key".into(), mode: None })
+    };
     let cases: [(Change, &str); 7] = [
         (|_| {}, ""),
         // An embedder's issuer, whose key is in no file.
@@ -420,7 +427,7 @@ fn the_authority_that_was_looked_at_counts_as_far_as_it_is_proven() {
         ("kwscale".into(), "/etc/kaiwudb/certs/ca.key", "may be the same file"),
     ] {
         let mut facts = looked_at(&mut Scene::secure());
-        facts.key_file = Some(KeyFile { host: holder, path: path.into(), mode: None });
+        facts.key_file = Some(AuthorityKeyFile { host: holder, path: path.into(), mode: None });
         let found = refusals(&scene, Fact::Known(facts), request(), "ca-key-last");
         assert!(found.len() == 1 && found[0].contains(words), "{found:?}");
     }

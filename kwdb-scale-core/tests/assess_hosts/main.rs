@@ -15,7 +15,7 @@ use kwdb_scale_core::host_facts::*;
 use kwdb_scale_core::observation::{Reach, Service};
 use kwdb_scale_core::owner::{Described, Owner, StartLine};
 use kwdb_scale_core::policy::Policy;
-use kwdb_scale_core::ports::{AuthorityFacts, KeyFile, PortState};
+use kwdb_scale_core::ports::{AuthorityFacts, AuthorityKeyFile, PortState};
 use kwdb_scale_core::request::{Certificates, OldData, Operation, Request};
 use kwdb_scale_core::topology::{Address, StartMode};
 use machine::*;

@@ -51,7 +51,7 @@ pub(super) fn authority(cx: &Context<'_>) -> Vec<Problem> {
         return vec![Problem::new(message).cure(cure)];
     }
     let cure = "configure who issues certificates and where the authority's key lies, or put the certificates on the \
-                host yourself and ask for none";
+                host yourself and ask for none (in a program: Ports::certificates, and ObserveOptions::certificates)";
     match &cx.obs.authority {
         None => {
             let message =
