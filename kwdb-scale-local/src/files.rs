@@ -10,9 +10,17 @@ use kwdb_scale_core::ports::{PortError, PortErrorKind};
 use crate::error::file_error;
 
 /// Writes `content` under a temporary name beside `path` (readable by the owner only until it is complete), syncs it,
-/// gives it the mode, renames it and syncs the directory.
+/// gives it the mode, renames it and syncs the directory. Replaces regular files and links to them, and nothing else.
 pub(crate) fn put(path: &Path, content: &[u8], mode: u32) -> Result<(), PortError> {
     let failed = |e| file_error(format!("'{}' cannot be written", path.display()), e);
+    // What cannot be looked at is absent, a link that leads nowhere, or fails below.
+    if let Ok(found) = fs::metadata(path)
+        && !found.is_file()
+    {
+        let what = if found.is_dir() { "a directory" } else { "there and is not a regular file" };
+        let message = format!("'{}' was not written: it is {what}", path.display());
+        return Err(PortError::new(PortErrorKind::Malformed, message));
+    }
     let dir = directory_of(path);
     let mut temporary =
         tempfile::Builder::new().prefix(".kwdb-scale-").suffix(".tmp").tempfile_in(&dir).map_err(failed)?;

@@ -23,8 +23,8 @@ use crate::{detached, files, probe, run};
 ///   further write of it fails: what is meant to stay is started with [`spawn`](HostTransport::spawn).
 /// * A command of `spawn` leads its own session, so that neither the terminal's Ctrl-C nor its hang-up reaches it,
 ///   and is reaped in the background for as long as this process lives.
-/// * [`put`](HostTransport::put) needs the directory to exist and replaces a symbolic link by the file. Relative paths
-///   are taken from the caller's working directory.
+/// * [`put`](HostTransport::put) needs the directory to exist and replaces a symbolic link to a file by the file.
+///   Relative paths are taken from the caller's working directory.
 /// * [`probe`](HostTransport::probe) fails with [`Unreachable`](PortErrorKind::Unreachable) when the name cannot be
 ///   resolved, and answers [`NoAnswer`](PortState::NoAnswer) for a network error other than a refusal.
 ///

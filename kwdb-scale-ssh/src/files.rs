@@ -37,6 +37,8 @@ const PUT: &str = r#"set -C
 case $1 in */*) d=${1%/*}/ ;; *) d=./ ;; esac
 [ -d "$d" ] || { echo no-directory; exit 0; }
 [ -d "$1" ] && { echo directory; exit 0; }
+# Also what a link leads to. A link that leads nowhere is replaced, as one to a file is.
+[ ! -e "$1" ] || [ -f "$1" ] || { echo no-file; exit 0; }
 umask 077
 t=$d.$6.tmp
 trap 'rm -f -- "$t"' EXIT
@@ -96,6 +98,7 @@ pub(crate) async fn put(
         "written" => Ok(()),
         "no-directory" => failed(PortErrorKind::NotFound, "its directory does not exist"),
         "directory" => failed(PortErrorKind::Malformed, "it is a directory"),
+        "no-file" => failed(PortErrorKind::Malformed, "it is there and is not a regular file"),
         "not-owned" => {
             failed(PortErrorKind::Denied, &format!("its owner cannot be changed: {}", reason(&finished)))
         }

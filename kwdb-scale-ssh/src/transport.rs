@@ -30,8 +30,9 @@ use crate::{detached, files, probe, run};
 ///   When the connection is lost during the wait, that is an error
 ///   ([`ConnectionLost`](PortErrorKind::ConnectionLost)) that names the process, which stays. A host that ends the
 ///   processes of users who logged out (`KillUserProcesses=yes` of systemd-logind) ends it, too.
-/// * [`put`](HostTransport::put) needs the directory to exist and replaces a symbolic link by the file. Relative paths
-///   are taken from the home directory of the user. A transfer that takes longer than five minutes fails.
+/// * [`put`](HostTransport::put) needs the directory to exist and replaces a symbolic link to a file by the file.
+///   Relative paths are taken from the home directory of the user. A transfer that takes longer than five minutes
+///   fails.
 /// * [`probe`](HostTransport::probe) asks the SSH server to connect (`direct-tcpip`) or, where that is not allowed,
 ///   the host's bash. It answers [`Closed`](PortState::Closed) only when it is told that the connection was refused,
 ///   and [`NoAnswer`](PortState::NoAnswer) for every other failure; it fails with

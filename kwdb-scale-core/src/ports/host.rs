@@ -141,6 +141,9 @@ pub trait HostTransport: Debug + Send + Sync {
 
     /// Writes a file atomically (temporary name, sync, rename) with the mode bits given. Durable when `Ok`; may be
     /// repeated.
+    ///
+    /// Replaces a regular file, or a link to one. Anything else that is there (a directory, a device, a named pipe, a
+    /// socket, a link to one of them) stays, and is `Malformed`.
     async fn put(&self, host: &HostName, path: &str, content: &[u8], mode: u32) -> Result<(), PortError>;
 
     /// Reads at most `max` bytes of a file; a longer one is an error (`Malformed`), an absent one `NotFound`.

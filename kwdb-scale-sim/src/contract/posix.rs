@@ -1,5 +1,5 @@
 //! The contract of a `HostTransport` on hosts with a POSIX shell and the usual tools (`cat`, `env`, `grep`, `head`,
-//! `kill`, `ls`, `ln`, `printf`, `sleep`, `tr`). The probes expect that 127.0.0.1 of the host is that of the test.
+//! `kill`, `ls`, `ln`, `mkdir`, `mkfifo`, `printf`, `sleep`, `tr`). The probes expect that 127.0.0.1 of the host is that of the test.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::TransportFixture;
-use super::wait::{PATIENCE, until};
+use super::wait::{PATIENCE, fails, until};
 
 /// Every exit code comes back, with both streams; bytes that are no UTF-8 are replaced.
 ///
@@ -267,6 +267,40 @@ pub async fn put_and_get_failures(f: &TransportFixture) {
     assert_eq!(f.transport.get(&f.host, &absent, 10).await.map_err(kind), Err(PortErrorKind::NotFound));
     let directory = f.transport.get(&f.host, &f.scratch, 10).await;
     assert_eq!(directory.map_err(kind), Err(PortErrorKind::Malformed), "a directory is no file");
+}
+
+/// A directory, a named pipe and links to them are neither replaced nor written to; a link to a file, or to nothing, is
+/// replaced.
+///
+/// # Panics
+/// When it does otherwise.
+pub async fn put_replaces_files_only(f: &TransportFixture) {
+    f.ok(&["mkdir", &f.path("dir")]).await;
+    f.ok(&["mkfifo", &f.path("pipe")]).await;
+    f.put("target", b"target", 0o600).await;
+    for to in ["dir", "pipe", "target", "nothing"] {
+        f.ok(&["ln", "-s", to, &f.path(&format!("to-{to}"))]).await;
+    }
+    let before = f.ok(&["ls", "-lA", &f.scratch]).await;
+    for name in ["dir", "pipe", "to-dir", "to-pipe"] {
+        let path = f.path(name);
+        let put = timeout(PATIENCE, f.transport.put(&f.host, &path, b"x", 0o600)).await.expect("it ends");
+        let error = fails(name, put);
+        assert_eq!(error.kind(), PortErrorKind::Malformed, "{}", error.chain());
+        assert!(error.to_string().contains(&path), "it names the path: {error}");
+    }
+    assert_eq!(
+        f.ok(&["ls", "-lA", &f.scratch]).await,
+        before,
+        "they stay as they are, and nothing is left behind"
+    );
+    for name in ["to-target", "to-nothing"] {
+        f.put(name, b"new", 0o600).await;
+        let listed = f.ok(&["ls", "-l", &f.path(name)]).await;
+        assert!(listed.starts_with('-'), "the link is replaced: {listed}");
+    }
+    assert_eq!(f.get("target").await.unwrap(), b"target", "what it led to is not written");
+    assert_eq!(f.get("nothing").await, None);
 }
 
 /// A detached command that ends within the wait says how.

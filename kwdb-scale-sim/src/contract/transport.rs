@@ -112,7 +112,7 @@ macro_rules! transport_contract {
             exit_code_and_streams, end_by_signal, missing_program, standard_input, unread_standard_input,
             large_outputs, output_cap, environment, hostile_arguments, deadline_ends_descendants,
             dropped_run_ends_the_command, descendant_that_holds_the_pipes, put_and_get, put_replaces_atomically,
-            put_and_get_failures, detached_that_ends, detached_output, detached_stays, dropped_spawn_leaves_it,
+            put_and_get_failures, put_replaces_files_only, detached_that_ends, detached_output, detached_stays, dropped_spawn_leaves_it,
             detached_failures, probe_open_and_closed, probe_no_answer);
     };
     (@ $suite:ident, $fixture:expr; $($name:ident),+) => {
