@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::config::{Answer, Privilege};
 use crate::connection::Session;
-use crate::script::{Process, Said, find, find_bare, prompt};
+use crate::script::{Process, Said, ends_in_start, find, find_bare, prompt};
 
 /// Looked through for the mark; login scripts that say more lose the start of it.
 const NOISE: usize = 64 << 10;
@@ -247,6 +247,23 @@ impl Exchange {
     /// Whether the server refused the request.
     pub(crate) fn was_refused(&self) -> bool {
         self.refused || self.sudo_refused
+    }
+
+    /// The error of an end within what our line says when it begins: the command may have run, its output was cut.
+    pub(crate) fn cut_short(&self, host: &str, program: &str) -> Option<PortError> {
+        let began = !self.err.waits
+            || [&self.out.noise, &self.err.noise].iter().any(|noise| ends_in_start(noise, &self.mark));
+        if self.said.is_some() || self.was_refused() || !began {
+            return None;
+        }
+        let end = self.end.map(|end| format!(" ({end})")).unwrap_or_default();
+        Some(PortError::new(
+            PortErrorKind::ConnectionLost,
+            format!(
+                "what '{host}' said was cut short at the start of '{program}'{end}: it may have run, and its output \
+                 was lost on the way"
+            ),
+        ))
     }
 
     /// What to say when it ended without having begun.

@@ -20,6 +20,10 @@ use crate::error::config;
 const LONGEST_LINE: usize = (128 << 10) - 1;
 /// What our shells call themselves (`$0`).
 const OWN_NAME: &str = "kwdb-scale";
+/// Every mark begins with it.
+const MARK: &str = "kwdb-scale-";
+/// Of a start after its mark, two numbers included.
+const START_LENGTH: usize = 40;
 /// What the watcher on the host leaves us to end the command ourselves, so that its end can be told.
 const WATCH_MARGIN: Duration = Duration::from_secs(2);
 
@@ -93,7 +97,7 @@ kill -KILL $t
 pub(crate) fn mark() -> String {
     // Two hashers of the standard library, each keyed by the operating system's randomness.
     let word = || std::hash::RandomState::new().build_hasher().finish();
-    format!("kwdb-scale-{:016x}{:016x}", word(), word())
+    format!("{MARK}{:016x}{:016x}", word(), word())
 }
 
 /// How the command gets its standard input.
@@ -283,6 +287,24 @@ pub(crate) fn find(bytes: &[u8], mark: &str) -> Option<(Said, usize)> {
         _ => Said::Nonsense,
     };
     Some((said, at + mark.len() + length + 1))
+}
+
+/// Whether the output ends within the marked line of a start: whoever said so much of it had begun. What holds the mark
+/// elsewhere, such as the words of a restricted shell that repeats the line that it does not run, does not count.
+pub(crate) fn ends_in_start(bytes: &[u8], mark: &str) -> bool {
+    let tail = bytes.rsplit(|b| *b == b'\n').next().unwrap_or_default();
+    let tail = tail.get(tail.len().saturating_sub(mark.len() + START_LENGTH)..).unwrap_or_default();
+    let tail = String::from_utf8_lossy(tail);
+    let Some(at) = tail.rfind(MARK) else { return false };
+    let said = tail.get(at..).unwrap_or_default();
+    match said.strip_prefix(mark) {
+        Some(rest) => {
+            let numbers = rest.strip_prefix(" start ");
+            " start ".starts_with(rest)
+                || numbers.is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit() || b == b' '))
+        }
+        None => mark.starts_with(said),
+    }
 }
 
 /// The same for the mark alone, on standard error.

@@ -206,6 +206,24 @@ fn marks_differ_and_need_no_quotes() {
 }
 
 #[test]
+fn an_output_that_ends_within_the_start_is_told_from_other_words() {
+    let mark = mark();
+    let start = format!("{mark} start 4194304 4194304");
+    for length in MARK.len()..=start.len() {
+        let cut = &start[..length];
+        assert!(ends_in_start(format!("motd\nno newline {cut}").as_bytes(), &mark), "{cut}");
+    }
+    let repeated = format!("unknown command: exec sh -c 'x' kwdb-scale {mark} \"$$\" 0 id");
+    let (asked, other) = (prompt(&mark), format!("{}1", &mark[..mark.len() - 1]));
+    let (before, tail) = (format!("{start}\nx"), format!("{start}x"));
+    let words = ["", "kwdb-scale", "kwdb-scale-host $", &repeated, &asked, &before, &tail];
+    for words in words {
+        assert!(!ends_in_start(words.as_bytes(), &mark), "{words}");
+    }
+    assert!(mark == other || !ends_in_start(other.as_bytes(), &mark), "another command's");
+}
+
+#[test]
 fn nonsense_is_not_a_process() {
     for line in [
         "MARK start 1 1\n",

@@ -39,6 +39,8 @@ enum Play {
     Stall,
     /// Cuts the connection as soon as the request is there.
     CutAtOnce,
+    /// Exits with 0, and loses the end of what it said within our own first line.
+    Cut,
     /// Megabytes without the mark, then an end.
     Flood,
     /// A mark with a process that would mean everybody.
@@ -287,6 +289,10 @@ impl server::Handler for Host {
                 return Ok(());
             }
             Play::NoEnd => say(session, begin("99999 0"))?,
+            Play::Cut => {
+                say(session, format!("motd\n{mark} star"))?;
+                session.exit_status_request(channel, 0)?;
+            }
             Play::Everybody => say(session, begin("1 1"))?,
             Play::Flood => {
                 for _ in 0..300 {
@@ -328,7 +334,7 @@ async fn a_server_that_plays_along() {
 
 #[tokio::test]
 async fn ends_that_are_not_told_are_losses() {
-    for play in [Play::CutAfterOutput, Play::NoEnd, Play::CutAtOnce] {
+    for play in [Play::CutAfterOutput, Play::NoEnd, Play::CutAtOnce, Play::Cut] {
         let server = Server::start(Host::new(play.clone())).await;
         let text = fails(&server.transport(), PortErrorKind::ConnectionLost).await;
         assert!(text.contains("'prog'"), "{play:?}: {text}");
