@@ -1,6 +1,5 @@
 //! `exec`: one script, command or file for every host, over connections that stay open between rounds.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::string::FromUtf8Error;
 use std::sync::Arc;
@@ -265,7 +264,7 @@ fn work(args: &ExecArgs) -> Result<Work, Failure> {
         Command { output_cap: OUTPUT_MIB << 20, ..command }
     };
     if let Some(script) = &args.script {
-        let script = read("the script", script)?.0;
+        let script = read_once("the script", script)?;
         return Ok(Work::Run(match String::from_utf8(script) {
             Ok(text) if text.len() <= LONGEST_TEXT && !text.contains('\0') => {
                 command(&["sh", "-c", &text, "sh"])
@@ -303,21 +302,34 @@ fn work(args: &ExecArgs) -> Result<Work, Failure> {
 fn read(what: &str, path: &Path) -> Result<(Vec<u8>, u32), Failure> {
     use std::os::unix::fs::PermissionsExt as _;
     let shown = path.display();
-    let fail = |e: std::io::Error| Failure::unreadable(what, path, &e);
-    let found = std::fs::metadata(path).map_err(fail)?;
-    if found.is_dir() {
-        return Err(fail(ErrorKind::IsADirectory.into()));
-    }
-    if !found.is_file() {
+    let found = std::fs::metadata(path).map_err(|e| Failure::unreadable(what, path, &e))?;
+    if !found.is_file() && !found.is_dir() {
         return Err(Failure::usage(format!("{what} {shown} is not a regular file: name one")));
     }
-    if found.len() > LARGEST {
+    Ok((read_once(what, path)?, found.permissions().mode() & 0o777))
+}
+
+/// The bytes of whatever can be read to its end: a file, a pipe of the shell, a terminal. Waits for as long as nobody
+/// ends a pipe; Ctrl-C ends the process meanwhile, because nothing takes it before the hosts are asked.
+fn read_once(what: &str, path: &Path) -> Result<Vec<u8>, Failure> {
+    use std::io::Read as _;
+    let mut content = Vec::new();
+    let reading = std::fs::File::open(path).and_then(|file| {
+        let size = file.metadata()?.len();
+        if size <= LARGEST {
+            // Longer by one than what is taken, so that more is seen.
+            file.take(LARGEST + 1).read_to_end(&mut content)?;
+        }
+        Ok(size)
+    });
+    let size = reading.map_err(|e| Failure::unreadable(what, path, &e))?;
+    if size > LARGEST || content.len() as u64 > LARGEST {
+        let shown = path.display();
         return Err(Failure::usage(format!(
-            "{what} {shown} has {} bytes: take one of at most {LARGEST}",
-            found.len()
+            "{what} {shown} has more than {LARGEST} bytes: take one of at most so many"
         )));
     }
-    Ok((std::fs::read(path).map_err(fail)?, found.permissions().mode() & 0o777))
+    Ok(content)
 }
 
 /// The hosts of the file, or of the cluster, in their order.
@@ -427,7 +439,8 @@ mod tests {
     fn what_cannot_be_read_has_a_cure() {
         let none = Path::new("/nonexistent/file");
         let cases = [
-            read("the script", none).err(),
+            read_once("the script", none).err(),
+            read("the file", none).err(),
             readable("the key file", none).err(),
             host_keys(&[none.to_owned()]).err(),
             hosts_file::read(none).err(),
@@ -461,6 +474,31 @@ mod tests {
         let open = printed(success, cap - 1, true);
         assert_eq!((open.exit(), open.failure(true)), (Exit::Done, None));
         assert_eq!(printed(success, cap, false).exit(), Exit::Done);
+    }
+
+    #[test]
+    fn a_script_may_come_from_a_pipe_and_a_file_may_not() {
+        use std::io::Write as _;
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let to = pipe.clone();
+        let writer = std::thread::spawn(move || {
+            let mut pipe = std::fs::OpenOptions::new().write(true).open(to).unwrap();
+            // More than a pipe holds.
+            (0..30_000).for_each(|_| pipe.write_all(b"true\n").unwrap());
+        });
+        assert!(read_once("the script", &pipe).unwrap() == b"true\n".repeat(30_000));
+        writer.join().unwrap();
+        let failure = read("the file", &pipe).unwrap_err().to_string();
+        assert!(failure.contains("pipe is not a regular file"), "{failure}");
+        let failure = read_once("the script", Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.to_string().contains("/dev/zero has more than"), "{failure}");
+        for read in [read_once("the script", dir.path()).err(), read("the file", dir.path()).err()] {
+            let failure = read.unwrap().to_string();
+            assert!(failure.contains("s a directory"), "{failure}");
+        }
     }
 
     #[test]
