@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kwdb_scale_core::ports::{PortError, PortErrorKind};
 use kwdb_scale_core::secret::Secret;
@@ -11,6 +12,7 @@ use russh::keys::agent::client::AgentClient;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
 use russh::{MethodKind, MethodSet};
+use tokio::time::timeout;
 
 use crate::config::{Agent, Answer, KeyFile, Login, SshHost};
 use crate::connection::Client;
@@ -19,6 +21,8 @@ use crate::keys::Keys;
 
 /// A server may ask several times in one dialogue (a password, a code, a new password), not for ever.
 const MOST_ROUNDS: usize = 10;
+/// A password that is not answered by then may be one that the server wants changed.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Logs in or says why not; nothing was done on the host then.
 pub(crate) async fn log_in(
@@ -134,8 +138,33 @@ impl Attempts<'_> {
     }
 
     async fn password(&mut self, password: &Secret) -> Result<bool, PortError> {
-        let result = self.handle.authenticate_password(&self.host.user, password.expose()).await;
-        self.take("the password", result)
+        let asked = self.handle.authenticate_password(&self.host.user, password.expose());
+        match timeout(ANSWER_PATIENCE, asked).await {
+            Ok(result) => self.take("the password", result),
+            Err(_) => self.unanswered().await,
+        }
+    }
+
+    /// The library drops a server's request to change the password (SSH_MSG_USERAUTH_PASSWD_CHANGEREQ) without telling.
+    /// Such a server answers whatever is asked next, so one more request, which lets nobody in, ends the wait. A server that
+    /// is only slow answers the password first.
+    async fn unanswered(&mut self) -> Result<bool, PortError> {
+        let result = self.handle.authenticate_none(&self.host.user).await;
+        let (shown, user) = (self.host.shown(), &self.host.user);
+        match result {
+            // The answer to the other request is still to come: no further way can be tried here.
+            Ok(AuthResult::Failure { partial_success: true, .. }) => {
+                Err(unreachable(format!("'{shown}' takes too long over the password of '{user}': try again")))
+            }
+            Ok(AuthResult::Failure { .. }) if !self.handle.is_closed() => Err(PortError::new(
+                PortErrorKind::Authentication,
+                format!(
+                    "'{shown}' did not let '{user}' in: the password has expired and is to be changed, by logging in \
+                     with ssh, or it is wrong"
+                ),
+            )),
+            result => self.take("the password", result),
+        }
     }
 
     async fn dialogue(&mut self, answers: &[Answer]) -> Result<bool, PortError> {

@@ -200,7 +200,11 @@ impl server::Handler for Host {
     }
 
     async fn auth_password(&mut self, user: &str, password: &str) -> Result<Auth, russh::Error> {
-        Ok(if (user, password) == ("me", "hunter2") { Auth::Accept } else { Auth::reject() })
+        if password.contains("slow") {
+            tokio::time::sleep(Duration::from_secs(7)).await;
+        }
+        let right = user == "me" && ["hunter2", "hunter2 slow"].contains(&password);
+        Ok(if right { Auth::Accept } else { Auth::reject() })
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -435,6 +439,27 @@ async fn passwords_and_dialogues() {
         .login(password("wrong hunter2"))
         .login(dialogue("123456"));
     assert_eq!(run(&transport(all)).await.unwrap(), "output");
+}
+
+/// A server that wants a password changed does not say either that it takes it or that it does not. This library's cannot
+/// say that: one that takes its time is waited for in the same way.
+#[tokio::test]
+async fn a_password_that_is_not_answered_at_once() {
+    let mut host = Host::new(Play::Answer);
+    host.methods = vec![MethodKind::Password, MethodKind::KeyboardInteractive];
+    let server = Server::start(host).await;
+    let login = async |text: &str| {
+        let host = server.bare_host().login(Login::Password(Secret::new(text)));
+        SshTransport::new([(n1(), host)]).unwrap().connect(&n1()).await
+    };
+    let start = Instant::now();
+    let (right, wrong) = tokio::join!(login("hunter2 slow"), login("slow hunter2"));
+    assert!(start.elapsed() < Duration::from_secs(18), "{:?}", start.elapsed());
+    right.unwrap();
+    let error = wrong.unwrap_err();
+    assert_eq!(error.kind(), PortErrorKind::Authentication, "{}", error.chain());
+    let text = error.to_string();
+    assert!(text.contains("has expired") && text.contains("with ssh") && !text.contains("hunter2"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
