@@ -107,6 +107,10 @@ pub struct StoreFacts {
     /// The directory itself, where the path is a link or goes through one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leads_to: Option<String>,
+    /// Whether the user that commands run as may not write in the directory above, so that it cannot be moved aside. False
+    /// also where that is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmovable: bool,
 }
 
 fn nothing_mounted() -> Fact<Vec<String>> {
@@ -124,7 +128,7 @@ fn is_nothing_mounted(mounts: &Fact<Vec<String>>) -> bool {
 impl StoreFacts {
     /// A directory in which nothing is mounted.
     pub fn new(path: impl Into<String>, content: Fact<StoreContent>) -> Self {
-        Self { path: path.into(), content, mounts: nothing_mounted(), leads_to: None }
+        Self { path: path.into(), content, mounts: nothing_mounted(), leads_to: None, unmovable: false }
     }
 
     /// Whether it is known to be a mount point itself.

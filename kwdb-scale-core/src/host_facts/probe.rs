@@ -21,6 +21,7 @@
 //! | `M` | it holds more entries than are told |
 //! | `P` | what is mounted in it can be told |
 //! | `P<path>` | something is mounted there: the directory itself, or a place below |
+//! | `W` | the directory above may not be written, so that this one cannot be renamed |
 //! | `C+` or `C-<name>` | a file of the certificate directory can be read, or cannot |
 //! | `T`, `L<hex>` | the kernel's table of sockets could be read; an address and port in it that listens |
 //! | `E` | the end of the inner part; without it that part was cut off and counts for nothing |
@@ -285,6 +286,8 @@ for dir do
   [ "$number" -le "$stores" ] || break
   if [ -d "$dir" ]; then
     if [ -r "$dir" ] && [ -x "$dir" ]; then emit Sdir; entries "$dir"; else emit Sdenied; fi
+    above=${dir%/*}/
+    if [ ! -w "$above" ] || [ ! -x "$above" ]; then emit W; fi
   elif [ -e "$dir" ] || [ -L "$dir" ]; then
     emit Sother
   else

@@ -219,6 +219,7 @@ fn listed(
     let mut contents: Vec<Fact<StoreContent>> = Vec::new();
     let mut mounts: Vec<Fact<Vec<String>>> = Vec::new();
     let mut leads_to: Vec<Option<String>> = Vec::new();
+    let mut unmovable: Vec<bool> = Vec::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let (mut readable, mut unreadable) = (0, 0);
     let mut ports: Option<Vec<Listener>> = None;
@@ -230,6 +231,7 @@ fn listed(
             Some('S') => {
                 seen.clear();
                 leads_to.push(None);
+                unmovable.push(false);
                 // Only of a directory that can be entered it is asked.
                 mounts.push(match value {
                     "dir" => Fact::unknown("the host has no /proc/self/mountinfo"),
@@ -251,6 +253,11 @@ fn listed(
             Some('R') => {
                 if let Some(last) = leads_to.last_mut() {
                     *last = Some(shown(value));
+                }
+            }
+            Some('W') => {
+                if let Some(last) = unmovable.last_mut() {
+                    *last = true;
                 }
             }
             Some('P') => match mounts.last_mut() {
@@ -288,13 +295,14 @@ fn listed(
         ports.sort_unstable();
         ports.dedup();
     }
-    let (mut contents, mut mounts, mut leads_to) =
-        (contents.into_iter(), mounts.into_iter(), leads_to.into_iter());
+    let (mut contents, mut mounts) = (contents.into_iter(), mounts.into_iter());
+    let (mut leads_to, mut unmovable) = (leads_to.into_iter(), unmovable.into_iter());
     let stores = question.directories.iter().take(question.stores()).map(|(path, _)| StoreFacts {
         path: path.clone(),
         content: contents.next().unwrap_or_else(|| Fact::unknown(missing)),
         mounts: mounts.next().unwrap_or_else(|| Fact::unknown(missing)),
         leads_to: leads_to.next().flatten(),
+        unmovable: unmovable.next().unwrap_or_default(),
     });
     let can = match (readable, unreadable) {
         (3, 0) => Fact::Known(true),

@@ -249,6 +249,39 @@ fn mounts_as_real_shells_see_them() {
 }
 
 #[test]
+fn a_store_whose_parent_may_not_be_written_cannot_be_moved() {
+    let scratch = Scratch::new("unmovable");
+    for name in ["open/store/CURRENT", "closed/store/CURRENT"] {
+        scratch.file(name, "", 0o644);
+    }
+    let question = scratch.question(&["open/store", "closed/store", "closed/absent"]);
+    // The superuser may write wherever the file system lets anybody, which busybox does not ask it.
+    for shell in shells().into_iter().filter(|shell| !shell.contains(&"busybox")) {
+        let argv = question.argv();
+        let mut words: Vec<&str> = argv.iter().map(String::as_str).collect();
+        let inner = words.iter().rposition(|w| *w == "-c").unwrap() - 1;
+        words.splice(inner..=inner, shell.iter().copied());
+        let closes =
+            "at=$1; shift; mount -t tmpfs none \"$at\"; mkdir \"$at/store\"; : >\"$at/store/CURRENT\"
+            mount -o remount,ro \"$at\"; \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["-rm", "sh", "-ec", closes, "sh", &scratch.path("closed")]).args(&words);
+        let output = command.env("HOME", &scratch.0).stdin(Stdio::null()).output();
+        let Some(output) = output.ok().filter(|o| o.status.success()) else {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "there is no unshare, or it may not make a mount namespace"
+            );
+            println!("not run: no mount namespace can be made");
+            return;
+        };
+        let stores = read(&question, &String::from_utf8_lossy(&output.stdout), "", None).stores;
+        let found: Vec<bool> = stores.iter().map(|s| s.unmovable).collect();
+        assert_eq!(found, [false, true, false], "{shell:?}: {stores:?}");
+    }
+}
+
+#[test]
 fn a_directory_that_may_not_be_read_is_unknown() {
     let scratch = Scratch::new("denied");
     let locked = scratch.dir("locked");

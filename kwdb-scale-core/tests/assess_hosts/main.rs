@@ -489,6 +489,21 @@ fn a_mount_point_is_not_moved_aside() {
     }
     assert_eq!(said(&scene, OldData::Delete), "");
 
+    // Nor is one that the user may not rename.
+    let Fact::Known(space) = &mut scene.machine(5).file_systems[0].space else { panic!() };
+    space.mount = "/".into();
+    scene.cluster.host_mut(5).stores[0].unmovable = true;
+    let text = said(&scene, OldData::MoveAside);
+    for words in ["/data/n5 of host h5 cannot be moved aside", "may not write in /data", "sudo", "=delete"] {
+        assert!(text.contains(words), "'{words}' is not in: {text}");
+    }
+    assert_eq!(said(&scene, OldData::Delete), "");
+    assert!(
+        said(&scene, OldData::Refuse).contains("--wipe-old-data=delete"),
+        "what would be refused is not offered"
+    );
+    scene.cluster.host_mut(5).stores[0].unmovable = false;
+
     // One that is mounted over itself is on the file system of the directory above.
     let Fact::Known(space) = &mut scene.machine(5).file_systems[0].space else { panic!() };
     space.mount = "/".into();

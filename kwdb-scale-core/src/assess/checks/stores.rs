@@ -247,6 +247,15 @@ fn in_the_way(
             let message =
                 format!("{path} of host {host} is a mount point, and cannot be moved aside as a whole");
             found.push((message, "clear it by hand"));
+        } else if store.unmovable {
+            let above = match path.trim_end_matches('/').rsplit_once('/') {
+                Some((above, _)) if !above.is_empty() => above,
+                _ => "/",
+            };
+            let message = format!(
+                "{path} of host {host} cannot be moved aside: the user that commands run as there may not write in {above}"
+            );
+            found.push((message, "let commands run as root there (sudo), or move it by hand"));
         }
     }
     found
