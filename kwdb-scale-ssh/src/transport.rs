@@ -173,6 +173,37 @@ mod tests {
         SshTransport::new([("n1".into(), host.privilege(privilege))])
     }
 
+    /// A task of an embedder takes each of them. Compiling it is the test.
+    #[test]
+    fn every_call_can_be_a_task_of_its_own() {
+        fn shared<T: Send + Sync + 'static>(_: &T) {}
+        fn task<T: Send + 'static>(call: impl Future<Output = Result<T, PortError>> + Send + 'static) {
+            drop(call);
+        }
+        let all = transport(Privilege::AsIs).unwrap();
+        shared(&all);
+        let (command, wait) = (Command::new(["true"]), Duration::ZERO);
+        let detached = Detached { command: command.clone(), output_file: "/log".into(), wait };
+        let (n1, terminal) = (HostName::from("n1"), command.clone());
+        let clone = || (all.clone(), n1.clone());
+        let (ssh, host) = clone();
+        task(async move { ssh.connect(&host).await });
+        let (ssh, host) = clone();
+        task(async move { ssh.run(&host, &command).await });
+        let (ssh, host) = clone();
+        task(async move { ssh.run_on_terminal(&host, &terminal, Vec::new()).await });
+        let (ssh, host) = clone();
+        task(async move { ssh.spawn(&host, &detached).await });
+        let (ssh, host) = clone();
+        task(async move { ssh.put(&host, "/f", b"x", 0o600).await });
+        let (ssh, host) = clone();
+        task(async move { ssh.put_owned(&host, "/f", b"x", 0o600, "ops").await });
+        let (ssh, host) = clone();
+        task(async move { ssh.get(&host, "/f", 1).await });
+        let (ssh, host) = clone();
+        task(async move { ssh.probe(&host, &Address::from("h:1"), wait).await });
+    }
+
     #[tokio::test]
     async fn what_a_terminal_would_not_take_is_refused_before_anything_is_sent() {
         let run = async |privilege: Privilege, answer: &str| {
