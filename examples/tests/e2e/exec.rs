@@ -123,6 +123,19 @@ pub(crate) fn exec_runs_everywhere(case: &Case) {
     assert_eq!(fs::read(&there).unwrap(), content);
     assert_eq!(fs::metadata(&there).unwrap().permissions().mode() & 0o777, 0o640);
     fleet.exec(hosts, &["--put", &local, "--to", &fleet.path("no/dir")]).exit(1).says(&["no/dir", "cure"]);
+    let pipe = fleet.path("pipe");
+    case.run(Path::new("mkfifo"), &[&pipe]).exit(0);
+    fleet
+        .exec("127.0.0.1\n", &["--put", &local, "--to", &pipe])
+        .exit(1)
+        .says(&["pipe", "not a regular file"]);
+    assert!(!fs::metadata(&pipe).unwrap().is_file(), "what is no file stays");
+
+    // A script of the shell's.
+    let script = fleet.start_exec("127.0.0.1\n", &["--script", &pipe]);
+    // Waits for ever where nobody reads.
+    std::thread::spawn(move || fs::write(&pipe, "echo piped\n"));
+    assert_eq!(script.end(case).exit(0).stdout, "127.0.0.1: piped\n");
     assert!(!fleet.canary().exists());
 }
 
