@@ -115,12 +115,22 @@ impl HostCheck {
         let mut known = known_hosts::read(&host.host_keys.files(), &name).map_err(|(file, e)| {
             local_file(format!("the known_hosts file '{}' cannot be read", file.display()), e)
         })?;
+        if let Some(place) = &known.unreadable {
+            return Err(config(format!(
+                "{place} revokes a key of '{}' that cannot be read, so which of its keys are good is not known: correct \
+                 that line or take it out",
+                host.shown()
+            )));
+        }
         for file in &host.revoked {
             let shown = || format!("the file of revoked host keys '{}'", file.display());
             let bytes =
                 std::fs::read(file).map_err(|e| local_file(format!("{} cannot be read", shown()), e))?;
             known.revoke(file, &String::from_utf8_lossy(&bytes)).map_err(|line| {
-                config(format!("line {line} of {} is not a public key: list one a line", shown()))
+                config(format!(
+                    "line {line} of {} is neither a public key nor a certificate: list one a line",
+                    shown()
+                ))
             })?;
         }
         Ok(Self { policy: host.host_keys.clone(), shown: host.shown(), name, principal, known })

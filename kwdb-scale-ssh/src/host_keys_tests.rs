@@ -260,3 +260,37 @@ fn certificates_of_others() {
         assert!(error.to_string().contains("revokes"), "{error}");
     }
 }
+
+#[test]
+fn a_revoked_certificate_revokes_its_key() {
+    let (authority, key) = (private(), private());
+    let presented = Cert::default().sign(&authority, &key);
+    let revoked = presented.certificate().unwrap().to_openssh().unwrap();
+    let host = "[node.example.com]:2222";
+    let known =
+        format!("@cert-authority * {}\n{host} {}\n@revoked {host} {revoked}\n", text(&authority), text(&key));
+    let (file, policy) = strict(&known);
+    // The certificate, the key alone, and another certificate of it.
+    for presented in [&presented, &plain(&key), &Cert::default().sign(&authority, &key)] {
+        let error = check(&policy).check(presented).unwrap_err();
+        assert_eq!(error.kind(), PortErrorKind::Authentication);
+        assert!(error.to_string().contains(&format!("{}:3 revokes", file.path().display())), "{error}");
+    }
+    // A certificate that it signed, as an authority.
+    let (_file, policy) = strict(&format!("@cert-authority * {}\n@revoked {host} {revoked}\n", text(&key)));
+    let error = check(&policy).check(&Cert::default().sign(&key, &private())).unwrap_err();
+    assert!(error.to_string().contains("revokes"), "{error}");
+}
+
+#[test]
+fn a_revoked_key_that_cannot_be_read_closes_the_host() {
+    let key = private();
+    let host = "[node.example.com]:2222";
+    let (file, policy) = strict(&format!("{host} {}\n@revoked {host} ssh-ed25519 AAAA\n", text(&key)));
+    let error =
+        HostCheck::load(&SshHost::new("node.example.com", "root", policy.clone()).port(2222)).unwrap_err();
+    assert_eq!(error.kind(), PortErrorKind::Config);
+    assert!(error.to_string().starts_with(&format!("{}:2 revokes", file.path().display())), "{error}");
+    // It is not about others.
+    HostCheck::load(&SshHost::new("other.example.com", "root", policy)).unwrap();
+}

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use hmac::{Hmac, KeyInit, Mac};
 use russh::keys::ssh_key::known_hosts::HostPatterns;
 use russh::keys::ssh_key::public::KeyData;
-use russh::keys::{Algorithm, PublicKey};
+use russh::keys::{Algorithm, Certificate, PublicKey};
 use sha1::Sha1;
 
 /// OpenSSH gives up on a pattern that does not fit its buffer, and with it on the whole list.
@@ -48,13 +48,42 @@ pub(crate) enum Marker {
 pub(crate) struct Entry {
     pub(crate) place: Place,
     pub(crate) marker: Marker,
-    pub(crate) key: KeyData,
+    pub(crate) key: HostKey,
+}
+
+/// What an entry holds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct HostKey {
+    /// The key, or that inside the certificate.
+    pub(crate) data: KeyData,
+    /// Whether it is a certificate. OpenSSH takes the key inside one where it revokes or names an authority. On a plain line it
+    /// is a key of the host that is none presented.
+    pub(crate) certificate: bool,
+}
+
+impl HostKey {
+    /// A line of OpenSSH: type, base64, perhaps a comment.
+    fn parse(line: &str) -> Option<Self> {
+        match PublicKey::from_openssh(line) {
+            Ok(key) => Some(Self { data: key.into(), certificate: false }),
+            Err(_) => {
+                let certificate = Certificate::from_openssh(line).ok()?;
+                Some(Self { data: certificate.public_key().clone(), certificate: true })
+            }
+        }
+    }
+
+    fn is_plain(&self, key: &KeyData) -> bool {
+        !self.certificate && self.data == *key
+    }
 }
 
 /// What the files say of one host.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) entries: Vec<Entry>,
+    /// The first line that revokes what cannot be read: nobody can say which keys are still good.
+    pub(crate) unreadable: Option<Place>,
 }
 
 /// The verdict on a key that a host presented.
@@ -73,7 +102,8 @@ pub(crate) enum Verdict {
 impl Known {
     /// Takes from `text`, the content of `file`, the lines about `name` (see [`lookup_name`]).
     ///
-    /// Lines that OpenSSH would skip (comments, unknown markers, unreadable or unknown keys) are skipped.
+    /// Lines that OpenSSH would skip (comments, unknown markers, unreadable or unknown keys) are skipped, except that an
+    /// unreadable key of a `@revoked` line is kept in mind.
     pub(crate) fn add(&mut self, file: &Path, text: &str, name: &str) {
         let file: Arc<Path> = file.into();
         for (index, line) in text.split('\n').enumerate() {
@@ -83,6 +113,9 @@ impl Known {
             {
                 match fields.key() {
                     Some(key) => self.entries.push(Entry { place, marker: fields.marker, key }),
+                    None if fields.marker == Marker::Revoked => {
+                        self.unreadable.get_or_insert(place);
+                    }
                     None => {
                         tracing::debug!(%place, "a line with an unreadable or unknown host key was skipped")
                     }
@@ -91,7 +124,7 @@ impl Known {
         }
     }
 
-    /// Takes the keys of `text`, the content of `file` with one public key a line, as revoked. Gives the number of the
+    /// Takes the keys of `text`, the content of `file` with one public key or certificate a line, as revoked. Gives the number of the
     /// first line that is none: what cannot be read cannot be kept to.
     pub(crate) fn revoke(&mut self, file: &Path, text: &str) -> Result<(), usize> {
         let file: Arc<Path> = file.into();
@@ -100,7 +133,7 @@ impl Known {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let key = PublicKey::from_openssh(line).map_err(|_| index + 1)?.into();
+            let key = HostKey::parse(line).ok_or(index + 1)?;
             let place = Place { file: Arc::clone(&file), line: index + 1 };
             self.entries.push(Entry { place, marker: Marker::Revoked, key });
         }
@@ -113,16 +146,16 @@ impl Known {
             return Verdict::Revoked(place.clone());
         }
         let plain = || self.entries.iter().filter(|e| e.marker == Marker::None);
-        match (plain().any(|e| &e.key == key), plain().next()) {
+        match (plain().any(|e| e.key.is_plain(key)), plain().next()) {
             (true, _) => Verdict::Trusted,
             (false, Some(other)) => Verdict::Changed(other.place.clone()),
             (false, None) => Verdict::Unknown,
         }
     }
 
-    /// Where `key` is revoked.
+    /// Where `key` is revoked, by itself or by a certificate of it.
     pub(crate) fn revoked(&self, key: &KeyData) -> Option<&Place> {
-        self.entries.iter().find(|e| e.marker == Marker::Revoked && &e.key == key).map(|e| &e.place)
+        self.entries.iter().find(|e| e.marker == Marker::Revoked && &e.key.data == key).map(|e| &e.place)
     }
 
     /// Whether `key` may sign certificates of the host.
@@ -131,12 +164,13 @@ impl Known {
     }
 
     pub(crate) fn authorities(&self) -> impl Iterator<Item = &KeyData> {
-        self.entries.iter().filter(|e| e.marker == Marker::CertAuthority).map(|e| &e.key)
+        self.entries.iter().filter(|e| e.marker == Marker::CertAuthority).map(|e| &e.key.data)
     }
 
     /// The types of the host's plain keys, so that the server can be asked for those first.
     pub(crate) fn algorithms(&self) -> impl Iterator<Item = Algorithm> {
-        self.entries.iter().filter(|e| e.marker == Marker::None).map(|e| e.key.algorithm())
+        let plain = self.entries.iter().filter(|e| e.marker == Marker::None && !e.key.certificate);
+        plain.map(|e| e.key.data.algorithm())
     }
 }
 
@@ -200,15 +234,14 @@ impl<'a> Fields<'a> {
                 (marker, rest.trim_start_matches(BLANKS))
             }
         };
-        let (hosts, rest) = line.split_once(BLANKS)?;
-        let rest = rest.trim_start_matches(BLANKS);
-        (!hosts.is_empty() && !rest.is_empty()).then_some(Self { marker, hosts, rest })
+        let (hosts, rest) = line.split_once(BLANKS).unwrap_or((line, ""));
+        (!hosts.is_empty()).then_some(Self { marker, hosts, rest })
     }
 
-    fn key(&self) -> Option<KeyData> {
+    fn key(&self) -> Option<HostKey> {
         let mut words = self.rest.split(BLANKS).filter(|word| !word.is_empty());
         let (kind, base64) = (words.next()?, words.next()?);
-        PublicKey::from_openssh(&format!("{kind} {base64}")).ok().map(KeyData::from)
+        HostKey::parse(&format!("{kind} {base64}"))
     }
 }
 

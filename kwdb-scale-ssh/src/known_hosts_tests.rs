@@ -10,6 +10,8 @@ use super::*;
 /// Keys made for these tests; nothing uses them.
 const ED: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
 const ED2: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g";
+/// A certificate of the first.
+const ED_CERT: &str = "ssh-ed25519-cert-v01@openssh.com AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29tAAAAILaHZZ6HnQQzNYY1KXeu6HAdXzO82qPEtZLqvyWd0hIzAAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fAAAAAAAAAAAAAAACAAAAAXQAAAAFAAAAAWgAAAAAAAAAAP//////////AAAAAAAAAAAAAAAAAAAAMwAAAAtzc2gtZWQyNTUxOQAAACB1mRLBbclZ77aNBslAj634+kj0S7xLUeC3pI6uOhrW7gAAAFMAAAALc3NoLWVkMjU1MTkAAABAlBYsngNCIdnKsCLY60NK60GiW1uHZkXw0Vov0D7+bbOGesJ5CmKJgAD+tU/zzpVWQIgJQ9stWndez2qPBUl0CA==";
 
 fn key(text: &str) -> KeyData {
     PublicKey::from_openssh(text).unwrap().into()
@@ -51,6 +53,38 @@ fn a_revoked_key_is_refused_even_if_it_also_stands_in_a_plain_line() {
     assert_eq!(judged(&format!("h {ED}\n@revoked * {ED}\n"), "h", ED), Verdict::Revoked(at(2)));
     // Of another host only.
     assert_eq!(judged(&format!("h {ED}\n@revoked x {ED}\n"), "h", ED), Verdict::Trusted);
+}
+
+#[test]
+fn a_certificate_revokes_its_key() {
+    assert_eq!(judged(&format!("h {ED}\n@revoked h {ED_CERT} x\n"), "h", ED), Verdict::Revoked(at(2)));
+    assert_eq!(judged(&format!("h {ED2}\n@revoked h {ED_CERT}\n"), "h", ED2), Verdict::Trusted);
+    let mut listed = Known::default();
+    listed.revoke(Path::new("kh"), &format!("{ED_CERT} x\n")).unwrap();
+    assert_eq!(listed.judge(&key(ED)), Verdict::Revoked(at(1)));
+}
+
+/// As for OpenSSH: its key is an authority's, and on a plain line it is another key than the one that is presented.
+#[test]
+fn certificates_on_other_lines() {
+    let text = format!("@cert-authority h {ED_CERT}\n");
+    assert!(known(&text, "h").is_authority(&key(ED)));
+    assert_eq!(judged(&text, "h", ED), Verdict::Unknown);
+    let text = format!("h {ED_CERT}\n");
+    assert_eq!(judged(&text, "h", ED), Verdict::Changed(at(1)));
+    assert_eq!(known(&text, "h").algorithms().count(), 0);
+}
+
+#[test]
+fn what_is_revoked_must_be_readable() {
+    let base64 = ED.split_once(' ').unwrap().1;
+    let cases = ["", "ssh-ed25519", "ssh-ed25519 AAAA", "ssh-ed25519 !", "1024 65537 1"].map(str::to_owned);
+    for rest in cases.into_iter().chain([format!("ssh-rsa {base64}"), ED_CERT.replace("AAAA", "AAAB")]) {
+        let text = format!("h {ED}\n@revoked h {rest}\n");
+        assert_eq!(known(&text, "h").unreadable, Some(at(2)), "{text}");
+        assert_eq!(known(&text, "other").unreadable, None, "{text}");
+        assert_eq!(known(&text.replace("revoked", "cert-authority"), "h").unreadable, None, "{text}");
+    }
 }
 
 #[test]
@@ -155,9 +189,9 @@ fn file_line() -> impl Strategy<Value = String> {
     let start = prop::sample::select(start.to_vec());
     let gap = prop::sample::select(vec![" ", "\t", "  \t "]);
     let end = prop::sample::select(vec!["", " comment", "\tn1 # n2", "   "]);
-    (start, hosts_field(), gap, prop::bool::ANY, end).prop_map(|(start, hosts, gap, second, end)| {
-        format!("{start}{hosts}{gap}{}{end}", if second { ED2 } else { ED })
-    })
+    let key = prop::sample::select(vec![ED, ED2, ED_CERT]);
+    (start, hosts_field(), gap, key, end)
+        .prop_map(|(start, hosts, gap, key, end)| format!("{start}{hosts}{gap}{key}{end}"))
 }
 
 const NAMES: [&str; 12] = [

@@ -257,10 +257,10 @@ async fn host_certificates() {
     let authority = key(dir.path(), "authority", "ed25519", "");
     for (name, principal, works) in [("right", "node1,127.0.0.1", true), ("wrong", "node2", false)] {
         let dir = tempfile::tempdir().unwrap();
-        let host = key(dir.path(), "host", "ed25519", "");
+        let host_key = key(dir.path(), "host", "ed25519", "");
         let id = key(dir.path(), "id", "ed25519", "");
         std::fs::write(dir.path().join("authorized_keys"), public(&id)).unwrap();
-        let host_public = host.with_extension("pub");
+        let host_public = host_key.with_extension("pub");
         keygen(&[
             "-s",
             authority.to_str().unwrap(),
@@ -275,14 +275,21 @@ async fn host_certificates() {
         let sshd = Sshd::start_in(dir, &program, &format!("HostCertificate {}", certificate.display()));
         let file = sshd.path("authorities");
         std::fs::write(&file, format!("@cert-authority [127.0.0.*]:* {}", public(&authority))).unwrap();
-        let policy = HostKeyPolicy::Strict { files: vec![file] };
+        let policy = HostKeyPolicy::Strict { files: vec![file.clone()] };
         let host = SshHost::new("127.0.0.1", user(), policy).port(sshd.port).login(KeyFile::new(&id));
-        match works {
-            true => reach(host).await.unwrap(),
-            false => {
-                let error = refused(host).await;
-                assert!(error.to_string().contains("node2"), "{error}");
-            }
+        if !works {
+            let error = refused(host).await;
+            assert!(error.to_string().contains(principal), "{error}");
+            continue;
+        }
+        reach(host.clone()).await.unwrap();
+        // Revoked by the certificate itself: neither it nor its key alone passes.
+        let certificate = std::fs::read_to_string(sshd.path("host-cert.pub")).unwrap();
+        for known in [format!("@cert-authority * {}", public(&authority)), format!("* {}", public(&host_key))]
+        {
+            std::fs::write(&file, format!("{known}@revoked [127.0.0.1]:* {certificate}")).unwrap();
+            let error = refused(host.clone()).await;
+            assert!(error.to_string().contains("authorities:2 revokes"), "{error}");
         }
     }
 }
