@@ -12,7 +12,7 @@ use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKeyOrCertif
 
 use crate::config::SshHost;
 use crate::error::{config, local_file};
-use crate::known_hosts::{self, Known, Verdict, glob, lookup_name};
+use crate::known_hosts::{self, Known, Verdict, lookup_name};
 
 /// Which host keys are accepted. There is no way to accept any.
 ///
@@ -217,7 +217,8 @@ impl HostCheck {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|d| d.as_secs()).unwrap_or_default();
         let principals = certificate.valid_principals();
-        let named = |p: &String| glob(p.to_ascii_lowercase().as_bytes(), self.principal.as_bytes());
+        // Exactly, in lower case, as OpenSSH before 10.3 does; a later one takes patterns.
+        let named = principals.contains(&self.principal);
         let fault = if certificate.cert_type() != CertType::Host {
             "is not one of a host".to_owned()
         } else if certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
@@ -228,8 +229,8 @@ impl HostCheck {
             "has a wrong signature".to_owned()
         } else if certificate.critical_options().iter().next().is_some() {
             "has a critical option, and none is known for hosts".to_owned()
-        } else if !principals.iter().any(named) {
-            // OpenSSH before 10 takes one without principals for any host.
+        } else if !named {
+            // OpenSSH before 10.3 takes one without principals for any host.
             format!("is not for '{}' but for {principals:?}", self.principal)
         } else {
             return Ok(true);

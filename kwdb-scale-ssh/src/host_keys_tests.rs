@@ -225,11 +225,13 @@ fn certificates_of_known_authorities() {
     assert!(check.certificates());
     check.check(&Cert::default().sign(&authority, &key)).unwrap();
     check
-        .check(&Cert { principals: vec!["x", "*.Example.com"], ..Cert::default() }.sign(&authority, &key))
+        .check(&Cert { principals: vec!["x", "node.example.com"], ..Cert::default() }.sign(&authority, &key))
         .unwrap();
     let wrong = [
         (Cert { kind: CertType::User, ..Cert::default() }, "not one of a host"),
         (Cert { principals: vec!["other.example.com"], ..Cert::default() }, "other.example.com"),
+        (Cert { principals: vec!["*.example.com", "node.example.co?"], ..Cert::default() }, "is not for"),
+        (Cert { principals: vec!["Node.Example.com"], ..Cert::default() }, "is not for"),
         (Cert { principals: vec![], ..Cert::default() }, "is not for"),
         (Cert { from: -2, to: -1, ..Cert::default() }, "not valid now"),
         (Cert { from: 1, to: 2, ..Cert::default() }, "not valid now"),

@@ -277,7 +277,7 @@ fn matches(hosts: &str, name: &str) -> bool {
 }
 
 /// `*` stands for any number of bytes, `?` for one.
-pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
     // On a mismatch the last star takes one byte more: quadratic at worst, whatever the pattern.
     let (mut pattern, mut text) = (pattern, text);
     let mut retry: Option<(&[u8], &[u8])> = None;

@@ -255,7 +255,9 @@ async fn host_certificates() {
     let Some(program) = installed() else { return };
     let dir = tempfile::tempdir().unwrap();
     let authority = key(dir.path(), "authority", "ed25519", "");
-    for (name, principal, works) in [("right", "node1,127.0.0.1", true), ("wrong", "node2", false)] {
+    for (name, principal, works) in
+        [("right", "node1,127.0.0.1", true), ("wrong", "node2", false), ("pattern", "127.0.0.*", false)]
+    {
         let dir = tempfile::tempdir().unwrap();
         let host_key = key(dir.path(), "host", "ed25519", "");
         let id = key(dir.path(), "id", "ed25519", "");
