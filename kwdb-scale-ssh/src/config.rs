@@ -227,7 +227,7 @@ impl KeyFile {
         self
     }
 
-    /// The OpenSSH certificate of the key (`…-cert.pub`). For RSA keys, use an agent instead.
+    /// The OpenSSH certificate of the key (`…-cert.pub`). Where it cannot be used, the key is tried without it.
     pub fn certificate(mut self, path: impl Into<PathBuf>) -> Self {
         self.certificate = Some(path.into());
         self

@@ -3,9 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use kwdb_scale_core::ports::{PortError, PortErrorKind};
+use kwdb_scale_core::ports::PortError;
 use kwdb_scale_core::secret::Secret;
-use russh::keys::{Algorithm, Certificate, PrivateKey};
+use russh::AgentAuthError;
+use russh::keys::agent::AgentIdentity;
+use russh::keys::signature::Signer as _;
+use russh::keys::ssh_key::encoding::Encode as _;
+use russh::keys::ssh_key::private::KeypairData;
+use russh::keys::ssh_key::{self, Signature};
+use russh::keys::{Certificate, HashAlg, PrivateKey};
 use tokio::sync::Mutex;
 
 use crate::config::KeyFile;
@@ -20,6 +26,8 @@ pub(crate) struct Keys(
     Mutex<Vec<Opened>>,
 );
 
+pub(crate) type CertificateOf = Result<Option<Certificate>, PortError>;
+
 #[derive(Clone, Debug)]
 struct Opened {
     file: KeyFile,
@@ -29,17 +37,14 @@ struct Opened {
 }
 
 impl Keys {
-    /// The key, and its certificate if the file has one.
-    pub(crate) async fn open(
-        &self,
-        file: &KeyFile,
-    ) -> Result<(Arc<PrivateKey>, Option<Certificate>), PortError> {
+    /// The key, and its certificate if the file has one, or why that cannot be used.
+    pub(crate) async fn open(&self, file: &KeyFile) -> Result<(Arc<PrivateKey>, CertificateOf), PortError> {
         let mut opened = self.0.lock().await;
         let before = opened.iter().find(|o| o.file == *file).cloned();
         let given = file.clone();
         let (now, certificate) = blocking(move || {
             let now = read_key(given, before)?;
-            let certificate = read_certificate(&now)?;
+            let certificate = read_certificate(&now);
             Ok((now, certificate))
         })
         .await?;
@@ -81,7 +86,7 @@ fn read_key(file: KeyFile, before: Option<Opened>) -> Result<Opened, PortError> 
     Ok(Opened { key: Arc::new(key), text, file })
 }
 
-fn read_certificate(opened: &Opened) -> Result<Option<Certificate>, PortError> {
+fn read_certificate(opened: &Opened) -> CertificateOf {
     let key = &opened.key;
     let Some(path) = &opened.file.certificate else { return Ok(None) };
     let shown = Path::display(path);
@@ -92,18 +97,43 @@ fn read_certificate(opened: &Opened) -> Result<Option<Certificate>, PortError> {
     if certificate.public_key() != key.public_key().key_data() {
         return Err(config(format!("the certificate '{shown}' belongs to another key")));
     }
-    if matches!(key.algorithm(), Algorithm::Rsa { .. }) {
-        // The protocol library would sign with SHA-1.
-        return Err(PortError::new(
-            PortErrorKind::Unsupported,
-            format!("the certificate '{shown}' of an RSA key can be used through an agent only"),
-        ));
-    }
     Ok(Some(certificate))
+}
+
+/// Signs with a private key by the hash that is asked for; of an RSA key with a certificate, the library itself would
+/// sign by SHA-1.
+#[derive(Debug)]
+pub(crate) struct KeySigner(pub(crate) Arc<PrivateKey>);
+
+impl KeySigner {
+    fn sign(&self, hash: Option<HashAlg>, data: &[u8]) -> Result<Signature, ssh_key::Error> {
+        Ok(match self.0.key_data() {
+            KeypairData::Rsa(rsa) => (rsa, hash).try_sign(data)?,
+            other => other.try_sign(data)?,
+        })
+    }
+}
+
+impl russh::Signer for KeySigner {
+    type Error = AgentAuthError;
+
+    /// Gives what was to be signed with the signature after it.
+    async fn auth_sign(
+        &mut self,
+        _: &AgentIdentity,
+        hash: Option<HashAlg>,
+        mut data: Vec<u8>,
+    ) -> Result<Vec<u8>, AgentAuthError> {
+        let signature = self.sign(hash, &data).map_err(russh::keys::Error::from)?;
+        signature.encode_prefixed(&mut data).map_err(russh::keys::Error::from)?;
+        Ok(data)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use kwdb_scale_core::ports::PortErrorKind;
+    use russh::keys::Algorithm;
     use russh::keys::ssh_key::LineEnding;
 
     use super::*;

@@ -10,14 +10,14 @@ use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Reply
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::ssh_key::public::KeyData;
-use russh::keys::{Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
-use russh::{MethodKind, MethodSet};
+use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
+use russh::{AgentAuthError, MethodKind, MethodSet};
 use tokio::time::timeout;
 
 use crate::config::{Agent, Answer, KeyFile, Login, SshHost};
 use crate::connection::Client;
 use crate::error::{blocking, config, local_file, unreachable};
-use crate::keys::Keys;
+use crate::keys::{CertificateOf, KeySigner, Keys};
 
 /// A server may ask several times in one dialogue (a password, a code, a new password), not for ever.
 const MOST_ROUNDS: usize = 10;
@@ -207,17 +207,28 @@ impl Attempts<'_> {
         &mut self,
         file: &KeyFile,
         key: Arc<PrivateKey>,
-        certificate: Option<Certificate>,
+        certificate: CertificateOf,
     ) -> Result<bool, PortError> {
-        let shown = format!("the key '{}'", file.path.display());
+        let mut shown = format!("the key '{}'", file.path.display());
         let user = &self.host.user;
-        if let Some(certificate) = certificate {
-            let result = self.handle.authenticate_openssh_cert(user, key.clone(), certificate).await;
-            if self.take(format!("{shown} with its certificate"), result)? {
-                return Ok(true);
-            }
-        }
         let hash = self.hash_for(&key.algorithm()).await?;
+        match certificate {
+            Ok(Some(certificate)) => {
+                let mut signer = KeySigner(Arc::clone(&key));
+                let result =
+                    self.handle.authenticate_certificate_with(user, certificate, hash, &mut signer).await;
+                let result = result.map_err(|e| match e {
+                    AgentAuthError::Send(_) => russh::Error::SendError,
+                    AgentAuthError::Key(e) => e.into(),
+                });
+                if self.take(format!("{shown} with its certificate"), result)? {
+                    return Ok(true);
+                }
+            }
+            Ok(None) => {}
+            // The key alone may do.
+            Err(error) => shown = format!("{shown} without its certificate ({})", error.chain()),
+        }
         let result = self.handle.authenticate_publickey(user, PrivateKeyWithHashAlg::new(key, hash)).await;
         self.take(shown, result)
     }

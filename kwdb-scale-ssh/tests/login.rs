@@ -121,7 +121,7 @@ async fn certificates_of_users() {
     let sshd = Sshd::start(&program, "");
     let authority = key(sshd.dir.path(), "authority", "ed25519", "");
     std::fs::write(sshd.path("authorized_keys"), format!("cert-authority {}", public(&authority))).unwrap();
-    for kind in ["ed25519", "ecdsa"] {
+    for kind in ["ed25519", "ecdsa", "rsa"] {
         let id = key(sshd.dir.path(), &format!("user-{kind}"), kind, "");
         certify(&authority, &id);
         let certificate = sshd.path(&format!("user-{kind}-cert.pub"));
@@ -132,6 +132,14 @@ async fn certificates_of_users() {
         );
         let other = KeyFile::new(sshd.path("id")).certificate(&certificate);
         assert!(refused(sshd.bare_host().login(other)).await.to_string().contains("belongs to another key"));
+    }
+    // The key alone will do where the certificate does not.
+    let id = sshd.path("user-rsa");
+    authorize(&sshd, &[&id]);
+    std::fs::write(sshd.path("unreadable"), "x").unwrap();
+    for certificate in ["user-rsa-cert.pub", "user-ecdsa-cert.pub", "unreadable", "absent"] {
+        let file = KeyFile::new(&id).certificate(sshd.path(certificate));
+        reach(sshd.bare_host().login(file)).await.unwrap_or_else(|e| panic!("{certificate}: {}", e.chain()));
     }
 }
 
