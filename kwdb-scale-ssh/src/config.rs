@@ -240,6 +240,7 @@ impl KeyFile {
 pub struct Agent {
     pub(crate) socket: Option<PathBuf>,
     pub(crate) only: Vec<PathBuf>,
+    pub(crate) first: Vec<PathBuf>,
 }
 
 impl Agent {
@@ -250,13 +251,20 @@ impl Agent {
 
     /// The agent that listens at `socket`.
     pub fn at(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: Some(socket.into()), only: Vec::new() }
+        Self { socket: Some(socket.into()), ..Self::default() }
     }
 
-    /// Offers only keys (and their certificates) whose public key stands in one of the `.pub` files named with this
-    /// method.
+    /// Offers only keys (and their certificates) whose public key stands in one of the files named with this method:
+    /// `.pub` files, or private keys, which need not be opened for that.
     pub fn only(mut self, public_key: impl Into<PathBuf>) -> Self {
         self.only.push(public_key.into());
+        self
+    }
+
+    /// Offers the keys (and their certificates) whose public key stands in one of the files named with this method before
+    /// the others, so that the right one comes before the server has had enough. A file that names no key is passed over.
+    pub fn first(mut self, public_key: impl Into<PathBuf>) -> Self {
+        self.first.push(public_key.into());
         self
     }
 }

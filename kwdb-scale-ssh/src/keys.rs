@@ -10,8 +10,9 @@ use russh::keys::agent::AgentIdentity;
 use russh::keys::signature::Signer as _;
 use russh::keys::ssh_key::encoding::Encode as _;
 use russh::keys::ssh_key::private::KeypairData;
+use russh::keys::ssh_key::public::KeyData;
 use russh::keys::ssh_key::{self, Signature};
-use russh::keys::{Certificate, HashAlg, PrivateKey};
+use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey};
 use tokio::sync::Mutex;
 
 use crate::config::KeyFile;
@@ -67,22 +68,24 @@ fn read_key(file: KeyFile, before: Option<Opened>) -> Result<Opened, PortError> 
     let passphrase = file.passphrase.as_ref();
     let open = |e| with_short_number(text.expose(), passphrase.map(Secret::expose)).ok_or(e);
     let key = russh::keys::decode_secret_key(text.expose(), passphrase.map(Secret::expose));
-    let key = key.or_else(open).map_err(|e| {
-        let cannot = |why: &str| config(format!("the key file '{shown}' cannot be used: {why}"));
-        match (&e, passphrase) {
-            (russh::keys::Error::KeyIsEncrypted, None) => {
-                cannot("it is encrypted: give its passphrase").with_source(SshFault::Passphrase.caused_by(e))
+    let key =
+        key.or_else(open).map_err(|e| {
+            let cannot = |why: &str| config(format!("the key file '{shown}' cannot be used: {why}"));
+            match (&e, passphrase) {
+                (russh::keys::Error::KeyIsEncrypted, None) => cannot("it is encrypted: give its passphrase")
+                    .with_source(SshFault::Passphrase.caused_by(e)),
+                (_, Some(_)) => {
+                    cannot("the passphrase is wrong, or it is no private key: correct one or the other")
+                        .with_source(SshFault::Passphrase.caused_by(e))
+                }
+                (_, None) if public(text.expose()).is_some() => {
+                    cannot("it is a public key: name the private key, or add that to an agent (ssh-add)")
+                        .with_source(e)
+                }
+                (_, None) => cannot("it is no private key, or one of an unknown type: name a private key")
+                    .with_source(e),
             }
-            (_, Some(_)) => {
-                cannot("the passphrase is wrong, or it is no private key: correct one or the other")
-                    .with_source(SshFault::Passphrase.caused_by(e))
-            }
-            (_, None) => cannot(
-                "it is no private key, or one of an unknown type: name a private key (not the .pub file)",
-            )
-            .with_source(e),
-        }
-    })?;
+        })?;
     Ok(Opened { key: Arc::new(key), text, file })
 }
 
@@ -98,6 +101,38 @@ fn read_certificate(opened: &Opened) -> CertificateOf {
         return Err(config(format!("the certificate '{shown}' belongs to another key")));
     }
     Ok(Some(certificate))
+}
+
+/// The public key that a file names: it holds one, or its certificate, or a private key, which is not opened for that.
+pub(crate) fn public_key(path: &Path) -> Result<KeyData, PortError> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map(Secret::new)
+        .map_err(|e| local_file(format!("the public key '{shown}' cannot be read"), e))?;
+    let text = text.expose();
+    public(text).or_else(|| public_of(text)).ok_or_else(|| {
+        config(format!(
+            "'{shown}' is no OpenSSH public key: name the .pub file, or make one with ssh-keygen -y"
+        ))
+    })
+}
+
+/// Whether the file holds a public key or a certificate instead of a private key.
+pub(crate) fn is_public(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| public(&text).is_some())
+}
+
+fn public(text: &str) -> Option<KeyData> {
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    let certified = || Certificate::from_openssh(line).ok().map(|c| c.public_key().clone());
+    PublicKey::from_openssh(line).ok().map(KeyData::from).or_else(certified)
+}
+
+/// That of a private key, which OpenSSH's own format tells without a passphrase.
+fn public_of(text: &str) -> Option<KeyData> {
+    let key = PrivateKey::from_openssh(text).ok();
+    let key = key.or_else(|| russh::keys::decode_secret_key(text, None).ok());
+    key.or_else(|| with_short_number(text, None)).map(|key| key.public_key().key_data().clone())
 }
 
 /// Signs with a private key by the hash that is asked for; of an RSA key with a certificate, the library itself would

@@ -1,6 +1,6 @@
 //! Logging in: each way in turn, as long as the server offers its method.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse as Reply
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::ssh_key::public::KeyData;
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
+use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg};
 use russh::{AgentAuthError, MethodKind, MethodSet};
 use tokio::time::timeout;
 
 use crate::config::{Agent, Answer, KeyFile, Login, SshHost};
 use crate::connection::Client;
-use crate::error::{blocking, config, local_file, unreachable};
-use crate::keys::{CertificateOf, KeySigner, Keys};
+use crate::error::{blocking, config, unreachable};
+use crate::keys::{CertificateOf, KeySigner, Keys, public_key};
 
 /// A server may ask several times in one dialogue (a password, a code, a new password), not for ever.
 const MOST_ROUNDS: usize = 10;
@@ -30,7 +30,8 @@ pub(crate) async fn log_in(
     host: &SshHost,
     keys: &Keys,
 ) -> Result<(), PortError> {
-    let mut login = Attempts { handle, host, offered: None, tried: Vec::new(), unusable: None };
+    let mut login =
+        Attempts { handle, host, offered: None, tried: Vec::new(), declined: Vec::new(), unusable: None };
     for way in &host.logins {
         let done = match way {
             Login::Key(file) if login.offers(MethodKind::PublicKey) => match keys.open(file).await {
@@ -69,6 +70,8 @@ struct Attempts<'a> {
     offered: Option<MethodSet>,
     /// For the message.
     tried: Vec<String>,
+    /// Keys that the server did not accept: each counts against its limit when it is offered again.
+    declined: Vec<KeyData>,
     /// The first key or agent that could not be used. Others may do.
     unusable: Option<PortError>,
 }
@@ -116,8 +119,10 @@ impl Attempts<'_> {
                 // A server that went away is reported as a refusal of everything.
                 if !self.handle.is_closed() {
                     self.offered = Some(remaining_methods);
-                    if !partial_success {
-                        self.tried.push(what.into());
+                    match partial_success {
+                        // From here on it may take what it did not before.
+                        true => self.declined.clear(),
+                        false => self.tried.push(what.into()),
                     }
                     return Ok(false);
                 }
@@ -135,6 +140,21 @@ impl Attempts<'_> {
         }
         self.tried.push(what.into());
         Err(self.refused("; it closed the connection (too many attempts, or none allowed)"))
+    }
+
+    /// The same of a key, which is not offered again.
+    fn take_key(
+        &mut self,
+        what: impl Into<String>,
+        key: KeyData,
+        result: Result<AuthResult, russh::Error>,
+    ) -> Result<bool, PortError> {
+        let declined = matches!(result, Ok(AuthResult::Failure { partial_success: false, .. }));
+        let done = self.take(what, result)?;
+        if declined {
+            self.declined.push(key);
+        }
+        Ok(done)
     }
 
     async fn password(&mut self, password: &Secret) -> Result<bool, PortError> {
@@ -229,8 +249,12 @@ impl Attempts<'_> {
             // The key alone may do.
             Err(error) => shown = format!("{shown} without its certificate ({})", error.chain()),
         }
+        let public = key.public_key().key_data().clone();
+        if self.declined.contains(&public) {
+            return Ok(false);
+        }
         let result = self.handle.authenticate_publickey(user, PrivateKeyWithHashAlg::new(key, hash)).await;
-        self.take(shown, result)
+        self.take_key(shown, public, result)
     }
 
     /// The hash for signatures of this type of key; an error where the server knows only SHA-1.
@@ -273,7 +297,13 @@ impl Attempts<'_> {
             };
             match result {
                 Ok(result) => {
-                    if self.take(what, Ok(result))? {
+                    let done = match identity {
+                        AgentIdentity::PublicKey { key, .. } => {
+                            self.take_key(what, key.key_data().clone(), Ok(result))?
+                        }
+                        AgentIdentity::Certificate { .. } => self.take(what, Ok(result))?,
+                    };
+                    if done {
                         return Ok(true);
                     }
                 }
@@ -296,14 +326,20 @@ async fn identities(agent: &Agent) -> Result<(AgentStream, Vec<AgentIdentity>), 
     let fault = |why: &str| {
         PortError::new(PortErrorKind::Authentication, format!("the SSH agent at '{shown}' {why}"))
     };
-    let only = agent.only.clone();
-    let only =
-        blocking(move || only.iter().map(|path| public_key(path)).collect::<Result<Vec<_>, _>>()).await?;
+    let files = agent.clone();
+    let (only, first) = blocking(move || {
+        let only = files.only.iter().map(|path| public_key(path)).collect::<Result<Vec<_>, _>>()?;
+        let first: Vec<KeyData> = files.first.iter().filter_map(|path| public_key(path).ok()).collect();
+        Ok((only, first))
+    })
+    .await?;
     let mut identities = client
         .request_identities()
         .await
         .map_err(|e| fault("does not list its keys: unlock it, or start another").with_source(e))?;
     identities.retain(|i| only.is_empty() || only.contains(i.public_key().key_data()));
+    // Stable: the rest stays in the agent's order.
+    identities.sort_by_key(|i| !first.contains(i.public_key().key_data()));
     match identities.is_empty() {
         true => Err(fault("has no key that fits: add one (ssh-add)")),
         false => Ok((client, identities)),
@@ -328,13 +364,4 @@ async fn connect(agent: &Agent) -> Result<(AgentStream, String), PortError> {
         .with_source(e)
     })?;
     Ok((client, shown))
-}
-
-fn public_key(path: &Path) -> Result<KeyData, PortError> {
-    let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| local_file(format!("the public key '{shown}' cannot be read"), e))?;
-    PublicKey::from_openssh(text.trim())
-        .map(KeyData::from)
-        .map_err(|e| config(format!("'{shown}' is not an OpenSSH public key")).with_source(e))
 }

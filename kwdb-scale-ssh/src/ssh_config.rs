@@ -6,13 +6,13 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use kwdb_scale_core::ports::{PortError, PortErrorKind};
-use russh::keys::{Certificate, PublicKey};
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::config::{Agent, KeyFile, SshHost};
 use crate::error::{SshFault, blocking, config, local_file_kind};
 use crate::host_keys::HostKeyPolicy;
+use crate::keys::{is_public, public_key};
 
 /// `ssh -G` reads files only, but a `Match exec` may run anything.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -25,6 +25,9 @@ const MOST_JUMPS: usize = 8;
 /// IdentitiesOnly, IdentityAgent, ProxyJump, UserKnownHostsFile, GlobalKnownHostsFile, HashKnownHosts, RevokedHostKeys (a list of
 /// keys) and StrictHostKeyChecking, of which `no` and `ask` mean `yes`, because nobody can be asked. A ProxyCommand is refused with
 /// [`Unsupported`](PortErrorKind::Unsupported). Everything else is left to this crate.
+///
+/// The agent's keys that an IdentityFile names come first, then its others unless IdentitiesOnly is set, then the files, as for `ssh`.
+/// An IdentityFile that holds a public key stands for that key in the agent.
 ///
 /// ```no_run
 /// # async fn f() -> Result<(), Box<dyn std::error::Error>> {
@@ -226,17 +229,25 @@ impl Settings {
             .filter(|i| *i != "none")
             .map(|i| expand(i))
             .collect::<Result<_, _>>()?;
-        if let Some(agent) = self.agent(&identities, &expand)? {
-            host = host.login(agent);
+        let agent = self.agent(&expand)?;
+        // A public key stands for the private one that the agent has.
+        let in_agent = |identity: &Path| agent.is_some() && is_public(identity);
+        let files: Vec<&PathBuf> = identities.iter().filter(|i| i.is_file() && !in_agent(i)).collect();
+        if let Some(agent) = agent {
+            let named: Vec<PathBuf> = identities.iter().filter_map(|i| public_file(i)).collect();
+            if self.one("identitiesonly") != Some("yes") {
+                host = host.login(named.into_iter().fold(agent, Agent::first));
+            } else if !named.is_empty() {
+                host = host.login(named.into_iter().fold(agent, Agent::only));
+            }
         }
         let certificates: Vec<PathBuf> =
             self.all("certificatefile").iter().map(|c| expand(c)).collect::<Result<_, _>>()?;
-        let existing: Vec<&PathBuf> = identities.iter().filter(|i| i.is_file()).collect();
-        for identity in &existing {
+        for identity in &files {
             let beside = with_suffix(identity, "-cert.pub");
             let certificate = certificates
                 .iter()
-                .find(|c| existing.len() == 1 || belongs(c, identity))
+                .find(|c| files.len() == 1 || belongs(c, identity))
                 .cloned()
                 .or_else(|| beside.is_file().then_some(beside));
             let key = KeyFile::new(identity.as_path());
@@ -267,11 +278,7 @@ impl Settings {
         })
     }
 
-    fn agent(
-        &self,
-        identities: &[PathBuf],
-        expand: &dyn Fn(&str) -> Result<PathBuf, PortError>,
-    ) -> Result<Option<Agent>, PortError> {
+    fn agent(&self, expand: &dyn Fn(&str) -> Result<PathBuf, PortError>) -> Result<Option<Agent>, PortError> {
         let socket = match self.one("identityagent") {
             Some("none") => return Ok(None),
             None | Some("SSH_AUTH_SOCK") => std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
@@ -281,15 +288,7 @@ impl Settings {
             }
             Some(path) => Some(expand(path)?),
         };
-        let Some(socket) = socket else { return Ok(None) };
-        let agent = Agent::at(socket);
-        if self.one("identitiesonly") != Some("yes") {
-            return Ok(Some(agent));
-        }
-        let public: Vec<PathBuf> =
-            identities.iter().map(|i| with_suffix(i, ".pub")).filter(|p| p.is_file()).collect();
-        // None of the keys is meant for this host.
-        Ok((!public.is_empty()).then(|| public.into_iter().fold(agent, Agent::only)))
+        Ok(socket.map(Agent::at))
     }
 }
 
@@ -325,13 +324,15 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Whether a certificate is one of a key, by its `.pub` file.
+/// The file that tells an identity's public key: its own, or the `.pub` beside it.
+fn public_file(identity: &Path) -> Option<PathBuf> {
+    [identity.to_owned(), with_suffix(identity, ".pub")].into_iter().find(|path| public_key(path).is_ok())
+}
+
+/// Whether a certificate is one of a key.
 fn belongs(certificate: &Path, identity: &Path) -> bool {
-    let read = |path: &Path| std::fs::read_to_string(path).ok();
-    let certificate = read(certificate).and_then(|text| Certificate::from_openssh(text.trim()).ok());
-    let public =
-        read(&with_suffix(identity, ".pub")).and_then(|text| PublicKey::from_openssh(text.trim()).ok());
-    certificate.zip(public).is_some_and(|(c, p)| c.public_key() == p.key_data())
+    let key = public_file(identity).and_then(|path| public_key(&path).ok());
+    key.is_some() && key == public_key(certificate).ok()
 }
 
 #[cfg(test)]

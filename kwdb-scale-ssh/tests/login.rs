@@ -5,12 +5,12 @@
 mod sshd;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use kwdb_scale_core::ports::{HostTransport, PortError, PortErrorKind};
 use kwdb_scale_core::secret::Secret;
 use kwdb_scale_ssh::{Agent, HostKeyPolicy, KeyFile, SshHost};
-use sshd::{PATIENCE, Sshd, installed, key, keygen, n1, public, transport, user};
+use sshd::{SshAgent, Sshd, installed, key, keygen, n1, public, transport, user};
 
 /// Runs a command on the host, or gives the error.
 async fn reach(host: SshHost) -> Result<(), PortError> {
@@ -143,38 +143,6 @@ async fn certificates_of_users() {
     }
 }
 
-/// An agent of OpenSSH for one test.
-struct SshAgent {
-    child: Child,
-    socket: PathBuf,
-}
-
-impl SshAgent {
-    fn start(dir: &Path) -> Self {
-        let socket = dir.join("agent");
-        let child =
-            Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
-        let start = std::time::Instant::now();
-        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            assert!(start.elapsed() < PATIENCE, "the agent does not start");
-            std::thread::yield_now();
-        }
-        Self { child, socket }
-    }
-
-    fn add(&self, key: &Path) {
-        let output = Command::new("ssh-add").arg(key).env("SSH_AUTH_SOCK", &self.socket).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-    }
-}
-
-impl Drop for SshAgent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test]
 async fn agents() {
     let Some(program) = installed() else { return };
@@ -197,6 +165,12 @@ async fn agents() {
     assert_eq!(refused(sshd.bare_host().login(other)).await.kind(), PortErrorKind::Authentication);
     let error = refused(sshd.bare_host().login(Agent::at(sshd.path("absent")))).await;
     assert!(error.to_string().contains("absent"), "{error}");
+    // The private key names its public one as well.
+    authorize(&sshd, &[&keys[1]]);
+    reach(sshd.bare_host().login(Agent::at(&agent.socket).only(&keys[1]))).await.unwrap();
+    let error =
+        refused(sshd.bare_host().login(Agent::at(&agent.socket).only(sshd.path("sshd_config")))).await;
+    assert!(error.to_string().contains("no OpenSSH public key"), "{error}");
 
     // A certificate in the agent, of an RSA key too.
     let authority = key(sshd.dir.path(), "authority", "ed25519", "");
@@ -312,4 +286,28 @@ async fn nobody_there() {
     let error = refused(host).await;
     assert_eq!(error.kind(), PortErrorKind::Unreachable);
     assert!(error.to_string().contains(&format!("127.0.0.1:{free}")), "{error}");
+}
+
+/// The server hears of two keys only.
+#[tokio::test]
+async fn the_right_key_first_and_none_twice() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "MaxAuthTries 2");
+    let agent = SshAgent::start(sshd.dir.path());
+    let strangers: Vec<PathBuf> =
+        ["a", "b", "c"].iter().map(|name| key(sshd.dir.path(), name, "ed25519", "")).collect();
+    let id = sshd.path("id");
+    agent.add(&strangers[0]);
+    // Declined as the agent's, so not offered from its file.
+    let host = sshd.bare_host().login(Agent::at(&agent.socket));
+    reach(host.login(KeyFile::new(&strangers[0])).login(KeyFile::new(&id))).await.unwrap();
+    for key in strangers.iter().skip(1).chain([&id]) {
+        agent.add(key);
+    }
+    let error = refused(sshd.bare_host().login(Agent::at(&agent.socket))).await;
+    assert!(error.to_string().contains("too many attempts"), "{error}");
+    for first in [id.clone(), id.with_extension("pub")] {
+        let agent = Agent::at(&agent.socket).first("/nonexistent").first(first);
+        reach(sshd.bare_host().login(agent)).await.unwrap();
+    }
 }

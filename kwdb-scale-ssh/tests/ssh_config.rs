@@ -6,7 +6,7 @@ mod sshd;
 
 use kwdb_scale_core::ports::{Command, HostTransport as _, PortErrorKind};
 use kwdb_scale_ssh::{SshConfig, SshFault};
-use sshd::{Sshd, installed, n1, sh, transport, user};
+use sshd::{SshAgent, Sshd, installed, key, keygen, n1, public, sh, transport, user};
 
 #[tokio::test]
 async fn hosts_of_a_file() {
@@ -110,4 +110,61 @@ Host *
     let error = SshConfig::in_file(&file).program("/nonexistent/ssh").host("x").await.unwrap_err();
     assert_eq!(error.kind(), PortErrorKind::NotFound, "{error}");
     assert_eq!(SshFault::of(&error), Some(SshFault::SshConfig));
+}
+
+/// A server that hears of two keys, and an agent with more.
+#[tokio::test]
+async fn keys_of_an_agent() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "MaxAuthTries 2");
+    let agent = SshAgent::start(sshd.dir.path());
+    let id = key(sshd.dir.path(), "locked", "ed25519", "");
+    std::fs::write(sshd.path("authorized_keys"), public(&id)).unwrap();
+    for name in ["a", "b", "c"] {
+        agent.add(&key(sshd.dir.path(), name, "ed25519", ""));
+    }
+    agent.add(&id);
+    // From now on only the agent can open it, and only the file itself tells which it is.
+    keygen(&["-p", "-P", "", "-N", "hunter2", "-f", id.to_str().unwrap()]);
+    std::fs::rename(id.with_extension("pub"), sshd.path("token.pub")).unwrap();
+    let text = format!(
+        "Host *only
+  IdentitiesOnly yes
+Host locked*
+  IdentityFile {}
+Host token*
+  IdentityFile {}
+Host stem*
+  IdentityFile {}
+Host bare*
+  IdentityAgent none
+  IdentityFile {}
+Host *
+  HostName 127.0.0.1
+  Port {}
+  User {}
+  IdentityAgent {}
+  UserKnownHostsFile {}
+  GlobalKnownHostsFile none
+",
+        id.display(),
+        sshd.path("token.pub").display(),
+        sshd.path("token").display(),
+        sshd.path("token.pub").display(),
+        sshd.port,
+        user(),
+        agent.socket.display(),
+        sshd.known_hosts().display(),
+    );
+    let file = sshd.path("config");
+    std::fs::write(&file, text).unwrap();
+    let config = SshConfig::in_file(&file);
+    for name in ["locked", "locked-only", "token", "token-only", "stem", "stem-only"] {
+        let host = transport(config.host(name).await.unwrap());
+        let output = host.run(&n1(), &Command::new(["true"])).await;
+        assert!(output.is_ok(), "{name}: {}", output.unwrap_err().chain());
+    }
+    let bare = transport(config.host("bare").await.unwrap());
+    let error = bare.run(&n1(), &Command::new(["true"])).await.unwrap_err();
+    assert!(error.to_string().contains("token.pub") && error.to_string().contains("public key"), "{error}");
 }

@@ -184,6 +184,38 @@ impl Drop for Sshd {
     }
 }
 
+/// An agent of OpenSSH for one test.
+pub(crate) struct SshAgent {
+    child: Child,
+    pub(crate) socket: PathBuf,
+}
+
+impl SshAgent {
+    pub(crate) fn start(dir: &Path) -> Self {
+        let socket = dir.join("agent");
+        let child =
+            Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+        let start = std::time::Instant::now();
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert!(start.elapsed() < PATIENCE, "the agent does not start");
+            std::thread::yield_now();
+        }
+        Self { child, socket }
+    }
+
+    pub(crate) fn add(&self, key: &Path) {
+        let output = Command::new("ssh-add").arg(key).env("SSH_AUTH_SOCK", &self.socket).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
+impl Drop for SshAgent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 pub(crate) fn n1() -> HostName {
     "n1".into()
 }
