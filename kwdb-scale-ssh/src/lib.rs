@@ -106,6 +106,7 @@ mod host_keys;
 mod keys;
 mod known_hosts;
 mod login;
+mod paths;
 mod pool;
 mod probe;
 mod run;

@@ -13,9 +13,14 @@ use crate::config::{Agent, KeyFile, SshHost};
 use crate::error::{SshFault, blocking, config, local_file_kind};
 use crate::host_keys::HostKeyPolicy;
 use crate::keys::{is_public, public_key};
+use crate::paths::{expand, separate, split_home};
 
 /// `ssh -G` reads files only, but a `Match exec` may run anything.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Tokens of paths that only `ssh` knows. Every release since 7.2 takes them in a ControlPath, which `ssh -G` shows with their values.
+const TOKENS: [char; 7] = ['C', 'i', 'L', 'l', 'n', 'p', 'u'];
+/// Between the values; stands in none of them.
+const SEPARATOR: char = '\u{1f}';
 /// Jump hosts behind jump hosts; more is a circle.
 const MOST_JUMPS: usize = 8;
 
@@ -23,8 +28,11 @@ const MOST_JUMPS: usize = 8;
 ///
 /// Taken over are HostName, User, Port, ConnectTimeout, HostKeyAlias, IdentityFile (those that exist), CertificateFile,
 /// IdentitiesOnly, IdentityAgent, ProxyJump, UserKnownHostsFile, GlobalKnownHostsFile, HashKnownHosts, RevokedHostKeys (a list of
-/// keys) and StrictHostKeyChecking, of which `no` and `ask` mean `yes`, because nobody can be asked. A ProxyCommand is refused with
-/// [`Unsupported`](PortErrorKind::Unsupported). Everything else is left to this crate.
+/// keys) and StrictHostKeyChecking, of which `no` and `ask` mean `yes`, because nobody can be asked. A ProxyCommand and a
+/// KnownHostsCommand, which may also revoke keys, are refused with [`Unsupported`](PortErrorKind::Unsupported). Everything else is left to
+/// this crate.
+///
+/// Paths hold the tokens that ssh_config(5) allows in them, and `${VARIABLE}` of this process.
 ///
 /// The agent's keys that an IdentityFile names come first, then its others unless IdentitiesOnly is set, then the files, as for `ssh`.
 /// An IdentityFile that holds a public key stands for that key in the agent.
@@ -114,7 +122,8 @@ impl SshConfig {
     /// What `ssh -G` says of it.
     async fn resolved(&self, target: &Target) -> Result<Output, PortError> {
         let mut command = Command::new(&self.program);
-        command.arg("-G");
+        let tokens: String = TOKENS.iter().map(|token| format!("{SEPARATOR}%{token}")).collect();
+        command.arg("-G").arg("-o").arg(format!("ControlPath=/{tokens}"));
         if let Some(file) = &self.file {
             command.arg("-F").arg(file);
         }
@@ -202,22 +211,34 @@ impl Settings {
                 format!("'{name}' is reached by a ProxyCommand ('{program} …'): write a ProxyJump instead"),
             ));
         }
+        if let Some(command) = self.one("knownhostscommand").filter(|c| *c != "none") {
+            let program = command.split_whitespace().next().unwrap_or_default();
+            return Err(PortError::new(
+                PortErrorKind::Unsupported,
+                format!(
+                    "the host keys of '{name}' are asked of a KnownHostsCommand ('{program} …'), which is not run here: put them in \
+                     a file (UserKnownHostsFile) and write 'KnownHostsCommand none' for this host"
+                ),
+            ));
+        }
         let address = self.one("hostname").unwrap_or(name);
         let user =
             self.one("user").ok_or_else(|| config(format!("'{name}' has no user in the ssh_config")))?;
         let port = self.one("port").map_or(Ok(22), str::parse);
         let port =
             port.map_err(|e| config(format!("the port of '{name}' is not a number")).with_source(e))?;
-        let expand = |path: &str| expand(path, home, address, user);
-        let mut host = SshHost::new(address, user, self.policy(&expand)?).port(port);
-        if let Some(alias) = self.one("hostkeyalias") {
+        let alias = self.one("hostkeyalias");
+        let tokens = self.tokens(address, user, alias);
+        let expand = |path: &str| expand(path, home, &tokens);
+        let mut host = SshHost::new(address, user, self.policy(home)?).port(port);
+        if let Some(alias) = alias {
             host = host.known_as(alias);
         }
         if let Some(seconds) = self.one("connecttimeout").and_then(|t| t.parse().ok()).filter(|s| *s > 0) {
             host = host.connect_timeout(Duration::from_secs(seconds));
         }
-        for file in self.all("revokedhostkeys").iter().filter(|f| *f != "none") {
-            host = host.revoked_keys(expand(file)?);
+        for file in self.files("revokedhostkeys", home)? {
+            host = host.revoked_keys(file);
         }
         if self.one("pubkeyauthentication") == Some("no") || self.one("pubkeyauthentication") == Some("false")
         {
@@ -259,14 +280,30 @@ impl Settings {
         Ok(host)
     }
 
-    fn policy(
-        &self,
-        expand: &dyn Fn(&str) -> Result<PathBuf, PortError>,
-    ) -> Result<HostKeyPolicy, PortError> {
-        let files = |keyword| {
-            let values = self.all(keyword).iter().flat_map(|v| v.split_whitespace());
-            values.filter(|v| *v != "none").map(expand).collect::<Result<Vec<_>, _>>()
-        };
+    /// What the tokens of a path stand for.
+    fn tokens(&self, address: &str, user: &str, alias: Option<&str>) -> BTreeMap<char, String> {
+        let told = self.one("controlpath").unwrap_or_default().split(SEPARATOR).skip(1);
+        let told = TOKENS.into_iter().zip(told.map(str::to_owned));
+        // As it stands there with a release that does not know it.
+        let mut tokens: BTreeMap<char, String> =
+            told.filter(|(token, value)| *value != format!("%{token}")).collect();
+        tokens.extend([('h', address.to_owned()), ('r', user.to_owned())]);
+        if let Some(alias) = alias.map(str::to_owned).or_else(|| tokens.get(&'n').cloned()) {
+            tokens.insert('k', alias);
+        }
+        tokens
+    }
+
+    /// The files of a setting that takes several, of which `ssh -G` has expanded all but the `~`.
+    fn files(&self, keyword: &str, home: Option<&Path>) -> Result<Vec<PathBuf>, PortError> {
+        let files =
+            self.all(keyword).iter().flat_map(|line| separate(line, &|path| Path::new(path).is_file()));
+        let path = |file: &str| split_home(file, home).map(|(home, rest)| (home + rest).into());
+        files.filter(|file| *file != "none").map(path).collect()
+    }
+
+    fn policy(&self, home: Option<&Path>) -> Result<HostKeyPolicy, PortError> {
+        let files = |keyword| self.files(keyword, home);
         let (user, global) = (files("userknownhostsfile")?, files("globalknownhostsfile")?);
         let also = |rest: &[PathBuf]| rest.iter().chain(&global).cloned().collect();
         Ok(match (self.one("stricthostkeychecking"), user.split_first()) {
@@ -286,36 +323,14 @@ impl Settings {
                 let name = variable.trim_start_matches('$').trim_matches(['{', '}']);
                 std::env::var_os(name).map(PathBuf::from)
             }
-            Some(path) => Some(expand(path)?),
+            // Releases up to 8.3 leave the tokens.
+            Some(path) => Some(match Path::new(path).exists() {
+                true => path.into(),
+                false => expand(path)?,
+            }),
         };
         Ok(socket.map(Agent::at))
     }
-}
-
-/// What `ssh -G` leaves in paths: `~` and the percent tokens.
-fn expand(path: &str, home: Option<&Path>, address: &str, user: &str) -> Result<PathBuf, PortError> {
-    let bad = |why: &str| config(format!("the path '{path}' of the ssh_config cannot be used: {why}"));
-    let home = || home.map(|h| h.display().to_string()).ok_or_else(|| bad("HOME is not set"));
-    let mut text = match path.strip_prefix('~') {
-        Some(rest) if rest.is_empty() || rest.starts_with('/') => home()?,
-        Some(_) => return Err(bad("homes of others are not known")),
-        None => String::new(),
-    };
-    let mut chars = path.strip_prefix('~').unwrap_or(path).chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '%' => match chars.next() {
-                Some('%') => text.push('%'),
-                Some('d') => text += &home()?,
-                Some('h') => text += address,
-                Some('r') => text += user,
-                _ => return Err(bad("only %d, %h, %r and %% are known")),
-            },
-            '$' => return Err(bad("variables are not known")),
-            c => text.push(c),
-        }
-    }
-    Ok(text.into())
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
@@ -357,12 +372,20 @@ mod tests {
 
     #[test]
     fn paths() {
-        let expand =
-            |path| expand(path, Some(Path::new("/home/u")), "h", "r").map(|p| p.display().to_string()).ok();
-        assert_eq!(expand("~/.ssh/id"), Some("/home/u/.ssh/id".into()));
-        assert_eq!(expand("%d/%h-%r%%"), Some("/home/u/h-r%".into()));
-        for bad in ["~other/x", "%C", "${X}/id", "%"] {
-            assert_eq!(expand(bad), None, "{bad}");
+        let told = "hostname h\ncontrolpath /\u{1f}c0\u{1f}1000\u{1f}box\u{1f}%l\u{1f}N\u{1f}22\u{1f}me";
+        let expand = |path: &str, alias| {
+            let tokens = Settings::parse(told).tokens("h", "r", alias);
+            expand(path, Some(Path::new("/home/u%")), &tokens).map(|p| p.display().to_string())
+        };
+        let good = |path| expand(path, None).unwrap();
+        assert_eq!(good("~/.ssh/id"), "/home/u%/.ssh/id");
+        assert_eq!(good("%d/%h-%r%%"), "/home/u%/h-r%");
+        assert_eq!(good("/%C %i %L %n %p %u %k"), "/c0 1000 box N 22 me N");
+        assert_eq!(expand("%k", Some("alias")).unwrap(), "alias");
+        assert_eq!(good("/$x ${CARGO_PKG_NAME}}"), "/$x kwdb-scale-ssh}");
+        for bad in ["~other/x", "%T", "%l", "${NO_SUCH_VARIABLE}/id", "${}", "${=}", "${X", "%", "%ä"] {
+            let error = expand(bad, None).unwrap_err().to_string();
+            assert!(error.contains(&format!("'{bad}'")), "{error}");
         }
     }
 
@@ -373,7 +396,7 @@ mod tests {
         {
             let files = "userknownhostsfile /a /b\nglobalknownhostsfile /c";
             let text = format!("stricthostkeychecking {word}\nhashknownhosts no\n{files}\n");
-            let policy = Settings::parse(&text).policy(&|p| Ok(p.into())).unwrap();
+            let policy = Settings::parse(&text).policy(None).unwrap();
             let (a, rest) = ("/a".into(), ["/b", "/c"].map(PathBuf::from));
             match new {
                 true => {
@@ -385,9 +408,14 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_command_is_refused() {
-        let error = Settings::parse("user u\nproxycommand nc secret %h\n").host("h", None).unwrap_err();
-        assert_eq!(error.kind(), PortErrorKind::Unsupported);
-        assert!(!error.to_string().contains("secret"), "{error}");
+    fn commands_are_refused() {
+        for (keyword, name) in [("proxycommand", "ProxyCommand"), ("knownhostscommand", "KnownHostsCommand")]
+        {
+            let host = |value: &str| Settings::parse(&format!("user u\n{keyword} {value}\n")).host("h", None);
+            let error = host("nc secret %h").unwrap_err();
+            assert_eq!(error.kind(), PortErrorKind::Unsupported);
+            assert!(error.to_string().contains(name) && !error.to_string().contains("secret"), "{error}");
+            let _host = host("none").unwrap();
+        }
     }
 }

@@ -168,3 +168,61 @@ Host *
     let error = bare.run(&n1(), &Command::new(["true"])).await.unwrap_err();
     assert!(error.to_string().contains("token.pub") && error.to_string().contains("public key"), "{error}");
 }
+
+/// Paths with tokens and spaces, found where `ssh` finds them.
+#[tokio::test]
+async fn paths_as_ssh_reads_them() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "");
+    let output = |program: &str, args: &[&str]| {
+        let output = std::process::Command::new(program).args(args).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let node = output("uname", &["-n"]);
+    let short = node.split('.').next().unwrap();
+    let name =
+        format!("%-{}-Node-{}-{}-alias-{}-{node}-{short}", user(), sshd.port, output("id", &["-u"]), user());
+    let dir = sshd.path("a dir");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::copy(sshd.path("id"), dir.join(&name)).unwrap();
+    let known = std::fs::read_to_string(sshd.known_hosts()).unwrap();
+    let (_, host_key) = known.split_once(' ').unwrap();
+    std::fs::write(dir.join("known Node%"), format!("alias {host_key}")).unwrap();
+    let text = format!(
+        "Host *
+  HostName 127.0.0.1
+  HostKeyAlias Alias
+  Port {}
+  User {}
+  IdentityAgent none
+  IdentityFile \"{dir}/%%-%u-%n-%p-%i-%k-%r-%l-%L\"
+  UserKnownHostsFile \"{dir}/absent file\" \"{dir}/known %n%%\"
+  GlobalKnownHostsFile none
+  ControlPath none
+",
+        sshd.port,
+        user(),
+        dir = dir.display(),
+    );
+    let file = sshd.path("config");
+    std::fs::write(&file, &text).unwrap();
+    // What ssh itself makes of it.
+    let by_ssh = [
+        "-F",
+        file.to_str().unwrap(),
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "StrictHostKeyChecking=yes",
+        "Node",
+        "true",
+    ];
+    let by_ssh = std::process::Command::new("ssh").args(by_ssh).output().unwrap();
+    assert!(by_ssh.status.success(), "{by_ssh:?}");
+    sh(&transport(SshConfig::in_file(&file).host("Node").await.unwrap()), "true").await;
+
+    std::fs::write(&file, format!("{text}  KnownHostsCommand /bin/cat secret\n")).unwrap();
+    let error = SshConfig::in_file(&file).host("Node").await.unwrap_err();
+    assert_eq!(error.kind(), PortErrorKind::Unsupported);
+    assert!(error.to_string().contains("KnownHostsCommand"), "{error}");
+}
