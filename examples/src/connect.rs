@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use kwdb_scale_core::assess::resolve;
 use kwdb_scale_core::deploy::DeployScript;
@@ -199,6 +200,7 @@ impl Cluster {
             request: request.cloned(),
             inventory: self.config.inventory(),
             certificates: Some(self.commands.clone()),
+            ..ObserveOptions::default()
         };
         let within = self.config.sql.observe_deadline;
         let facts: &dyn FactSource = &self.sql;
@@ -208,7 +210,7 @@ impl Cluster {
             Ok(Ok(observation)) => observation,
             Ok(Err(e)) if e.kind() == PortErrorKind::Config => return Err(Failure::usage(e.to_string())),
             Ok(Err(e)) => return Err(unreadable(e.last_chain())),
-            Err(_) => return Err(unreadable(format!("no full answer within {} s", within.as_secs_f32()))),
+            Err(_) => return Err(too_late(within, &options.awaited.hosts())),
         };
         if observation.is_admin == Fact::Known(false) {
             let user = &self.config.sql.user;
@@ -245,6 +247,24 @@ impl LastChain for kwdb_scale_core::execute::ObserveError {
 
 fn unreadable(why: String) -> Failure {
     Failure::new(Exit::Refused, format!("the cluster cannot be read: {why}"))
+}
+
+/// The time for an observation is over. Hosts are asked once SQL has answered.
+fn too_late(within: Duration, hosts: &[HostName]) -> Failure {
+    let within = within.as_secs_f32();
+    if hosts.is_empty() {
+        return unreadable(format!("no full answer within {within} s"));
+    }
+    let hosts: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+    Failure::new(
+        Exit::Refused,
+        format!(
+            "the cluster answers SQL, and these hosts had not told all after {within} s: {}; see what is the matter \
+             with them (kwscale hosts {}), or allow more time (observe_deadline in [sql])",
+            hosts.join(", "),
+            hosts.join(" ")
+        ),
+    )
 }
 
 fn security(dir: &Path, sql: &Sql) -> Secure {

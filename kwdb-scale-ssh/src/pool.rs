@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kwdb_scale_core::ports::PortError;
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{SshHost, SshLimits};
 use crate::connection::{self, Connection, NotConnected, OpenError, Session};
@@ -34,7 +34,15 @@ pub(crate) struct Pool {
 }
 
 /// Held while connecting, so that a host gets one handshake at a time.
-type Slot = Mutex<Option<Arc<Connection>>>;
+type Slot = Mutex<State>;
+
+#[derive(Debug, Default)]
+struct State {
+    current: Option<Arc<Connection>>,
+    /// When the last attempt to connect failed, and why. Whoever asked while it went on gets the same answer: each of many
+    /// would wait as long again for a host that does not answer, one after the other.
+    failed: Option<(Instant, PortError)>,
+}
 
 impl Pool {
     pub(crate) fn new(limits: SshLimits) -> Self {
@@ -57,14 +65,31 @@ impl Pool {
         slot
     }
 
-    /// The connection to a host, made if there is none.
+    /// The connection to a host, made if there is none. Those who ask while one is being made share what comes of it.
     pub(crate) async fn connection(&self, host: &SshHost) -> Result<Arc<Connection>, PortError> {
         let slot = self.slot(host);
-        let mut current = slot.lock().await;
-        if let Some(connection) = current.as_ref().filter(|c| c.is_usable()) {
+        let asked = Instant::now();
+        let mut state = slot.lock().await;
+        if let Some(connection) = state.current.as_ref().filter(|c| c.is_usable()) {
             return Ok(Arc::clone(connection));
         }
-        *current = None;
+        if let Some((_, error)) = state.failed.as_ref().filter(|(failed, _)| asked < *failed) {
+            return Err(error.clone());
+        }
+        *state = State::default();
+        match self.connect_anew(host).await {
+            Ok(connection) => {
+                state.current = Some(Arc::clone(&connection));
+                Ok(connection)
+            }
+            Err(error) => {
+                state.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect_anew(&self, host: &SshHost) -> Result<Arc<Connection>, PortError> {
         // The jump host first: it needs the right to a handshake, too, and must not wait for ours.
         let via = match &host.via {
             Some(jump) => Some(Box::pin(self.connection(jump)).await?),
@@ -75,16 +100,14 @@ impl Pool {
         let patience = host.connect_timeout.unwrap_or(self.limits.connect);
         let mut turned_away = None;
         let connecting = self.connect(host, via.as_ref(), right, &mut turned_away);
-        let connection = timeout(patience, connecting).await.unwrap_or_else(|_| {
+        timeout(patience, connecting).await.unwrap_or_else(|_| {
             Err(turned_away.unwrap_or_else(|| {
                 unreachable(format!(
                     "'{}' did not answer, or not let us in, within {patience:?}",
                     host.shown()
                 ))
             }))
-        })?;
-        *current = Some(Arc::clone(&connection));
-        Ok(connection)
+        })
     }
 
     /// Connects; tries again, with growing pauses, where the server only has too much to do. The last such refusal is

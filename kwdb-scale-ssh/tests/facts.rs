@@ -6,12 +6,13 @@ mod sshd;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::host_facts::ClockOffset;
 use kwdb_scale_core::kwbase::{Kwbase, KwbaseHost, Security, StoreSpec};
-use kwdb_scale_core::ports::{Clock, NodeLifecycle, PortState, StoreContent, async_trait};
+use kwdb_scale_core::ports::{Clock, NodeLifecycle, PortErrorKind, PortState, StoreContent, async_trait};
 use kwdb_scale_core::topology::Address;
 use sshd::{Sshd, installed, n1, until, user};
 
@@ -75,10 +76,35 @@ async fn a_look_is_one_command() {
     hosts.inspect(&n1()).await.unwrap();
     until("the second session", async || (sessions() == 2).then_some(())).await;
     let to = [Address::new(format!("127.0.0.1:{}", sshd.port)), Address::new("127.0.0.1:1")];
-    let reached = hosts.reach(&n1(), &to, std::time::Duration::from_secs(10)).await.unwrap();
+    let reached = hosts.reach(&n1(), &to, Duration::from_secs(10)).await.unwrap();
     assert_eq!(reached, [Fact::Known(PortState::Open), Fact::Known(PortState::Closed)]);
     let left: Vec<_> = std::fs::read_dir(sshd.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| !name.to_str().unwrap().starts_with(".kwdb-scale")), "{left:?}");
+}
+
+/// Everything that is asked of it waits for the same attempt to connect.
+#[tokio::test]
+async fn a_host_that_hangs_is_waited_for_once() {
+    let Some(program) = installed() else { return };
+    let sshd = Sshd::start(&program, "");
+    let host = KwbaseHost::new(n1(), Security::Insecure);
+    let ssh = sshd::transport(sshd.host().connect_timeout(Duration::from_secs(2)));
+    let hosts =
+        Kwbase::new(Arc::new(ssh), [host]).unwrap().with_clock(Arc::new(Behind(SignedDuration::ZERO)));
+    sshd.hang(true);
+    let to = [sshd.port, 1, 2, 3, 4, 5, 6, 7].map(|port| Address::new(format!("127.0.0.1:{port}")));
+    let (begun, name) = (Instant::now(), n1());
+    let (facts, ways) = tokio::join!(hosts.inspect(&name), hosts.reach(&name, &to, Duration::from_secs(1)));
+    let took = begun.elapsed();
+    sshd.hang(false);
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    let error = facts.unwrap_err();
+    assert_eq!(error.kind(), PortErrorKind::Unreachable);
+    assert!(error.chain().contains("did not answer"), "{}", error.chain());
+    assert_eq!(ways.unwrap(), vec![Fact::Unknown(error.chain()); to.len()]);
+    // Whoever asks later finds out anew.
+    let ways = hosts.reach(&n1(), &to[..1], Duration::from_secs(10)).await.unwrap();
+    assert_eq!(ways, [Fact::Known(PortState::Open)]);
 }
 
 /// What a connection takes to be made is no part of what a clock may be off by. A busy machine may take long all the same:

@@ -22,7 +22,7 @@ pub use driver::{Advance, Canceller, EventStream, ExecuteError, Operation, Ports
 pub use event::{EVENT_SCHEMA, Effect, Event, Look, Looked, Nudge, Nudged, Order, Progress, Statuses};
 pub use journal::JournalRecord;
 pub use machine::{State, step};
-pub use observe::{ObserveError, ObserveOptions, observe};
+pub use observe::{Awaited, ObserveError, ObserveOptions, observe};
 pub use overlap::Changed;
 pub use record::{
     Act, ActResult, Cancel, Certification, End, Ledger, OutOfOrder, Record, SavedSetting, StopReason, Stopped,

@@ -1,7 +1,7 @@
 //! Making one full observation through the ports.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{join, join_all};
 
@@ -28,6 +28,37 @@ pub struct ObserveOptions {
     /// Looked at when the request asks for certificates, which is refused without one, or removes nodes, whose hosts may hold
     /// the authority's only key.
     pub certificates: Option<Arc<dyn CertificateControl>>,
+    /// Told which hosts have not answered yet, for a caller who stops waiting.
+    pub awaited: Awaited,
+}
+
+/// The hosts that an observation waits for. Clones are of the same list.
+#[derive(Clone, Debug, Default)]
+pub struct Awaited(Arc<Mutex<BTreeMap<HostName, usize>>>);
+
+impl Awaited {
+    /// Those that were asked something and have not answered it. Also after the observation was given up.
+    pub fn hosts(&self) -> Vec<HostName> {
+        self.questions().keys().cloned().collect()
+    }
+
+    /// Waits for what a host is asked.
+    pub(super) async fn answer<T>(&self, host: &HostName, asked: impl Future<Output = T>) -> T {
+        *self.questions().entry(host.clone()).or_default() += 1;
+        let answer = asked.await;
+        let mut questions = self.questions();
+        match questions.get_mut(host) {
+            Some(open) if *open > 1 => *open -= 1,
+            _ => {
+                questions.remove(host);
+            }
+        }
+        answer
+    }
+
+    fn questions(&self) -> MutexGuard<'_, BTreeMap<HostName, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Why no observation could be made.
@@ -136,8 +167,8 @@ pub async fn observe(
         let of_interest = hosts_of_interest(&first, options);
         let names: Vec<HostName> = of_interest.joining.union(&of_interest.others).cloned().collect();
         let (mut hosts, reached) = join(
-            inspect(lifecycle, &names),
-            reach(lifecycle, &first, &options.inventory, &of_interest.joining),
+            inspect(lifecycle, &names, &options.awaited),
+            reach(lifecycle, &first, &options.inventory, &of_interest.joining, &options.awaited),
         )
         .await;
         for host in &of_interest.others {
@@ -165,9 +196,13 @@ pub async fn observe(
     Ok(observation)
 }
 
-async fn inspect(lifecycle: &dyn NodeLifecycle, hosts: &[HostName]) -> BTreeMap<HostName, Fact<HostFacts>> {
+async fn inspect(
+    lifecycle: &dyn NodeLifecycle,
+    hosts: &[HostName],
+    awaited: &Awaited,
+) -> BTreeMap<HostName, Fact<HostFacts>> {
     let looks = hosts.iter().map(|host| async move {
-        let facts = lifecycle.inspect(host).await;
+        let facts = awaited.answer(host, lifecycle.inspect(host)).await;
         (host.clone(), facts.map_or_else(|e| Fact::Unknown(e.chain()), Fact::Known))
     });
     join_all(looks).await.into_iter().collect()

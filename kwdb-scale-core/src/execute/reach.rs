@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::observe::Awaited;
 use crate::fact::Fact;
 use crate::observation::{Node, Observation, Reach, Service};
 use crate::ports::{NodeLifecycle, PortErrorKind};
@@ -23,6 +24,7 @@ pub(super) async fn reach(
     observation: &Observation,
     inventory: &Inventory,
     joining: &BTreeSet<HostName>,
+    awaited: &Awaited,
 ) -> Vec<Reach> {
     // Before V3.0.0 nodes have no brpc address.
     let brpc = Capabilities::of(observation.version().known().copied()).brpc_addr;
@@ -38,7 +40,9 @@ pub(super) async fn reach(
         members.iter().filter_map(|n| inventory.host_at(n.address.known()?)).collect();
     let ways =
         joining.iter().map(|host| (host, &to_members)).chain(hosts.into_iter().map(|host| (host, &new)));
-    let tries = ways.filter(|(_, to)| !to.is_empty()).map(|(host, to)| attempt(lifecycle, host, to));
+    let tries = ways
+        .filter(|(_, to)| !to.is_empty())
+        .map(|(host, to)| awaited.answer(host, attempt(lifecycle, host, to)));
     join_all(tries).await.into_iter().flatten().collect()
 }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -60,12 +61,13 @@ impl PortErrorKind {
     }
 }
 
-/// An error of a port: a kind to decide by and one line to read; the cause is in [`Error::source`].
-#[derive(Debug)]
+/// An error of a port: a kind to decide by and one line to read; the cause is in [`Error::source`]. A clone has the same
+/// cause.
+#[derive(Clone, Debug)]
 pub struct PortError {
     kind: PortErrorKind,
     message: String,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl PortError {
@@ -77,7 +79,7 @@ impl PortError {
     /// The same with its cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 

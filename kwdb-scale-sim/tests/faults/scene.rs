@@ -426,7 +426,12 @@ pub(crate) async fn planned(
     let ports = world.ports();
     let inventory = world.inventory();
     let request = Request { operation, inventory: inventory.clone(), options };
-    let look = ObserveOptions { request: Some(request.clone()), inventory, certificates: ports.certificates };
+    let look = ObserveOptions {
+        request: Some(request.clone()),
+        inventory,
+        certificates: ports.certificates,
+        ..ObserveOptions::default()
+    };
     let observation = observe(&*ports.facts, Some(&*ports.lifecycle), &look).await.unwrap();
     plan(&observation, &request, &policy())
 }

@@ -153,6 +153,14 @@ impl Sshd {
         self.log().matches("Accepted ").count()
     }
 
+    /// Stops the server, which then takes connections and says nothing, or lets it go on.
+    pub(crate) fn hang(&self, hangs: bool) {
+        let signal = if hangs { "-STOP" } else { "-CONT" };
+        assert!(
+            Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success()
+        );
+    }
+
     /// Ends every connection, and leaves the server and whatever was started.
     pub(crate) fn cut(&self) {
         // A connection is a process of sshd, or two: one for what needs privilege and one that speaks.
