@@ -211,6 +211,29 @@ fn keys_of_the_authority() {
     scene.cluster.hosts.insert(host(5), Fact::unknown("nobody answers"));
     assert!(checks(&scene.assess(scale_in(&[5])), Severity::Refuse).iter().any(|c| c == "ca-key-last"));
 
+    // It is not where it is said to lie: it may have been moved on the same host.
+    let mut scene = Scene::secure();
+    scene.machine(5).authority_key = configured(Fact::Known(None));
+    scene.finds(
+        scale_in(&[5]),
+        Severity::Refuse,
+        "ca-key-last",
+        &["h5", path, "may lie elsewhere", "[certificates]"],
+    );
+    assert!(!scene.assess(scale_in(&[4])).refused());
+    scene.directory(2).files.push(key("a"));
+    assert!(!scene.assess(scale_in(&[5])).refused(), "another host has one");
+    let looked = |authority| {
+        let mut scene = Scene::secure();
+        scene.machine(5).authority_key = configured(Fact::Known(None));
+        let request = scene.cluster.request(scale_in(&[5]));
+        refusals(&scene, authority, request, "ca-key-last")
+    };
+    let found = looked(Fact::unknown("no such file"));
+    assert!(found.len() == 1 && found[0].contains("no such file"), "{found:?}");
+    let elsewhere = looked_at(&mut Scene::secure());
+    assert_eq!(looked(Fact::Known(elsewhere)), [""; 0], "it was found on h1");
+
     let peers = Peers { addresses: vec!["10.0.0.2".into()], ssh_port: Some(22), ssh_user: None };
     let mut scene = Scene::new();
     scene.machine(5).peers = Fact::Known(Some(peers.clone()));

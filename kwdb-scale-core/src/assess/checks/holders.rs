@@ -36,6 +36,13 @@ fn authority_keys(facts: &HostFacts) -> Vec<Key<'_>> {
     keys
 }
 
+/// Where the caller says that a host has the authority's key, and it has none, there or in its certificate directory.
+fn missing_key(facts: &HostFacts) -> Option<&str> {
+    let configured = facts.machine.as_deref()?.authority_key.as_ref()?;
+    let is_missing = configured.sha256 == Fact::Known(None) && authority_keys(facts).is_empty();
+    is_missing.then_some(configured.path.as_str())
+}
+
 /// Why a key of a leaving host is not proven to be on one that stays; `None` when it is. A file of the same name is no
 /// copy unless it is equal.
 fn kept_nowhere(cx: &Context<'_>, key: &Key<'_>, others: &[(&HostName, &HostFacts)]) -> Option<Vec<String>> {
@@ -178,6 +185,17 @@ pub(super) fn last_holder(cx: &Context<'_>) -> Vec<Problem> {
             }
             continue;
         };
+        if let (Some(path), Err(lines)) = (missing_key(facts), is_kept(cx)) {
+            found.push(
+                Problem::new(format!(
+                    "host {host} leaves, and by the configuration the private key of the cluster's CA lies there, at {path}, where it is not: it \
+                     may lie elsewhere on that host and leave with it"
+                ))
+                .evidence(lines)
+                .cure("find the key, and copy it with ca.crt to a host of the description that stays, or to the operator's machine, and name that place (kwscale: [certificates]). If it lies where the description cannot name it, or is lost, take ca_key and ca_host out of the description. Without the key no certificate can be issued any more")
+                .retry(retry()),
+            );
+        }
         for key in authority_keys(facts) {
             if let Some(lines) = kept_nowhere(cx, &key, &others) {
                 found.push(
