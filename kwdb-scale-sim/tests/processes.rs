@@ -369,6 +369,16 @@ fn what_start_refuses() {
     let expected = "consider changing the port via --listen-addr: listen tcp 203.0.113.77:26257: bind: cannot assign requested address\n";
     assert!(foreign.err.contains(expected), "{}", foreign.err);
 
+    // A name is resolved, as by the real one.
+    let named = |name: &str| {
+        let listen = format!("--listen-addr={name}:{}", taken.rsplit_once(':').unwrap().1);
+        with(&|a| Some(if a.starts_with("--listen-addr") { listen.clone() } else { a.to_owned() })).err
+    };
+    let expected =
+        "ERROR: failed to start server: invalid --listen-addr: lookup nosuch.invalid: no such host\n";
+    assert!(named("nosuch.invalid").contains(expected), "{}", named("nosuch.invalid"));
+    assert!(named("LOCALHOST").contains("bind: address already in use"), "{}", named("LOCALHOST"));
+
     let store = bench.host(0).stores[0].display().to_string();
     let locked =
         with(&|a| Some(if a.starts_with("--store") { format!("--store={store}") } else { a.to_owned() }));

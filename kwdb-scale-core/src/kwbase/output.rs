@@ -133,6 +133,13 @@ pub enum StartFailure {
         /// The flag with the address, such as `--listen-addr`, when it was named.
         flag: Option<String>,
     },
+    /// The machine on which it was started cannot resolve the name of an address.
+    NameUnknown {
+        /// The flag with the address, such as `--listen-addr`, when it was named.
+        flag: Option<String>,
+        /// The name.
+        name: String,
+    },
     /// `--brpc-addr` without a port.
     BrpcPort,
     /// The store belongs to another cluster.
@@ -168,6 +175,13 @@ impl StartFailure {
                 format!(
                     "the machine has no such address as {flag} names: correct it, or how the host is reached (the node \
                      may have been started on another machine)"
+                )
+            }
+            Self::NameUnknown { flag, name } => {
+                let flag = flag.as_deref().unwrap_or("its command line");
+                format!(
+                    "the machine cannot resolve {name} of {flag}: write an IP address of the machine there, or make the name \
+                     known to it (in its /etc/hosts, or by DNS)"
                 )
             }
             Self::BrpcPort => "--brpc-addr has no port: give one, such as :27257".to_owned(),
@@ -241,9 +255,11 @@ fn start_failure(text: &str) -> Option<StartFailure> {
     if has("--brpc-addr's port not specified") {
         return Some(StartFailure::BrpcPort);
     }
+    if let Some(failure) = name_unknown(text) {
+        return Some(failure);
+    }
     if let Some((_, rest)) = text.split_once("consider changing the port via ") {
-        let flag =
-            rest.split_whitespace().next().map(|f| f.trim_end_matches(['.', ',', ':', ')']).to_owned());
+        let flag = first_word(rest);
         // kwbase gives this advice whatever hinders it.
         return Some(if is_not_local(text) {
             StartFailure::AddressNotLocal { flag }
@@ -275,6 +291,22 @@ fn start_failure(text: &str) -> Option<StartFailure> {
         (&["permission denied", "Permission denied", "read-only file system"], StartFailure::Permission),
     ];
     table.into_iter().find_map(|(needles, failure)| needles.iter().any(|n| has(n)).then_some(failure))
+}
+
+fn first_word(text: &str) -> Option<String> {
+    text.split_whitespace().next().map(|word| word.trim_end_matches(['.', ',', ':', ')']).to_owned())
+}
+
+/// `invalid --listen-addr: lookup NAME on 10.0.0.53:53: no such host`, whatever kept the name from being resolved. A
+/// node whose name is gone only when it listens gives the advice about its port.
+fn name_unknown(text: &str) -> Option<StartFailure> {
+    let before_flag = ["invalid --", "consider changing the port via --"];
+    before_flag.iter().find_map(|before| {
+        let (_, rest) = text.split_once(before)?;
+        let line = rest.lines().next()?;
+        let flag = first_word(line).map(|flag| format!("--{flag}"));
+        Some(StartFailure::NameUnknown { flag, name: first_word(line.split_once(": lookup ")?.1)? })
+    })
 }
 
 /// `EADDRNOTAVAIL`, which Go writes with a small letter and libc with a capital one.
@@ -380,6 +412,19 @@ mod tests {
             let advice = failure.advice();
             assert!(advice.contains("no such address as --listen-addr names"), "{advice}");
             assert!(!advice.contains("in use"), "{advice}");
+        }
+        for said in [
+            // A real V3.2.1.
+            "failed to start server: invalid --brpc-addr: lookup db5.example.org on 10.255.255.53:53: no such host",
+            "consider changing the port via --brpc-addr: listen tcp: lookup db5.example.org: server misbehaving",
+        ] {
+            let failure = f(&format!("ERROR: {said}\nFailed running \"start\"\n")).unwrap();
+            let expected = StartFailure::NameUnknown {
+                flag: Some("--brpc-addr".into()),
+                name: "db5.example.org".into(),
+            };
+            assert_eq!(failure, expected);
+            assert!(failure.advice().contains("cannot resolve db5.example.org of --brpc-addr"));
         }
         assert_eq!(f("--brpc-addr's port not specified"), Some(StartFailure::BrpcPort));
         assert_eq!(

@@ -22,6 +22,7 @@ pub(crate) mod wire;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::ToSocketAddrs as _;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, exit};
@@ -108,7 +109,8 @@ fn print(out: &str, err: &str) {
     let _ = io::stderr().write_all(err.as_bytes());
 }
 
-/// `host:port` as a socket address: only numbers and `localhost`, since the twin serves loopback.
+/// `host:port` as a socket address. A name is resolved, to an IPv4 address where it has one, as by the real one.
 fn socket_address(address: &str) -> Option<std::net::SocketAddr> {
-    address.replace("localhost:", "127.0.0.1:").parse().ok()
+    let found: Vec<std::net::SocketAddr> = address.to_socket_addrs().ok()?.collect();
+    found.iter().find(|a| a.is_ipv4()).or_else(|| found.first()).copied()
 }

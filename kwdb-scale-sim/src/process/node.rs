@@ -221,11 +221,11 @@ impl Ports {
 }
 
 async fn bind(flag: &str, address: &str) -> Result<TcpListener, String> {
-    let bound = match socket_address(address) {
-        Some(address) => TcpListener::bind(address).await,
-        None => Err(io::Error::new(io::ErrorKind::InvalidInput, "no such host")),
+    let Some(resolved) = socket_address(address) else {
+        let name = address.rsplit_once(':').map_or(address, |(name, _)| name);
+        return Err(format!("failed to start server: invalid {flag}: lookup {name}: no such host"));
     };
-    bound.map_err(|error| {
+    TcpListener::bind(resolved).await.map_err(|error| {
         let text = match error.kind() {
             io::ErrorKind::AddrInUse => "bind: address already in use".to_owned(),
             io::ErrorKind::AddrNotAvailable => "bind: cannot assign requested address".to_owned(),
