@@ -183,6 +183,7 @@ fn observations() -> Vec<Observation> {
             facts.stores[0].content = content;
             if n > 7 {
                 facts.stores[0].unmovable = n == 8;
+                facts.stores[0].asides = vec!["/data/kwdb.node-3".into()];
                 facts.stores[0].leads_to = (n == 8).then(|| "/big/kwdb".into());
                 let place = Fact::Known(vec!["/data/kwdb/tsdb".into()]);
                 facts.stores[0].mounts = if n == 8 { place } else { Fact::unknown("it did not say") };

@@ -134,7 +134,9 @@ fn of_machine(out: &mut Section, facts: &HostFacts, machine: &Machine) {
             Fact::Known(places) => Some(format!("; mounted there: {}", first_names(places))),
             Fact::Unknown(why) => Some(format!("; what is mounted there is unknown: {why}")),
         };
-        let more = [leads, mounts].into_iter().flatten().collect::<String>();
+        let asides =
+            (!store.asides.is_empty()).then(|| format!("; beside it: {}", first_names(&store.asides)));
+        let more = [leads, mounts, asides].into_iter().flatten().collect::<String>();
         out.line("store", format!("{}: {content}{more}", store.path));
     }
     for file_system in &machine.file_systems {

@@ -111,6 +111,9 @@ pub struct StoreFacts {
     /// also where that is not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unmovable: bool,
+    /// What lies beside it under the names to which old data is moved aside, as paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asides: Vec<String>,
 }
 
 fn nothing_mounted() -> Fact<Vec<String>> {
@@ -128,7 +131,14 @@ fn is_nothing_mounted(mounts: &Fact<Vec<String>>) -> bool {
 impl StoreFacts {
     /// A directory in which nothing is mounted.
     pub fn new(path: impl Into<String>, content: Fact<StoreContent>) -> Self {
-        Self { path: path.into(), content, mounts: nothing_mounted(), leads_to: None, unmovable: false }
+        Self {
+            path: path.into(),
+            content,
+            mounts: nothing_mounted(),
+            leads_to: None,
+            unmovable: false,
+            asides: Vec::new(),
+        }
     }
 
     /// Whether it is known to be a mount point itself.

@@ -22,6 +22,7 @@
 //! | `P` | what is mounted in it can be told |
 //! | `P<path>` | something is mounted there: the directory itself, or a place below |
 //! | `W` | the directory above may not be written, so that this one cannot be renamed |
+//! | `A<path>` | what lies beside the directory under a name to which old data is moved aside |
 //! | `C+` or `C-<name>` | a file of the certificate directory can be read, or cannot |
 //! | `T`, `L<hex>` | the kernel's table of sockets could be read; an address and port in it that listens |
 //! | `E` | the end of the inner part; without it that part was cut off and counts for nothing |
@@ -288,6 +289,9 @@ for dir do
     if [ -r "$dir" ] && [ -x "$dir" ]; then emit Sdir; entries "$dir"; else emit Sdenied; fi
     above=${dir%/*}/
     if [ ! -w "$above" ] || [ ! -x "$above" ]; then emit W; fi
+    for path in "$dir".node-*; do
+      if [ -e "$path" ] || [ -L "$path" ]; then emit "A$path"; fi
+    done
   elif [ -e "$dir" ] || [ -L "$dir" ]; then
     emit Sother
   else

@@ -220,6 +220,7 @@ fn listed(
     let mut mounts: Vec<Fact<Vec<String>>> = Vec::new();
     let mut leads_to: Vec<Option<String>> = Vec::new();
     let mut unmovable: Vec<bool> = Vec::new();
+    let mut asides: Vec<Vec<String>> = Vec::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let (mut readable, mut unreadable) = (0, 0);
     let mut ports: Option<Vec<Listener>> = None;
@@ -232,6 +233,7 @@ fn listed(
                 seen.clear();
                 leads_to.push(None);
                 unmovable.push(false);
+                asides.push(Vec::new());
                 // Only of a directory that can be entered it is asked.
                 mounts.push(match value {
                     "dir" => Fact::unknown("the host has no /proc/self/mountinfo"),
@@ -258,6 +260,11 @@ fn listed(
             Some('W') => {
                 if let Some(last) = unmovable.last_mut() {
                     *last = true;
+                }
+            }
+            Some('A') => {
+                if let Some(last) = asides.last_mut() {
+                    last.push(shown(value));
                 }
             }
             Some('P') => match mounts.last_mut() {
@@ -297,12 +304,14 @@ fn listed(
     }
     let (mut contents, mut mounts) = (contents.into_iter(), mounts.into_iter());
     let (mut leads_to, mut unmovable) = (leads_to.into_iter(), unmovable.into_iter());
+    let mut asides = asides.into_iter();
     let stores = question.directories.iter().take(question.stores()).map(|(path, _)| StoreFacts {
         path: path.clone(),
         content: contents.next().unwrap_or_else(|| Fact::unknown(missing)),
         mounts: mounts.next().unwrap_or_else(|| Fact::unknown(missing)),
         leads_to: leads_to.next().flatten(),
         unmovable: unmovable.next().unwrap_or_default(),
+        asides: asides.next().unwrap_or_default(),
     });
     let can = match (readable, unreadable) {
         (3, 0) => Fact::Known(true),

@@ -1,7 +1,7 @@
 //! The probe in real shells, and its answer cut and mangled.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -125,12 +125,21 @@ fn what_every_linux_host_tells() {
     let scratch = Scratch::new("plain");
     let question = scratch.question(&["no/such", "empty"]);
     scratch.dir("empty");
+    scratch.dir("empty.node-4");
+    scratch.dir("empty.other");
+    symlink("nowhere", scratch.path("empty.node-5")).unwrap();
     let before = scratch.all();
     for shell in shells() {
         let found = look(&shell, &question, &scratch.0);
         assert_eq!(found.build, Fact::Known("V3.2.1".into()), "{shell:?}");
         let content: Vec<_> = found.stores.iter().map(|s| s.content.known().unwrap()).collect();
         assert_eq!(content, [&StoreContent::Absent, &StoreContent::Empty], "{shell:?}");
+        let asides = ["empty.node-4", "empty.node-5"].map(|name| scratch.path(name));
+        assert_eq!(
+            (found.stores[0].asides.len(), &found.stores[1].asides[..]),
+            (0, &asides[..]),
+            "{shell:?}"
+        );
         assert_eq!(found.can_authenticate, Fact::Known(true));
         let machine = found.machine;
         assert!(!machine.user.known().unwrap().is_empty() && !machine.inside);

@@ -136,8 +136,9 @@ fn build(
 /// The step that clears what a removed node left on `host`, where the request says so and there is something.
 fn clear_data(obs: &Observation, request: &Request, host: &HostName) -> Result<Option<Step>, String> {
     let Some(found) = OldDataOf::on(obs, request, host) else { return Ok(None) };
-    let newest = found.nodes.last().map(|n| n.id).ok_or_else(|| format!("whose data host {host} holds"))?;
-    let aside = |path: &str| format!("{}.node-{}", path.trim_end_matches('/'), newest.0);
+    if found.nodes.is_empty() {
+        return Err(format!("whose data host {host} holds"));
+    }
     let entries = |store: &StoreFacts| match &store.content {
         Fact::Known(StoreContent::InUse(names)) => {
             let foreign = |name: &String| is_foreign(obs, host, &store.path, name);
@@ -149,13 +150,13 @@ fn clear_data(obs: &Observation, request: &Request, host: &HostName) -> Result<O
     let directory = |store: &StoreFacts| OldDirectory {
         entries: entries(store),
         path: store.path.clone(),
-        aside: (request.options.old_data == OldData::MoveAside).then(|| aside(&store.path)),
+        aside: found.aside(store).filter(|_| request.options.old_data == OldData::MoveAside),
     };
     Ok(Some(Step::ClearData {
         host: host.clone(),
         nodes: found.nodes.iter().map(|n| n.id).collect(),
         stores: found.nodes.iter().flat_map(|n| n.stores.keys().copied()).collect(),
-        directories: found.in_use.into_iter().map(directory).collect(),
+        directories: found.in_use.iter().copied().map(directory).collect(),
     }))
 }
 

@@ -504,6 +504,23 @@ fn a_mount_point_is_not_moved_aside() {
     );
     scene.cluster.host_mut(5).stores[0].unmovable = false;
 
+    // Nor is one moved to where something is. What was moved there earlier, of another node, is in nobody's way.
+    let beside =
+        |scene: &mut Scene, path: &str| scene.cluster.host_mut(5).stores[0].asides = vec![path.into()];
+    beside(&mut scene, "/data/n5.node-3");
+    assert_eq!(said(&scene, OldData::MoveAside), "");
+    beside(&mut scene, "/data/n5.node-5");
+    let text = said(&scene, OldData::MoveAside);
+    for word in ["/data/n5 of host h5", "/data/n5.node-5, which is there already", "by hand", "=delete"] {
+        assert!(text.contains(word), "'{word}' is not in: {text}");
+    }
+    assert_eq!(said(&scene, OldData::Delete), "");
+    assert!(
+        said(&scene, OldData::Refuse).contains("--wipe-old-data=delete"),
+        "what is offered is not refused"
+    );
+    scene.cluster.host_mut(5).stores[0].asides.clear();
+
     // One that is mounted over itself is on the file system of the directory above.
     let Fact::Known(space) = &mut scene.machine(5).file_systems[0].space else { panic!() };
     space.mount = "/".into();

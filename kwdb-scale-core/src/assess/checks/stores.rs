@@ -126,6 +126,12 @@ impl<'a> OldDataOf<'a> {
         let nodes = obs.of_class(NodeClass::Removed).filter(|n| n.address.known() == Some(address)).collect();
         (!in_use.is_empty()).then_some(Self { nodes, in_use })
     }
+
+    /// To where a directory is moved: beside itself, with the id of the newest of its nodes.
+    pub(crate) fn aside(&self, store: &StoreFacts) -> Option<String> {
+        let newest = self.nodes.last()?.id.0;
+        Some(format!("{}.node-{newest}", store.path.trim_end_matches('/')))
+    }
 }
 
 /// Why the data on a host must not be cleared in that way. What is offered instead would not be refused.
@@ -256,6 +262,10 @@ fn in_the_way(
                 "{path} of host {host} cannot be moved aside: the user that commands run as there may not write in {above}"
             );
             found.push((message, "let commands run as root there (sudo), or move it by hand"));
+        } else if let Some(aside) = old.aside(store).filter(|aside| store.asides.contains(aside)) {
+            let message =
+                format!("{path} of host {host} cannot be moved aside to {aside}, which is there already");
+            found.push((message, "move that away by hand"));
         }
     }
     found
