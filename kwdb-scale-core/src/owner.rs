@@ -354,21 +354,30 @@ impl StartLine {
         nobody: impl Fn(&Address) -> bool,
     ) -> Option<(String, &'static str)> {
         match line {
-            Some(line) => line.differs(described, secure, mode, nobody),
+            Some(line) => {
+                line.differs(described, secure, mode).or_else(|| line.joins_nobody(described, nobody))
+            }
             None => {
                 Some(("does not tell its command line".to_owned(), "name the unit or container of the node"))
             }
         }
     }
 
-    fn differs(
+    /// Whether a shell takes the command as a text: what is appended to the line then is not kwbase's.
+    pub(crate) fn in_shell(command: &str) -> bool {
+        const SHELLS: [&str; 6] = ["sh", "bash", "dash", "ash", "ksh", "zsh"];
+        let mut words = command.split_whitespace().take_while(|word| !word.ends_with("kwbase"));
+        words.any(|word| word.rsplit('/').next().is_some_and(|name| SHELLS.contains(&name)))
+    }
+
+    /// Why its node would not be the one that is described, whatever it joins, and the cure. `mode` is `None` where it is
+    /// not known.
+    pub(crate) fn differs(
         &self,
         described: &Described,
         secure: bool,
         mode: Option<&StartMode>,
-        nobody: impl Fn(&Address) -> bool,
     ) -> Option<(String, &'static str)> {
-        const JOIN: &str = "add --join with live members to its command line";
         const SAME: &str = "correct its command line, or the description of the host";
         if let Some(mode) = mode
             && self.start_mode.as_ref() != Some(mode)
@@ -412,6 +421,16 @@ impl StartLine {
                 .map_or_else(|| "no --locality".to_owned(), |l| format!("--locality={l}"));
             return Some((format!("has {told}, and the host is described with {known}"), SAME));
         }
+        None
+    }
+
+    /// Why its node would join nobody, and the cure.
+    fn joins_nobody(
+        &self,
+        described: &Described,
+        nobody: impl Fn(&Address) -> bool,
+    ) -> Option<(String, &'static str)> {
+        const JOIN: &str = "add --join with live members to its command line";
         if self.join.is_empty() {
             return Some((
                 "has no --join, so that its node would found a cluster of its own".to_owned(),

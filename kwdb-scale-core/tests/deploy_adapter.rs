@@ -16,7 +16,8 @@ use kwdb_scale_core::ports::{
 use kwdb_scale_core::topology::Address;
 
 const PROBE: &str = "Kuser ops|Sabsent|Kversion-state 0|Kversion KaiwuDB Version:  V3.2.1|T|E|Kclock 5.2|Z0|";
-const LOOK: &str = "XS+|XD-|XI+|XMbare\nmulti-replication\n/usr/local/kaiwudb\n/var/lib/kaiwudb\n26257\n8080\nkaiwudb\ntls\nfalse\n\
+const LOOK: &str = "XS+|XD-|XI+|XL/k/kwbase start --certs-dir=/etc/kaiwudb/certs --store=/var/lib/kaiwudb|\
+                    XN{ argv[]=/k/kwbase start --certs-dir=/etc/kaiwudb/certs --store=/var/lib/kaiwudb ; }|XW+|XMbare\nmulti-replication\n/usr/local/kaiwudb\n/var/lib/kaiwudb\n26257\n8080\nkaiwudb\ntls\nfalse\n\
                     10.0.0.4|XP0|XA- ca.crt\n2|XC|XK-|XT+|XH+|XE|";
 
 /// What one look at the host tells. The mock takes one command, and nothing else.

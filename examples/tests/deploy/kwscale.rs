@@ -92,6 +92,29 @@ pub(crate) async fn out_and_in() {
     assert!(words.contains("deploy.sh join cannot add a node on host d2"), "{words}");
     assert!(words.contains("it is installed for the address 127.0.0.92:"), "{words}");
     fs::write(&mode, text).unwrap();
+    // So is a unit that was edited, and the file of its flags.
+    for (path, from, to, told) in [
+        (
+            "/etc/systemd/system/kaiwudb.service",
+            "/var/lib/kaiwudb",
+            "/var/lib/other",
+            "lib/other, and the host",
+        ),
+        ("/etc/systemd/system/kaiwudb.service", "--insecure", "", "runs kwbase without --insecure"),
+        ("/etc/systemd/system/kaiwudb.service", "ExecStart=", "ExecStart=/bin/sh ", "through a shell"),
+        ("/etc/systemd/system/kaiwudb.service", "ExecStart=", "# ", "no line that begins with ExecStart="),
+        ("/etc/kaiwudb/script/kaiwudb_env", "--cache", "--store=/other --cache", "has --store=/other, and"),
+    ] {
+        let path = bench.file("d2", path);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(&path, text.replace(from, to)).unwrap();
+        let refused = kwscale(&file, &["check", "scale-out", "d2"]);
+        let words = said(&refused);
+        assert_eq!(refused.status.code(), Some(3), "{words}");
+        assert!(words.contains("script-join") && words.contains(told), "{told}: {words}");
+        fs::write(&path, text).unwrap();
+    }
     let applied = change(&bench, &file, &["scale-out", "d1", "d2"]);
     assert!(applied.status.success(), "{}", said(&applied));
     let unit = fs::read_to_string(bench.file("d1", "/etc/systemd/system/kaiwudb.service")).unwrap();

@@ -3,12 +3,13 @@
 
 use super::host::DeployHost;
 use super::info::{self, InstallSecurity, Mode};
-use super::{ARCHIVE, UNIT};
+use super::{ARCHIVE, CERTS_DIR, UNIT};
 use crate::certs::found::{self, Found};
 use crate::fact::Fact;
 use crate::host_facts::probe::Also;
 use crate::host_facts::{InstallMethod, MODE_FILE, ScriptFacts};
 use crate::kwbase::KwbaseHost;
+use crate::owner::{Described, StartLine};
 use crate::ports::{PortError, PortErrorKind};
 use crate::topology::StartMode;
 
@@ -23,8 +24,16 @@ pub(super) struct Installation {
     no_sudo: bool,
     deploy_sh: bool,
     unit: bool,
+    /// `ExecStart` of the unit's file, which the script changes; `None` where the file cannot be read.
+    starts: Option<String>,
+    /// What `$KAIWUDB_START_ARG` stands for; `None` where that could not be seen.
+    start_arg: Option<String>,
+    /// What systemd knows of it.
+    shown: Option<String>,
     mode: Option<String>,
     pid: Option<u32>,
+    /// Whether the directory of certificates is there.
+    certs: bool,
     archive: Found,
     store_key: bool,
     terminal: bool,
@@ -53,6 +62,10 @@ pub(super) fn read<'a>(items: impl Iterator<Item = &'a str> + Clone) -> Option<I
             Some('S') => (found.privileged, found.no_sudo) = (value != "-", value == "0"),
             Some('D') => found.deploy_sh = value == "+",
             Some('I') => found.unit = value == "+",
+            Some('L') => found.starts = Some(value.to_owned()),
+            Some('V') => found.start_arg = Some(value.to_owned()),
+            Some('N') => found.shown = Some(value.to_owned()),
+            Some('W') => found.certs = value == "+",
             Some('M') => found.mode = Some(value.to_owned()),
             Some('P') => found.pid = value.parse().ok(),
             Some('K') => found.store_key = value == "+",
@@ -203,7 +216,54 @@ impl Installation {
                 mode.user.escape_debug()
             ));
         }
+        // Both would tell of an installation for something else.
+        if faults.is_empty() && mode.method == InstallMethod::Bare {
+            faults.extend(self.unit_fault(mode, kwbase));
+        }
+        if kwbase.secure() && !self.certs {
+            let user = mode.user.escape_debug();
+            faults.push(format!(
+                "{CERTS_DIR} is not there, and the script makes the certificates in it: make it as the installer does \
+                 (as root: install -d -o {user} -g {user} {CERTS_DIR})"
+            ));
+        }
         faults
+    }
+
+    /// Why the unit would not start the node that is described once the script has added its `--join`.
+    fn unit_fault(&self, mode: &Mode, kwbase: &KwbaseHost) -> Option<String> {
+        let fault = |what: &str, cure: &str| Some(format!("its unit {UNIT} {what}: {cure}"));
+        let Some(text) = &self.starts else {
+            return fault("cannot be read", "let the user read its file (chmod 644)");
+        };
+        let Some(line) = StartLine::read(text) else {
+            return fault("has no line that begins with ExecStart=", "write it, or install again");
+        };
+        // A file that was not read again, a drop-in, a line that goes on: the script's change would not be what starts.
+        if self.shown.as_deref().and_then(StartLine::read).as_ref() != Some(&line) {
+            return fault(
+                "has another command line in its file than systemd knows",
+                "run systemctl daemon-reload; ExecStart is to stand in the file only, on one line",
+            );
+        }
+        if StartLine::in_shell(text) {
+            return fault(
+                "starts kwbase through a shell, to which the script's --join would go",
+                "call kwbase itself",
+            );
+        }
+        let replaced = self.start_arg.as_ref().map(|arg| {
+            ["$KAIWUDB_START_ARG", "${KAIWUDB_START_ARG}"].iter().fold(text.clone(), |t, v| t.replace(v, arg))
+        });
+        let line = replaced.and_then(|text| StartLine::read(&text)).unwrap_or(line);
+        if line.start_mode.as_ref() != Some(&mode.start_mode) {
+            return fault(
+                &format!("does not run kwbase {}, as {MODE_FILE} says", mode.start_mode),
+                "correct its ExecStart, or install again",
+            );
+        }
+        let (what, cure) = line.differs(&Described::of(kwbase), kwbase.secure(), None)?;
+        fault(&what, cure)
     }
 
     /// Whether `deploy.sh join` can be run to start the node that is meant.
@@ -255,8 +315,16 @@ mod tests {
     const MODE: &str = "bare\nmulti-replication\n/usr/local/kaiwudb\n/var/lib/kaiwudb\n26257\n8080\nkaiwudb\n\
                         insecure\nfalse\n10.0.0.4";
 
+    /// As the installer writes it.
+    const EXEC: &str = "/k/kwbase start $KAIWUDB_START_ARG --insecure --listen-addr=0.0.0.0:26257 \
+                        --advertise-addr=10.0.0.4:26257 --http-addr=0.0.0.0:8080 --store=/var/lib/kaiwudb  \
+                        --join 10.0.0.4:26257";
+
     fn answer(change: impl Fn(String) -> String) -> Installation {
-        let text = ["S+", "D+", "I+", &format!("M{MODE}"), "P0", "Aabsent", "K-", "T+", "H+", "E"];
+        let unit =
+            format!("L{EXEC}\0V\"\"\0N{{ path=/k/kwbase ; argv[]={EXEC} ; ignore_errors=no ; pid=0 }}");
+        let text =
+            ["S+", "D+", "I+", &unit, &format!("M{MODE}"), "P0", "W+", "Aabsent", "K-", "T+", "H+", "E"];
         read(change(text.join("\0")).split('\0')).unwrap()
     }
 
@@ -277,10 +345,12 @@ mod tests {
         let insecure = kwbase(Security::Insecure);
         let secure = kwbase(Security::Certs { certs_dir: "/etc/kaiwudb/certs".into() });
         assert!(answer(|t| t).fit_to_join(&host, &insecure, &multi).is_ok());
-        let tls = |t: String| t.replace("\ninsecure", "\ntls");
+        let tls = |t: String| {
+            t.replace("\ninsecure", "\ntls").replace("--insecure", "--certs-dir=/etc/kaiwudb/certs")
+        };
         assert!(answer(|t| archived(tls(t))).fit_to_join(&host, &secure, &multi).is_ok());
         type Case<'a> = (&'a dyn Fn(String) -> String, &'a KwbaseHost, &'a str);
-        let cases: [Case<'_>; 16] = [
+        let cases: [Case<'_>; 17] = [
             (&|t| t.replace("/var/lib/kaiwudb", "/data"), &insecure, "data in /data"),
             (&|t| t.replace("D+", "D-"), &insecure, "install_dir"),
             (&|t| t.replace("H+", "H-"), &insecure, "user 'kaiwudb', whom the host does not know"),
@@ -295,6 +365,11 @@ mod tests {
             (&tls, &insecure, "installed secure"),
             (&|t| t, &secure, "installed insecure"),
             (&tls, &secure, "exactly this name"),
+            (
+                &|t| archived(tls(t)).replace("W+", "W-"),
+                &secure,
+                "install -d -o kaiwudb -g kaiwudb /etc/kaiwudb/certs",
+            ),
             (&|t| archived(tls(t)).replace("K-", "K+"), &secure, "sm4.key"),
             (&|t| tls(t).replace("Aabsent", "A2"), &secure, "/opt/k/kaiwudb_certs.tar.gz is no archive"),
         ];
@@ -305,6 +380,57 @@ mod tests {
         let container = |t: String| t.replace("Mbare", "Mcontainer").replace("T+", "T-");
         let error = answer(container).fit_to_join(&host, &insecure, &multi).unwrap_err();
         assert_eq!(error.kind(), PortErrorKind::Unsupported, "{error}");
+    }
+
+    #[test]
+    fn a_unit_that_starts_something_else() {
+        let host = DeployHost::new("n4", "/opt/k");
+        let mut insecure = kwbase(Security::Insecure);
+        let secure = kwbase(Security::Certs { certs_dir: "/etc/kaiwudb/certs".into() });
+        let unfit = |change: &dyn Fn(String) -> String, kwbase: &KwbaseHost| {
+            answer(change).facts(&host, kwbase).unfit.join("; ")
+        };
+        let unset = "V\"\"";
+        // As it is after a join, and with flags in the file that is made for them.
+        for good in [" --join 10.0.0.1:26257 ", ""] {
+            let joined = |t: String| t.replace("  --join 10.0.0.4:26257", good);
+            assert_eq!(unfit(&joined, &insecure), "");
+        }
+        assert_eq!(unfit(&|t| t.replace(unset, "V\"--cache=1GiB\""), &insecure), "");
+        for (from, to, words) in [
+            ("--store=/var/lib/kaiwudb", "--store=/data/other", "has --store=/data/other, and"),
+            ("--store=/var/lib/kaiwudb", "", "has no --store"),
+            ("--advertise-addr=10.0.0.4", "--advertise-addr=10.0.0.2", "advertises 10.0.0.2:26257, and"),
+            ("--insecure", "", "runs kwbase without --insecure"),
+            ("kwbase start ", "kwbase start-single-replica ", "does not run kwbase start, as /etc"),
+            ("/k/kwbase", "/bin/sh -c exec /k/kwbase", "through a shell"),
+            (EXEC, "/opt/node.sh", "does not run kwbase start, as /etc"),
+            (EXEC, "", "no line that begins with ExecStart="),
+            (&format!("L{EXEC}"), "Y", "cannot be read"),
+            // Changed and not read again, in a drop-in, on two lines.
+            (&format!("L{EXEC}"), "L/k/kwbase start \\", "run systemctl daemon-reload"),
+            (&format!("argv[]={EXEC}"), "argv[]=/k/kwbase start --insecure", "run systemctl daemon-reload"),
+            // More flags.
+            (unset, "V\"--store=/data/other\"", "has --store=/data/other, and"),
+        ] {
+            let told = unfit(&|t| t.replace(from, to), &insecure);
+            assert!(told.starts_with("its unit kaiwudb ") && told.contains(words), "{words}: {told}");
+            // The look right before the join refuses it as well.
+            let last =
+                answer(|t| t.replace(from, to)).fit_to_join(&host, &insecure, &StartMode::MultiReplica);
+            assert!(last.unwrap_err().to_string().contains(words), "{words}");
+        }
+        let tls = |t: String| t.replace("\ninsecure", "\ntls");
+        assert!(unfit(&tls, &secure).contains("with --insecure, and the host is described as secure"));
+        insecure.locality = Some("region=a".into());
+        assert!(unfit(&|t| t, &insecure).contains("has no --locality"));
+        assert_eq!(unfit(&|t| t.replace(unset, "V\"--locality=region=a\""), &insecure), "");
+        // What the variable stands for may have it.
+        assert_eq!(unfit(&|t| t.replace(unset, "Y"), &insecure), "");
+        // The script changes another file of a container's.
+        insecure.locality = None;
+        let container = |t: String| t.replace("Mbare", "Mcontainer").replace(EXEC, "docker-compose up");
+        assert_eq!(unfit(&container, &insecure), "");
     }
 
     #[test]
@@ -325,7 +451,8 @@ mod tests {
         let bad = bad.facts(&host, &insecure);
         assert_eq!((bad.unusable.len(), bad.unfit.len()), (2, 1), "{bad:?}");
         // What runs there and which mode it has is told by others.
-        let others = answer(|t| t.replace("P0", "P17").replace("multi-", "single-"));
+        let single = |t: String| t.replace("multi-", "single-").replace(" start ", " start-single-replica ");
+        let others = answer(|t| single(t).replace("P0", "P17"));
         assert_eq!(others.facts(&host, &insecure).unfit, [""; 0]);
         let secure = kwbase(Security::Certs { certs_dir: "/etc/kaiwudb/certs".into() });
         assert_eq!(answer(|t| t).facts(&host, &secure).archive, Some(false));

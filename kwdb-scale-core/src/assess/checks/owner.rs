@@ -28,9 +28,9 @@ struct There<'a> {
     returns: Option<&'a str>,
 }
 
-/// The unit or container of a host, but for what a script that adds and marks nodes looks at itself.
+/// The unit or container of a host.
 fn of(facts: &HostFacts) -> Option<Owned<'_>> {
-    let machine: &Machine = facts.machine.as_deref().filter(|_| facts.script.is_none())?;
+    let machine: &Machine = facts.machine.as_deref()?;
     let there = match &machine.owner {
         Owner::Quit => return None,
         Owner::Systemd { .. } => machine.unit.as_ref().map(|unit| {
@@ -102,7 +102,8 @@ pub(super) fn owners(cx: &Context<'_>) -> Vec<Problem> {
     let mut found = Vec::new();
     let retry = |host: &HostName, owner: &Owner| Retry::WhenFactChanges(format!("{owner} of host {host}"));
     for new in machine::joining(cx) {
-        let Some(owned) = of(new.facts) else { continue };
+        // A script that adds the node changes the unit before it starts it, and looks at it itself.
+        let Some(owned) = of(new.facts).filter(|_| new.facts.script.is_none()) else { continue };
         let made = match owned.owner {
             Owner::Container { .. } => " (docker create or podman create)",
             Owner::Systemd { .. } | Owner::Quit => "",
