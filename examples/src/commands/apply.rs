@@ -9,6 +9,7 @@ use kwdb_scale_core::execute::{
 use kwdb_scale_core::fact::Fact;
 use kwdb_scale_core::plan::{Plan, Step};
 use kwdb_scale_core::ports::{Gateway, PortErrorKind};
+use kwdb_scale_core::topology::ClusterId;
 use kwdb_scale_local::FileJournal;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
@@ -79,7 +80,7 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
     let survey = Survey::of(&dir, &plan.cluster_id).await?;
     nothing_to_restore(&cluster, &survey).await?;
     if survey.has_certificates() {
-        unfinished::clean(ui, &cluster, &dir, &plan.cluster_id).await?;
+        unfinished::clean(ui, global, &cluster, &dir, &plan.cluster_id).await?;
     }
     let chosen = cluster.control(&plan.gateways).await?;
     ui.say(format_args!("by {}", chosen.means));
@@ -88,6 +89,7 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
         .map_err(|e| port_failure("no journal can be made, so nothing was done", &e))?;
     let path = journal.path().to_owned();
     let means = chosen.means.to_string();
+    let id = plan.cluster_id.clone();
     let ports = cluster.ports(chosen, Arc::new(journal));
     let operation = match Operation::begin_with_consent(plan, ports, args.consent.as_deref()).await {
         Ok(operation) => operation,
@@ -97,7 +99,26 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
             return Err(execute_failure(&e));
         }
     };
-    drive(ui, global, operation, means, &path, args.journal.as_deref()).await
+    let exit = drive(ui, global, operation, means, &path, args.journal.as_deref()).await?;
+    left_by_others(ui, global, &cluster, (&dir, &id), exit).await;
+    Ok(exit)
+}
+
+/// What older operations have left of certificates on hosts, once one has ended well: its own result says that it left none.
+async fn left_by_others(ui: &Ui, global: &Global, cluster: &Cluster, of: (&Path, &ClusterId), exit: Exit) {
+    let (dir, id) = of;
+    if exit != Exit::Done {
+        return;
+    }
+    let told = async {
+        if Survey::of(dir, id).await?.has_certificates() {
+            unfinished::clean(ui, global, cluster, dir, id).await?;
+        }
+        Ok::<(), Failure>(())
+    };
+    if let Err(e) = told.await {
+        ui.say(format_args!("warning: what older operations have left of certificates is not known: {e}"));
+    }
 }
 
 /// An operation that was stopped and would put a setting back is not silently forgotten for another one.
@@ -148,7 +169,7 @@ pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Resul
         path.display()
     ));
     if (args.undo || ledger.cancel == Some(Cancel::Undo))
-        && let Some(why) = survey.bars_undo(&told)
+        && let Some(why) = survey.bars_undo(global, &told)
     {
         return Err(Failure::new(Exit::Refused, format!("plan {} is not undone: {why}", plan.id)));
     }
@@ -176,7 +197,9 @@ pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Resul
     if args.undo {
         operation.canceller().cancel(Cancel::Undo);
     }
-    drive(ui, global, operation, means, &path, args.journal.as_deref()).await
+    let exit = drive(ui, global, operation, means, &path, args.journal.as_deref()).await?;
+    left_by_others(ui, global, &cluster, (&dir, &ledger.plan.cluster_id), exit).await;
+    Ok(exit)
 }
 
 /// The operation that is named by its journal, or the newest one; with all of them, and their directory.

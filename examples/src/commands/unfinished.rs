@@ -156,11 +156,12 @@ impl Survey {
     }
 
     /// Why an operation must not be undone: newer ones have changed what it would take back, or what they did is not
-    /// known.
-    pub(crate) fn bars_undo(&self, of: &Told) -> Option<String> {
+    /// known; with the commands that take the newer ones back first, where they can be.
+    pub(crate) fn bars_undo(&self, global: &Global, of: &Told) -> Option<String> {
         let newer = self.found.iter().take_while(
             |found| !matches!(found, Found::Operation(told) if told.path.file_name() == of.path.file_name()),
         );
+        let (mut reasons, mut cures) = (Vec::new(), Vec::new());
         for found in newer {
             let told = match found {
                 Found::Damaged(why) => {
@@ -170,26 +171,33 @@ impl Survey {
             };
             let both: Vec<String> =
                 of.ledger.undo_overlap(&told.ledger).iter().map(ToString::to_string).collect();
-            if !both.is_empty() {
-                return Some(format!(
-                    "{} of plan {} has changed {} since, and an undo would take that back ({})",
-                    told.ledger.plan.kind(),
-                    told.ledger.plan.id,
-                    both.join(", "),
-                    told.path.display()
-                ));
+            if both.is_empty() {
+                continue;
             }
+            reasons.push(format!(
+                "{} of plan {} has changed {} since, and an undo would take that back ({})",
+                told.ledger.plan.kind(),
+                told.ledger.plan.id,
+                both.join(", "),
+                told.path.display()
+            ));
+            // What has ended well is not taken back.
+            cures.push((told.is_over() != Some(true)).then(|| format!("{} --undo", resume(global, told))));
         }
-        None
+        let why = (!reasons.is_empty()).then(|| reasons.join("; "))?;
+        // The newest first, as they were found.
+        Some(match cures.into_iter().collect::<Option<Vec<String>>>() {
+            Some(cures) => format!("{why}; take the newer back first, by {}", cures.join(" and then ")),
+            None => why,
+        })
     }
 
     /// How an operation is gone on with.
     fn ways(&self, global: &Global, of: &Told) -> String {
-        let resume =
-            format!("kwscale resume --cluster {} --journal {}", quote(&global.cluster), quote(&of.path));
-        match self.bars_undo(of) {
+        let resume = resume(global, of);
+        match self.bars_undo(global, of) {
             None => format!("go on with it by {resume}, or take it back by the same with --undo"),
-            Some(why) => format!("go on with it by {resume}; it cannot be taken back any more: {why}"),
+            Some(why) => format!("go on with it by {resume}; it cannot be taken back as it stands: {why}"),
         }
     }
 
@@ -213,17 +221,29 @@ impl Survey {
     }
 }
 
+/// The command that goes on with an operation.
+fn resume(global: &Global, of: &Told) -> String {
+    format!("kwscale resume --cluster {} --journal {}", quote(&global.cluster), quote(&of.path))
+}
+
 /// Removes what older operations have left of certificates, as far as their hosts can be reached, before another one
-/// begins; private keys are in it.
+/// begins or when one has ended; private keys are in it. What is left is told, with how it is got rid of.
 ///
 /// # Errors
 /// Exit code 3: an operation still runs.
-pub(crate) async fn clean(ui: &Ui, cluster: &Cluster, dir: &Path, id: &ClusterId) -> Result<(), Failure> {
+pub(crate) async fn clean(
+    ui: &Ui,
+    global: &Global,
+    cluster: &Cluster,
+    dir: &Path,
+    id: &ClusterId,
+) -> Result<(), Failure> {
     let lock = cluster.lock();
     let held = lock.acquire("what older operations have left").await;
     let _held = held.map_err(|e| execute_failure(&ExecuteError::Lock(e)))?;
     // Once more under the lock: until now another process may have been at it.
-    for told in Survey::of(dir, id).await?.unfinished() {
+    let survey = Survey::of(dir, id).await?;
+    for told in survey.unfinished() {
         let now = SystemClock::new().now();
         for (host, remains) in clean_certificates(&told.ledger, cluster.commands.as_ref(), now).await {
             let plan = &told.ledger.plan.id;
@@ -233,8 +253,9 @@ pub(crate) async fn clean(ui: &Ui, cluster: &Cluster, dir: &Path, id: &ClusterId
                     what.join(", ")
                 )),
                 Remains::Left { what, why } => ui.say(format_args!(
-                    "warning: of the certificates that plan {plan} made for host {host}, {} is left, with private keys: {why}",
-                    if what.is_empty() { "it is not known what".to_owned() } else { what.join(", ") }
+                    "warning: of the certificates that plan {plan} made for host {host}, {} is left, with private keys: {why}; {}",
+                    if what.is_empty() { "it is not known what".to_owned() } else { what.join(", ") },
+                    survey.ways(global, told)
                 )),
                 _ => {}
             }

@@ -188,6 +188,13 @@ pub(crate) fn secure_out_and_in_by_sudo(case: &Case) {
         file
     };
 
+    // The script does not make the directory in which it opens the archive.
+    on(&lab, "n5", &["mv", "/etc/kaiwudb/certs", "/etc/kaiwudb/moved"]);
+    lab.kwscale(&["plan", "--certificates", "archive", "scale-out", "n5"])
+        .exit(3)
+        .says(&["script-join", "install -d -o kaiwudb -g kaiwudb /etc/kaiwudb/certs"]);
+    on(&lab, "n5", &["mv", "/etc/kaiwudb/moved", "/etc/kaiwudb/certs"]);
+
     // A join that fails leaves the host as it was, but for the archive for another try, which an undo removes.
     let environment = lab.inside("hosts/n5/root/etc/kaiwudb/script/kaiwudb_env");
     let good = fs::read_to_string(&environment).unwrap();
@@ -196,7 +203,26 @@ pub(crate) fn secure_out_and_in_by_sudo(case: &Case) {
     lab.kwscale(&["apply", &plan, "--yes"]).exit(5).says(&["may lie on host n5", "undo"]);
     assert_eq!(keys(&lab, "n5"), [ARCHIVE]);
     assert_eq!(on(&lab, "n5", &["stat", "-c", "%a %U", ARCHIVE]), ["600 root"]);
-    lab.kwscale(&["resume", "--undo", "--yes"])
+    // The next one takes the archive that lies there for somebody's. Its undo names it, with the command that removes it.
+    let plan = lab.path("second.json");
+    lab.kwscale(&["plan", "-o", &plan, "--certificates", "archive", "scale-out", "n5"]).exit(0);
+    lab.kwscale(&["apply", &plan, "--yes"]).exit(5);
+    let journals = fs::read_dir(lab.inside("kwscale-journal")).unwrap().map(|e| e.unwrap().path());
+    let journals = journals.filter(|path| path.extension().is_some_and(|e| e == "jsonl"));
+    let mut journals: Vec<String> = journals.map(|path| path.display().to_string()).collect();
+    journals.sort();
+    let [older, newer]: [String; 2] = journals.try_into().unwrap();
+    lab.kwscale(&["resume", "--undo", "--yes", "--journal", &older]).exit(3).says(&[
+        "is not undone",
+        "take the newer back first, by",
+        &format!("--journal {newer} --undo"),
+    ]);
+    lab.kwscale(&["resume", "--undo", "--yes"]).exit(0).says(&[
+        "kaiwudb_certs.tar.gz on host n5 is left, with private keys",
+        &format!("--journal {older}, or take it back by the same with --undo"),
+    ]);
+    assert_eq!(keys(&lab, "n5"), [ARCHIVE]);
+    lab.kwscale(&["resume", "--undo", "--yes", "--journal", &older])
         .exit(0)
         .says(&["no archive with the authority's private key"]);
     only_its_holder_has_the_key(&lab);

@@ -130,7 +130,12 @@ fn what_owns_a_leaving_node() {
     assert_eq!(refusal(&mut scene), None);
     scene.machine(LEAVING).unit =
         Fact::Known(Some(Unit { active: "inactive".into(), main_pid: None, ..unit.clone() }));
-    assert!(refusal(&mut scene).unwrap().contains("unit kwbase-5 of host h5 is inactive"));
+    let inactive = "unit kwbase-5 of host h5 is inactive";
+    assert!(refusal(&mut scene).unwrap().contains(inactive));
+    // Whatever marks the node there.
+    scene.cluster.host_mut(LEAVING).script = script(|_| {});
+    assert!(refusal(&mut scene).unwrap().contains(inactive));
+    scene.cluster.host_mut(LEAVING).script = None;
 
     // The unit of another node of the machine.
     let other = NodeProcess { pid: 99, ..process("/data/other") };
