@@ -99,8 +99,12 @@ async fn scale_out(info: &LabInfo) -> Result<(), Failed> {
     };
 
     // 4. Observe and plan. Whoever issues is looked at, too, and so is by what means nodes are marked and stopped.
-    let options =
-        ObserveOptions { request: Some(request.clone()), inventory, certificates: Some(kwbase.clone()) };
+    let options = ObserveOptions {
+        request: Some(request.clone()),
+        inventory,
+        certificates: Some(kwbase.clone()),
+        ..ObserveOptions::default()
+    };
     let mut observation = observe(&sql, Some(&*kwbase), &options).await?;
     let rpc = AdminRpc::builder().security(kwdb_scale_rpc::Secure::certs_dir(&own_certs, "root")).build();
     let chosen =
