@@ -81,9 +81,7 @@ pub(crate) async fn spawn(
         None if exchange.end.is_some() || exchange.was_refused() => {
             // The end that was told is that of the command, too.
             staying.stays = false;
-            return Err(exchange
-                .cut_short(&shown, program)
-                .unwrap_or_else(|| exchange.not_begun(&shown, &host.privilege)));
+            return Err(exchange.not_begun(&shown, program, &host.privilege));
         }
         None => return Err(lost(&connection)),
     };

@@ -250,7 +250,7 @@ impl Exchange {
     }
 
     /// The error of an end within what our line says when it begins: the command may have run, its output was cut.
-    pub(crate) fn cut_short(&self, host: &str, program: &str) -> Option<PortError> {
+    fn cut_short(&self, host: &str, program: &str) -> Option<PortError> {
         let began = !self.err.waits
             || [&self.out.noise, &self.err.noise].iter().any(|noise| ends_in_start(noise, &self.mark));
         if self.said.is_some() || self.was_refused() || !began {
@@ -266,8 +266,11 @@ impl Exchange {
         ))
     }
 
-    /// What to say when it ended without having begun.
-    pub(crate) fn not_begun(&self, host: &str, privilege: &Privilege) -> PortError {
+    /// What to say when it ended without having told that it began.
+    pub(crate) fn not_begun(&self, host: &str, program: &str, privilege: &Privilege) -> PortError {
+        if let Some(error) = self.cut_short(host, program) {
+            return error;
+        }
         let end = self.end.map(|end| format!(" ({end})")).unwrap_or_default();
         // With a terminal there is one output.
         let said = [&self.err.noise, &self.out.noise]

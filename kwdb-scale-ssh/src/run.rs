@@ -206,9 +206,7 @@ impl Supervised {
                 format!("'{host}' said nonsense at the start of '{}'", self.program),
             )),
             (None, None) if !exchange.was_refused() => Err(self.lost()),
-            (None, _) => Err(exchange
-                .cut_short(&host, &self.program)
-                .unwrap_or_else(|| exchange.not_begun(&host, &self.host.privilege))),
+            (None, _) => Err(exchange.not_begun(&host, &self.program, &self.host.privilege)),
         }
     }
 
