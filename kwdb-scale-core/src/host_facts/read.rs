@@ -216,11 +216,7 @@ fn listed(
     items: &[&str],
     missing: &str,
 ) -> (Vec<StoreFacts>, Fact<bool>, Fact<Vec<Listener>>) {
-    let mut contents: Vec<Fact<StoreContent>> = Vec::new();
-    let mut mounts: Vec<Fact<Vec<String>>> = Vec::new();
-    let mut leads_to: Vec<Option<String>> = Vec::new();
-    let mut unmovable: Vec<bool> = Vec::new();
-    let mut asides: Vec<Vec<String>> = Vec::new();
+    let mut told: Vec<StoreFacts> = Vec::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let (mut readable, mut unreadable) = (0, 0);
     let mut ports: Option<Vec<Listener>> = None;
@@ -231,43 +227,43 @@ fn listed(
         match tag {
             Some('S') => {
                 seen.clear();
-                leads_to.push(None);
-                unmovable.push(false);
-                asides.push(Vec::new());
+                let mut store = StoreFacts::new(
+                    "",
+                    match value {
+                        "dir" => Fact::Known(StoreContent::Empty),
+                        "absent" => Fact::Known(StoreContent::Absent),
+                        "denied" => Fact::unknown("the user that runs kwbase may not look into it"),
+                        "other" => Fact::unknown("it is no directory (a file, or a link that leads nowhere)"),
+                        other => Fact::unknown(format!("the host said '{}'", text(other).escape_debug())),
+                    },
+                );
                 // Only of a directory that can be entered it is asked.
-                mounts.push(match value {
-                    "dir" => Fact::unknown("the host has no /proc/self/mountinfo"),
-                    _ => Fact::Known(Vec::new()),
-                });
-                contents.push(match value {
-                    "dir" => Fact::Known(StoreContent::Empty),
-                    "absent" => Fact::Known(StoreContent::Absent),
-                    "denied" => Fact::unknown("the user that runs kwbase may not look into it"),
-                    "other" => Fact::unknown("it is no directory (a file, or a link that leads nowhere)"),
-                    other => Fact::unknown(format!("the host said '{}'", text(other).escape_debug())),
-                });
+                if value == "dir" {
+                    store.mounts = Fact::unknown("the host has no /proc/self/mountinfo");
+                }
+                told.push(store);
             }
             Some('M') => {
-                if let Some(last) = contents.last_mut() {
-                    *last = Fact::unknown("it holds more entries than can be listed");
+                if let Some(store) = told.last_mut() {
+                    store.content = Fact::unknown("it holds more entries than can be listed");
                 }
             }
             Some('R') => {
-                if let Some(last) = leads_to.last_mut() {
-                    *last = Some(shown(value));
+                if let Some(store) = told.last_mut() {
+                    store.leads_to = Some(shown(value));
                 }
             }
             Some('W') => {
-                if let Some(last) = unmovable.last_mut() {
-                    *last = true;
+                if let Some(store) = told.last_mut() {
+                    store.unmovable = true;
                 }
             }
             Some('A') => {
-                if let Some(last) = asides.last_mut() {
-                    last.push(shown(value));
+                if let Some(store) = told.last_mut() {
+                    store.asides.push(shown(value));
                 }
             }
-            Some('P') => match mounts.last_mut() {
+            Some('P') => match told.last_mut().map(|store| &mut store.mounts) {
                 Some(Fact::Known(places)) => places.push(shown(value)),
                 Some(last) => *last = Fact::Known(Vec::new()),
                 None => {}
@@ -277,7 +273,7 @@ fn listed(
                 if !seen.insert(name.clone()) {
                     continue;
                 }
-                match contents.last_mut() {
+                match told.last_mut().map(|store| &mut store.content) {
                     Some(Fact::Known(StoreContent::InUse(names))) => {
                         names.push(name);
                     }
@@ -302,17 +298,14 @@ fn listed(
         ports.sort_unstable();
         ports.dedup();
     }
-    let (mut contents, mut mounts) = (contents.into_iter(), mounts.into_iter());
-    let (mut leads_to, mut unmovable) = (leads_to.into_iter(), unmovable.into_iter());
-    let mut asides = asides.into_iter();
-    let stores = question.directories.iter().take(question.stores()).map(|(path, _)| StoreFacts {
-        path: path.clone(),
-        content: contents.next().unwrap_or_else(|| Fact::unknown(missing)),
-        mounts: mounts.next().unwrap_or_else(|| Fact::unknown(missing)),
-        leads_to: leads_to.next().flatten(),
-        unmovable: unmovable.next().unwrap_or_default(),
-        asides: asides.next().unwrap_or_default(),
-    });
+    let mut told = told.into_iter();
+    let untold =
+        || StoreFacts { mounts: Fact::unknown(missing), ..StoreFacts::new("", Fact::unknown(missing)) };
+    let stores = question
+        .directories
+        .iter()
+        .take(question.stores())
+        .map(|(path, _)| StoreFacts { path: path.clone(), ..told.next().unwrap_or_else(untold) });
     let can = match (readable, unreadable) {
         (3, 0) => Fact::Known(true),
         (_, 1..) => Fact::Known(false),

@@ -204,6 +204,33 @@ fn stores_as_real_shells_see_them() {
     assert_eq!(scratch.all(), before, "nothing is made in a store in use");
 }
 
+/// The stores as the shell tells of them in a mount namespace that `prepare` has made, which runs what follows `args`. `None`
+/// where none can be made, which CI does not go without.
+fn stores_among_mounts(
+    shell: &[&str],
+    question: &Question,
+    scratch: &Scratch,
+    prepare: &str,
+    args: &[String],
+) -> Option<Vec<StoreFacts>> {
+    let argv = question.argv();
+    let mut words: Vec<&str> = argv.iter().map(String::as_str).collect();
+    let inner = words.iter().rposition(|w| *w == "-c").unwrap() - 1;
+    words.splice(inner..=inner, shell.iter().copied());
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-ec", prepare, "sh"]).args(args).args(words).env("HOME", &scratch.0);
+    let output = command.stdin(Stdio::null()).output();
+    let Some(output) = output.ok().filter(|o| o.status.success()) else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "there is no unshare, or it may not make a mount namespace"
+        );
+        println!("not run: no mount namespace can be made");
+        return None;
+    };
+    Some(read(question, &String::from_utf8_lossy(&output.stdout), "", None).stores)
+}
+
 #[test]
 fn mounts_as_real_shells_see_them() {
     let scratch = Scratch::new("mounts");
@@ -215,31 +242,12 @@ fn mounts_as_real_shells_see_them() {
     std::os::unix::fs::symlink(scratch.path("used"), scratch.path("link")).unwrap();
     let question = scratch.question(&["whole", "used", "link", "plain", "no/such"]);
     for shell in shells() {
-        let argv = question.argv();
-        let mut words: Vec<&str> = argv.iter().map(String::as_str).collect();
-        let inner = words.iter().rposition(|w| *w == "-c").unwrap() - 1;
-        words.splice(inner..=inner, shell.iter().copied());
         let mount =
             "for at do [ \"$at\" = -- ] && break; shift; mount -t tmpfs none \"$at\"; done; shift; \"$@\"";
         let mounts =
             ["whole", "used/tsdb/deep", &format!("used/{odd}"), "used2/y"].map(|at| scratch.path(at));
-        let mut command = Command::new("unshare");
-        command
-            .args(["-rm", "sh", "-ec", mount, "sh"])
-            .args(mounts)
-            .arg("--")
-            .args(&words)
-            .env("HOME", &scratch.0);
-        let output = command.stdin(Stdio::null()).output();
-        let Some(output) = output.ok().filter(|o| o.status.success()) else {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "there is no unshare, or it may not make a mount namespace"
-            );
-            println!("not run: no mount namespace can be made");
-            return;
-        };
-        let stores = read(&question, &String::from_utf8_lossy(&output.stdout), "", None).stores;
+        let args = [&mounts[..], &["--".to_owned()]].concat();
+        let Some(stores) = stores_among_mounts(&shell, &question, &scratch, mount, &args) else { return };
         let found: Vec<Vec<String>> = stores.iter().map(|s| s.mounts.known().unwrap().clone()).collect();
         let below = |at: &str| vec![format!("{at}/tsdb/deep"), format!("{at}/{}", "a b\\tc\\\\040d%s")];
         let wanted = [
@@ -266,25 +274,11 @@ fn a_store_whose_parent_may_not_be_written_cannot_be_moved() {
     let question = scratch.question(&["open/store", "closed/store", "closed/absent"]);
     // The superuser may write wherever the file system lets anybody, which busybox does not ask it.
     for shell in shells().into_iter().filter(|shell| !shell.contains(&"busybox")) {
-        let argv = question.argv();
-        let mut words: Vec<&str> = argv.iter().map(String::as_str).collect();
-        let inner = words.iter().rposition(|w| *w == "-c").unwrap() - 1;
-        words.splice(inner..=inner, shell.iter().copied());
         let closes =
             "at=$1; shift; mount -t tmpfs none \"$at\"; mkdir \"$at/store\"; : >\"$at/store/CURRENT\"
             mount -o remount,ro \"$at\"; \"$@\"";
-        let mut command = Command::new("unshare");
-        command.args(["-rm", "sh", "-ec", closes, "sh", &scratch.path("closed")]).args(&words);
-        let output = command.env("HOME", &scratch.0).stdin(Stdio::null()).output();
-        let Some(output) = output.ok().filter(|o| o.status.success()) else {
-            assert!(
-                std::env::var_os("CI").is_none(),
-                "there is no unshare, or it may not make a mount namespace"
-            );
-            println!("not run: no mount namespace can be made");
-            return;
-        };
-        let stores = read(&question, &String::from_utf8_lossy(&output.stdout), "", None).stores;
+        let args = [scratch.path("closed")];
+        let Some(stores) = stores_among_mounts(&shell, &question, &scratch, closes, &args) else { return };
         let found: Vec<bool> = stores.iter().map(|s| s.unmovable).collect();
         assert_eq!(found, [false, true, false], "{shell:?}: {stores:?}");
     }
