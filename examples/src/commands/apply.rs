@@ -79,9 +79,7 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
     // Once more: while the question stood another process may have been at it.
     let survey = Survey::of(&dir, &plan.cluster_id).await?;
     nothing_to_restore(&cluster, &survey).await?;
-    if survey.has_certificates() {
-        unfinished::clean(ui, global, &cluster, &dir, &plan.cluster_id).await?;
-    }
+    unfinished::clean(ui, global, &cluster, &survey).await?;
     let chosen = cluster.control(&plan.gateways).await?;
     ui.say(format_args!("by {}", chosen.means));
     let journal = FileJournal::create(&dir, &format!("{}-{}", plan.kind(), plan.id))
@@ -100,22 +98,16 @@ pub(crate) async fn apply(ui: &Ui, global: &Global, args: &ApplyArgs) -> Result<
         }
     };
     let exit = drive(ui, global, operation, means, &path, args.journal.as_deref()).await?;
-    left_by_others(ui, global, &cluster, (&dir, &id), exit).await;
+    left_by_others(ui, global, &cluster, &dir, &id, exit).await;
     Ok(exit)
 }
 
 /// What older operations have left of certificates on hosts, once one has ended well: its own result says that it left none.
-async fn left_by_others(ui: &Ui, global: &Global, cluster: &Cluster, of: (&Path, &ClusterId), exit: Exit) {
-    let (dir, id) = of;
+async fn left_by_others(ui: &Ui, global: &Global, cluster: &Cluster, dir: &Path, id: &ClusterId, exit: Exit) {
     if exit != Exit::Done {
         return;
     }
-    let told = async {
-        if Survey::of(dir, id).await?.has_certificates() {
-            unfinished::clean(ui, global, cluster, dir, id).await?;
-        }
-        Ok::<(), Failure>(())
-    };
+    let told = async { unfinished::clean(ui, global, cluster, &Survey::of(dir, id).await?).await };
     if let Err(e) = told.await {
         ui.say(format_args!("warning: what older operations have left of certificates is not known: {e}"));
     }
@@ -198,7 +190,7 @@ pub(crate) async fn resume(ui: &Ui, global: &Global, args: &ResumeArgs) -> Resul
         operation.canceller().cancel(Cancel::Undo);
     }
     let exit = drive(ui, global, operation, means, &path, args.journal.as_deref()).await?;
-    left_by_others(ui, global, &cluster, (&dir, &ledger.plan.cluster_id), exit).await;
+    left_by_others(ui, global, &cluster, &dir, &ledger.plan.cluster_id, exit).await;
     Ok(exit)
 }
 

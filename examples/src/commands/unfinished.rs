@@ -37,6 +37,8 @@ enum Found {
 /// The journals of one cluster in a directory, the newest first. Clusters whose files lie in one directory may share a
 /// directory of journals.
 pub(crate) struct Survey {
+    dir: PathBuf,
+    cluster: ClusterId,
     found: Vec<Found>,
 }
 
@@ -113,7 +115,7 @@ impl Survey {
                 Err(e) => found.push(Found::Damaged(e.to_string())),
             }
         }
-        Ok(Self { found })
+        Ok(Self { dir: dir.to_owned(), cluster: cluster.clone(), found })
     }
 
     /// The newest operation, unless it has ended for good: what `resume` takes. Those that were refused do not count.
@@ -148,11 +150,6 @@ impl Survey {
             }
         }
         list
-    }
-
-    /// Whether an operation that has not ended may have left something of certificates.
-    pub(crate) fn has_certificates(&self) -> bool {
-        self.unfinished().iter().any(|told| !told.ledger.certified.is_empty())
     }
 
     /// Why an operation must not be undone: newer ones have changed what it would take back, or what they did is not
@@ -235,14 +232,16 @@ pub(crate) async fn clean(
     ui: &Ui,
     global: &Global,
     cluster: &Cluster,
-    dir: &Path,
-    id: &ClusterId,
+    survey: &Survey,
 ) -> Result<(), Failure> {
+    if survey.unfinished().iter().all(|told| told.ledger.certified.is_empty()) {
+        return Ok(());
+    }
     let lock = cluster.lock();
     let held = lock.acquire("what older operations have left").await;
     let _held = held.map_err(|e| execute_failure(&ExecuteError::Lock(e)))?;
     // Once more under the lock: until now another process may have been at it.
-    let survey = Survey::of(dir, id).await?;
+    let survey = Survey::of(&survey.dir, &survey.cluster).await?;
     for told in survey.unfinished() {
         let now = SystemClock::new().now();
         for (host, remains) in clean_certificates(&told.ledger, cluster.commands.as_ref(), now).await {

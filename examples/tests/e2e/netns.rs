@@ -62,8 +62,7 @@ pub(crate) fn files(lab: &TestLab<'_>, host: &str) -> BTreeSet<String> {
         "/etc/ssh/sshd_config",
         "-print",
     ];
-    let made =
-        Path::new(&lab.cluster_file()).with_file_name(format!("hosts/{host}/root/etc/ssh/sshd_config"));
+    let made = lab.inside(&format!("hosts/{host}/root/etc/ssh/sshd_config"));
     let made = fs::metadata(made).unwrap().ctime();
     // Where a host has no directory of its own it also sees what came to this machine, such as the key that a container
     // engine makes when it runs for the first time.
